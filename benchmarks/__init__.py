@@ -1,0 +1,1 @@
+"""What measures the reference model and decides the claims."""

@@ -1,0 +1,1 @@
+"""A small GPT-2 in which every design choice is one field of its configuration."""
