@@ -1,0 +1,55 @@
+# The two commands a newcomer needs are `make report` and `make test`; each does the set-up it needs.
+PYTHON ?= python3
+PROFILE ?= quick
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+PAGE := reports/site
+
+# Same input, same output: string hashing and the GPU's matrix products are made repeatable. The
+# number of threads is left alone on purpose: it is part of what is measured, and is recorded.
+export PYTHONHASHSEED := 0
+export CUBLAS_WORKSPACE_CONFIG := :4096:8
+# Whatever a test loads lies on this disk already, so no library should ask the network for it.
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help setup report test lint train
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.assets ## create .venv and fetch the texts (done once, and by every other target)
+
+report: $(VENV)/.assets ## measure and write the page; PROFILE=smoke|quick|full
+	@mkdir -p $(PAGE)
+	$(RUN) -m benchmarks run --profile $(PROFILE) --out $(PAGE)/results.json
+	$(RUN) -m reports build $(PAGE)/results.json --out $(PAGE)
+	@echo "The page: file://$(CURDIR)/$(PAGE)/index.html"
+
+test: $(VENV)/.assets ## run all tests
+	$(RUN) -m pytest --durations=10
+
+lint: $(VENV)/.installed ## check style and types
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+train: $(VENV)/.assets ## train the reference checkpoint again (up to two hours on two cores)
+	$(RUN) -m benchmarks.train_reference
+
+# Both stamps are written last, so that an interrupted installation is taken up again.
+$(VENV)/.installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is missing or older than Python 3.11; name another one: make PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "error: $(PYTHON) cannot create environments; install its venv module (Debian: apt install python3-venv)" >&2; exit 2; }
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@touch $@
+
+$(VENV)/.assets: $(VENV)/.installed benchmarks/assets.py
+	$(RUN) -m benchmarks.assets
+	@touch $@
