@@ -1,0 +1,52 @@
+"""What an experiment is: a function that measures one claim, and how long it takes per profile.
+
+>>> @experiment("tying.saving-small", smoke=0.1, quick=0.1, full=0.1)
+... def saving_small(settings: Settings) -> list[Measurement]: ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from benchmarks.results import Measurement
+
+Profile = Literal["smoke", "quick", "full"]
+PROFILES: tuple[Profile, ...] = get_args(Profile)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run was asked for; ``device`` is ``cpu`` or ``cuda``, already resolved."""
+
+    profile: Profile
+    device: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A function that measures one claim.
+
+    ``seconds`` are those of two CPU cores; None: too long for that profile, where its claim stays
+    open.
+    """
+
+    claim: str
+    function: Callable[[Settings], list[Measurement]]
+    seconds: dict[Profile, float | None]
+
+    def __call__(self, settings: Settings) -> list[Measurement]:
+        return self.function(settings)
+
+
+def experiment(
+    claim: str, *, smoke: float | None, quick: float | None, full: float | None
+) -> Callable[[Callable[[Settings], list[Measurement]]], Experiment]:
+    """Turn the function below into the experiment of ``claim``, with its seconds per profile."""
+
+    def decorate(function: Callable[[Settings], list[Measurement]]) -> Experiment:
+        return Experiment(claim, function, {"smoke": smoke, "quick": quick, "full": full})
+
+    return decorate

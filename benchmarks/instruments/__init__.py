@@ -1,0 +1,1 @@
+"""What turns a model or a machine into numbers."""

@@ -1,0 +1,120 @@
+"""Intervals for what the suite measures; scipy does the statistics.
+
+An equivalence ("no difference", "the exponent is -1") needs no test of its own here: a 95 % interval
+that lies inside the region is the same as two one-sided tests at 2.5 %.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+RESAMPLES = 9999
+RESAMPLES_AT_ONCE = 256  # bounds the memory of a bootstrap over thousands of blocks
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value, its confidence interval, and the number of independent observations behind it."""
+
+    value: float
+    interval: tuple[float, float]
+    n: int
+
+
+def mean_interval(samples: ArrayLike, level: float = 0.95) -> Estimate:
+    """Mean of independent, roughly normal ``samples`` (n,), with Student's interval."""
+    from scipy import stats
+
+    values = _finite(samples, "samples", least=2)
+    mean, n = float(values.mean()), len(values)
+    half = float(stats.t.ppf((1 + level) / 2, n - 1) * stats.sem(values))
+    return Estimate(mean, (mean - half, mean + half), n)
+
+
+def bootstrap_mean_interval(blocks: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate:
+    """Mean over independent blocks of equal size, with a bias-corrected bootstrap interval.
+
+    ``blocks``: (blocks,) of block means, or (blocks, values). Values in one block may depend on each
+    other. With fewer than about twenty blocks the interval is too narrow.
+    """
+    from scipy import stats
+
+    values = np.asarray(blocks, dtype=np.float64)
+    means = _finite(values if values.ndim == 1 else values.mean(axis=1), "blocks", least=2)
+    mean = float(means.mean())
+    if np.ptp(means) == 0:  # the acceleration of BCa would be 0/0
+        return Estimate(mean, (mean, mean), len(means))
+    low, high = stats.bootstrap(
+        (means,),
+        np.mean,
+        confidence_level=level,
+        n_resamples=RESAMPLES,
+        batch=RESAMPLES_AT_ONCE,
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Estimate(mean, (float(low), float(high)), len(means))
+
+
+def paired_difference_interval(
+    a_blocks: ArrayLike, b_blocks: ArrayLike, level: float = 0.95, seed: int = 0
+) -> Estimate:
+    """Mean of a - b over the same blocks of both, each (blocks,) or (blocks, values)."""
+    a, b = np.asarray(a_blocks, dtype=np.float64), np.asarray(b_blocks, dtype=np.float64)
+    if a.shape != b.shape:
+        raise ValueError(f"pairs need equal shapes, got {a.shape} and {b.shape}")
+    return bootstrap_mean_interval(a - b, level, seed)
+
+
+def geometric_mean_ratio_interval(ratios: ArrayLike, level: float = 0.95) -> Estimate:
+    """Geometric mean of independent positive ``ratios`` (n,): Student's interval of their logs."""
+    values = _finite(ratios, "ratios", least=2)
+    if (values <= 0).any():
+        raise ValueError("ratios must be positive")
+    logs = mean_interval(np.log(values), level)
+    low, high = logs.interval
+    return Estimate(math.exp(logs.value), (math.exp(low), math.exp(high)), logs.n)
+
+
+def power_law_exponent(
+    x: ArrayLike,
+    y: ArrayLike,
+    standard_errors: ArrayLike,
+    level: float = 0.95,
+    family: int = 1,
+) -> Estimate:
+    """Exponent p of y = c x^p, by weighted least squares on the logs.
+
+    ``x``, ``y`` and the known ``standard_errors`` of y are (points,), and the points independent; the
+    error of log y is that of y over y (delta method). ``family`` is the number of exponents that
+    shall hold together (Bonferroni). The interval knows nothing of a law that is not a power law.
+    """
+    from scipy import stats
+
+    xs, ys = _finite(x, "x", least=2), _finite(y, "y", least=2)
+    errors = _finite(standard_errors, "standard_errors", least=2)
+    if not len(xs) == len(ys) == len(errors):
+        raise ValueError(f"got {len(xs)} x, {len(ys)} y and {len(errors)} standard errors")
+    if (xs <= 0).any() or (ys <= 0).any() or (errors <= 0).any():
+        raise ValueError("a power law needs positive x, y and standard errors")
+    weights = (ys / errors) ** 2
+    log_x = np.log(xs) - np.average(np.log(xs), weights=weights)
+    spread = float(weights @ log_x**2)
+    if spread == 0:
+        raise ValueError("all x are the same: an exponent needs two of them at least")
+    exponent = float((weights * log_x) @ np.log(ys)) / spread
+    half = float(stats.norm.ppf(1 - (1 - level) / (2 * family))) / math.sqrt(spread)
+    return Estimate(exponent, (exponent - half, exponent + half), len(xs))
+
+
+def _finite(values: ArrayLike | Sequence[float], name: str, least: int) -> NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or len(array) < least:
+        raise ValueError(f"{name}: need {least} values at least in one row, got {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: {int((~np.isfinite(array)).sum())} values are not finite")
+    return array
