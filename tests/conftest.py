@@ -1,0 +1,40 @@
+"""What every test may rely on: a fixed seed, and where the repository lies."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# The same examples in each run: a failure can be repeated, and a pass means the same everywhere.
+settings.register_profile("repeatable", derandomize=True, deadline=None, print_blob=False)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seed() -> None:
+    """A model built without a seed of its own is the same in each run and in any order of tests."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def repository_files(root: Path) -> list[Path]:
+    """Every file that is in the repository or is about to be: generated ones are left out."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=root,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return [root / name for name in listed.split("\0") if name and (root / name).is_file()]

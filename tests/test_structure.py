@@ -1,0 +1,243 @@
+"""The cut of the project: who may import whom, what is shipped, and what a newcomer is promised."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from importlib import metadata
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+ROOMS = ("reference_model", "benchmarks", "reports")
+
+
+def python_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
+
+
+def imported_modules(path: Path) -> Iterator[str]:
+    """The full name of each module that a file imports, wherever in the file it does so."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: import by the full name"
+            yield str(node.module)
+
+
+def imported_packages(room: Path) -> dict[str, set[str]]:
+    """Top-level package -> the files of the room that import it."""
+    users: dict[str, set[str]] = {}
+    for path in python_files(room):
+        for module in imported_modules(path):
+            users.setdefault(module.partition(".")[0], set()).add(path.name)
+    return users
+
+
+def canonical(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def requirement_name(requirement: str) -> str:
+    return canonical(re.split(r"[\s<>=!~\[;]", requirement, maxsplit=1)[0])
+
+
+@pytest.fixture(scope="module")
+def project(root: Path) -> dict:
+    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+@pytest.fixture(scope="module")
+def pins(root: Path) -> dict[str, str]:
+    """Distribution -> version, in the order of the file of pinned versions."""
+    lines = (root / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    wanted = [line for line in lines if line and not line.startswith("#")]
+    assert [line for line in wanted if not re.fullmatch(r"[a-z0-9-]+==[\w.]+", line)] == []
+    return dict(line.split("==") for line in wanted)
+
+
+# ---- rooms and arrows
+
+
+@pytest.mark.parametrize(
+    ("room", "forbidden"),
+    [
+        ("reference_model", {"benchmarks", "reports", "tests"}),
+        ("benchmarks", {"reports", "tests"}),
+        ("reports", {"tests"}),
+    ],
+)
+def test_imports_follow_the_arrows(root: Path, room: str, forbidden: set[str]) -> None:
+    users = imported_packages(root / room)
+    assert users, f"{room} has no module"
+    against = {package: users[package] for package in forbidden & users.keys()}
+    assert against == {}
+
+
+@pytest.mark.parametrize(
+    ("room", "extras"),
+    [("reference_model", []), ("benchmarks", ["suite"]), ("reports", ["suite"])],
+)
+def test_a_room_imports_only_what_the_project_declares(
+    root: Path, project: dict, room: str, extras: list[str]
+) -> None:
+    declared = {requirement_name(line) for line in project["dependencies"]}
+    for extra in extras:
+        declared |= {requirement_name(line) for line in project["optional-dependencies"][extra]}
+    owners = metadata.packages_distributions()
+    undeclared = {
+        package: users
+        for package, users in imported_packages(root / room).items()
+        if package not in sys.stdlib_module_names
+        and package not in ROOMS
+        and declared.isdisjoint(canonical(name) for name in owners.get(package, []))
+    }
+    assert undeclared == {}
+
+
+def test_importing_the_suite_loads_nothing_heavy(root: Path) -> None:
+    light = ["", ".experiment", ".experiments", ".results", ".verdicts", ".claims"]
+    program = (
+        "import importlib, sys\n"
+        f"for name in {light!r}: importlib.import_module('benchmarks' + name)\n"
+        "heavy = {'torch', 'scipy', 'altair', 'transformers', 'reports'}\n"
+        "print(*sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+def test_asv_finds_benchmarks_only_in_the_files_named_bench(root: Path) -> None:
+    # asv imports every module of the folder and takes whatever is named time_, mem_, peakmem_ or
+    # track_: a helper with such a name would enter the history, a module that acts would act.
+    program = (
+        "from asv_runner.discovery import disc_benchmarks\n"
+        "print(*(found.name for found in disc_benchmarks('benchmarks')), sep='\\n')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [name for name in done.stdout.split() if not name.startswith("bench_")] == []
+
+
+# ---- size
+
+
+def test_the_model_reads_in_under_300_lines(root: Path) -> None:
+    model = (root / "reference_model" / "model.py").read_text(encoding="utf-8")
+    assert len(model.splitlines()) < 300
+
+
+def test_every_module_stays_under_400_lines(root: Path) -> None:
+    lengths = {
+        str(path.relative_to(root)): len(path.read_text(encoding="utf-8").splitlines())
+        for folder in ROOMS
+        for path in python_files(root / folder)
+    }
+    assert {name: length for name, length in lengths.items() if length >= 400} == {}
+
+
+@pytest.mark.parametrize(("profile", "budget"), [("smoke", 60.0), ("quick", 480.0)])
+def test_the_experiments_of_a_profile_fit_its_budget_of_seconds(
+    profile: str, budget: float
+) -> None:
+    from benchmarks.experiments import all_experiments
+
+    declared = {entry.claim: entry.seconds for entry in all_experiments()}
+    assert declared
+    for claim, seconds in declared.items():
+        assert set(seconds) == {"smoke", "quick", "full"}, claim
+        assert all(value is None or value > 0 for value in seconds.values()), claim
+    assert sum(seconds[profile] or 0.0 for seconds in declared.values()) <= budget
+
+
+def test_a_claim_has_at_most_one_experiment_and_each_experiment_has_a_claim(root: Path) -> None:
+    from benchmarks.experiments import all_experiments
+
+    measured = [entry.claim for entry in all_experiments()]
+    claims = tomllib.loads((root / "benchmarks" / "claims.toml").read_text(encoding="utf-8"))
+    assert len(measured) == len(set(measured))
+    assert set(measured) - {claim["id"] for claim in claims["claim"]} == set()
+
+
+# ---- what is installed
+
+
+def test_every_declared_dependency_is_pinned(project: dict, pins: dict[str, str]) -> None:
+    declared = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    assert {requirement_name(line) for line in declared} - pins.keys() == set()
+    assert next(iter(pins)) == "torch"
+
+
+def test_the_tests_run_with_the_pinned_versions(pins: dict[str, str]) -> None:
+    # A local label such as 2.13.0+cpu names a build, not another version.
+    found = {name: metadata.version(name).partition("+")[0] for name in pins}
+    assert found == pins
+
+
+def test_the_pins_are_complete(pins: dict[str, str]) -> None:
+    from packaging.requirements import Requirement
+
+    missing = set()
+    for name in pins:
+        for line in metadata.requires(name) or []:
+            needed = Requirement(line)
+            # CUDA's libraries come and go with the build of torch: they are not ours to pin.
+            cuda = canonical(needed.name).startswith(("nvidia-", "cuda-", "triton"))
+            if not cuda and (needed.marker is None or needed.marker.evaluate({"extra": ""})):
+                missing |= {canonical(needed.name)} - pins.keys()
+    assert missing == set()
+
+
+def test_the_wheel_ships_the_model_and_its_checkpoint_and_nothing_else(
+    root: Path, repository_files: list[Path], tmp_path: Path
+) -> None:
+    wanted = [path.relative_to(root) for path in repository_files]
+    source = tmp_path / "source"
+    for name in wanted:
+        target = source / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / name, target)
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*build, "--wheel-dir", tmp_path, source], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("llm_design_bench-*.whl")
+    shipped = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert shipped == {name.as_posix() for name in wanted if name.parts[0] == "reference_model"}
+
+
+# ---- what a newcomer is promised
+
+
+def test_the_readme_opens_with_the_two_commands(root: Path) -> None:
+    first_block = (root / "README.md").read_text(encoding="utf-8").split("```")[1]
+    commands = re.findall(r"^(?:\$ )?(make \w+)", first_block, flags=re.MULTILINE)
+    assert {"make report", "make test"} <= set(commands)
+
+
+def test_no_file_speaks_of_one_machine(root: Path, repository_files: list[Path]) -> None:
+    home = re.compile(r"(?<![\w.~}])/(?:work|root|home|tmp|Users|opt)/\w")
+    private_host = re.compile(r"://(?:[^/\s]*\.)?(?:internal|local|lan|corp|intranet)\b")
+    # One index is not private: PyTorch's own, which has the build without CUDA.
+    package_source = re.compile(
+        r"(?:index[-_]url|find[-_]links)[=:\s]+(?!https://download\.pytorch\.org/)\S*/", re.I
+    )
+    found = [
+        f"{path.relative_to(root)}:{number}: {line.strip()[:80]}"
+        for path in repository_files
+        if path != Path(__file__) and b"\0" not in path.read_bytes()[:1024]
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if home.search(line) or private_host.search(line) or package_source.search(line)
+    ]
+    assert found == []
