@@ -98,7 +98,7 @@ def test_the_text_of_a_split_never_changes_since_published_losses_rest_on_it(
 
 
 def test_an_unknown_split_is_named_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match="unknown split 'dev': .* test, validation, train$"):
+    with pytest.raises(UserError, match=r"unknown split 'dev': .* test, validation, train$"):
         play_texts("dev")  # type: ignore[arg-type]
 
 
