@@ -1,7 +1,7 @@
 """Intervals for what the suite measures; scipy does the statistics.
 
-An equivalence ("no difference", "the exponent is -1") needs no test of its own here: a 95 % interval
-that lies inside the region is the same as two one-sided tests at 2.5 %.
+An equivalence ("no difference", "the exponent is -1") needs no test of its own here: a 95 %
+interval that lies inside the region is the same as two one-sided tests at 2.5 %.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def mean_interval(samples: ArrayLike, level: float = 0.95) -> Estimate:
 def bootstrap_mean_interval(blocks: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate:
     """Mean over independent blocks of equal size, with a bias-corrected bootstrap interval.
 
-    ``blocks``: (blocks,) of block means, or (blocks, values). Values in one block may depend on each
-    other. With fewer than about twenty blocks the interval is too narrow.
+    ``blocks``: (blocks,) of block means, or (blocks, values). Values in one block may depend on
+    each other. With fewer than about twenty blocks the interval is too narrow.
     """
     from scipy import stats
 
@@ -89,9 +89,9 @@ def power_law_exponent(
 ) -> Estimate:
     """Exponent p of y = c x^p, by weighted least squares on the logs.
 
-    ``x``, ``y`` and the known ``standard_errors`` of y are (points,), and the points independent; the
-    error of log y is that of y over y (delta method). ``family`` is the number of exponents that
-    shall hold together (Bonferroni). The interval knows nothing of a law that is not a power law.
+    ``x``, ``y`` and the known ``standard_errors`` of y are (points,), and the points independent;
+    the error of log y is that of y over y (delta method). ``family`` is the number of exponents
+    that shall hold together (Bonferroni). The interval takes the law for granted.
     """
     from scipy import stats
 

@@ -33,7 +33,7 @@ class LossEstimate(Estimate):
 def token_losses(
     model: torch.nn.Module, tokens: torch.Tensor, window: int, batch_size: int = 8
 ) -> NDArray[np.float64]:
-    """Nats per token, (windows, window), of a ``model`` that maps (B, T) tokens to (B, T, V) logits.
+    """Nats per token, (windows, window); ``model`` maps tokens (B, T) to logits (B, T, V).
 
     ``tokens``: (N,) int64. Window i predicts tokens[i*window + 1 : (i+1)*window + 1] from
     tokens[i*window : (i+1)*window]; a remainder that does not fill a window is left out. Raises

@@ -1,0 +1,180 @@
+"""claims.toml, read and checked: what is said, and what the numbers must be for it to hold."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from benchmarks.results import Measurement, Parameter
+from reference_model.errors import UserError
+
+CLAIMS_FILE = Path(__file__).with_name("claims.toml")
+LESSONS = ("L1", "L2", "L3", "L4", "L5", "L6")
+
+RegionKind = Literal["inside", "outside", "at_least", "at_most", "equals"]
+REGION_KINDS: tuple[RegionKind, ...] = get_args(RegionKind)
+Side = Literal["within", "without", "across"]
+
+
+@dataclass(frozen=True)
+class Region:
+    """The values for which a requirement holds; closed, but ``outside``, which is open.
+
+    ``bounds`` are two for ``inside`` and ``outside``, one for the others.
+    """
+
+    kind: RegionKind
+    bounds: tuple[float, ...]
+
+    def side(self, low: float, high: float) -> Side:
+        """Where [low, high] lies: within the region, without it, or across its border."""
+        first, last = self._ends
+        covered, apart = first <= low and high <= last, high < first or last < low
+        if self.kind == "outside":
+            covered, apart = apart, covered
+        return "within" if covered else "without" if apart else "across"
+
+    def distance(self, value: float) -> float:
+        """From ``value`` to the nearest border."""
+        return min(abs(value - bound) for bound in self.bounds)
+
+    @property
+    def _ends(self) -> tuple[float, float]:
+        match self.kind:
+            case "inside" | "outside":
+                return self.bounds[0], self.bounds[1]
+            case "at_least":
+                return self.bounds[0], math.inf
+            case "at_most":
+                return -math.inf, self.bounds[0]
+            case "equals":
+                return self.bounds[0], self.bounds[0]
+
+    def as_json(self) -> dict[str, Any]:
+        return {self.kind: list(self.bounds) if len(self.bounds) > 1 else self.bounds[0]}
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One condition of a claim: every measurement of ``metric`` that fits ``where`` in the region.
+
+    A value in ``where`` may be a list: any of them fits.
+    """
+
+    text: str
+    metric: str
+    where: dict[str, Parameter | list[Parameter]]
+    region: Region
+
+    def matches(self, measurement: Measurement) -> bool:
+        labels = {"choice": measurement.choice, **measurement.labels}
+        return measurement.metric == self.metric and all(
+            key in labels and _fits(labels[key], wanted) for key, wanted in self.where.items()
+        )
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence that can fail. ``scale`` names the models it speaks of."""
+
+    id: str
+    lesson: str
+    statement: str
+    said_in: list[str]
+    sources: list[str]
+    scale: str
+    requirements: list[Requirement]
+
+
+def load_claims(path: Path = CLAIMS_FILE) -> list[Claim]:
+    """Every claim in the order of the file; UserError, in one line, if the file is not in order."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        return _claims(document)
+    except OSError as error:
+        raise UserError(f"cannot read the claims in {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; mend the file") from error
+
+
+def select(claims: Sequence[Claim], patterns: str | None) -> list[Claim]:
+    """The claims that ``patterns``, ids or globs with commas between them, name; None: all."""
+    if patterns is None:
+        return list(claims)
+    wanted = [pattern.strip() for pattern in patterns.split(",")]
+    for pattern in wanted:
+        if not any(fnmatchcase(claim.id, pattern) for claim in claims):
+            raise UserError(
+                f"no claim is called {pattern!r}; python -m benchmarks list shows all of them"
+            )
+    return [c for c in claims if any(fnmatchcase(c.id, pattern) for pattern in wanted)]
+
+
+def _claims(document: dict[str, Any]) -> list[Claim]:
+    _check_keys("the file", document, {"claim": list}, {})
+    claims = [_claim(entry) for entry in document["claim"]]
+    ids = [claim.id for claim in claims]
+    for name in ids:
+        if ids.count(name) > 1:
+            raise ValueError(f"claim {name} stands in it more than once")
+    return claims
+
+
+def _claim(entry: dict[str, Any]) -> Claim:
+    name = f"claim {entry.get('id', '(without id)')}"
+    keys = {"id": str, "lesson": str, "statement": str, "said_in": list, "sources": list}
+    _check_keys(name, entry, {**keys, "scale": str, "requirement": list}, {})
+    if entry["lesson"] not in LESSONS:
+        raise ValueError(f"{name}: lesson is {entry['lesson']!r}, not one of {', '.join(LESSONS)}")
+    if not entry["sources"] or not entry["requirement"]:
+        raise ValueError(f"{name}: needs one source and one requirement at least")
+    requirements = [_requirement(name, part) for part in entry["requirement"]]
+    fields = {key: entry[key] for key in (*keys, "scale")}
+    return Claim(**fields, requirements=requirements)
+
+
+def _requirement(claim: str, entry: dict[str, Any]) -> Requirement:
+    name = f"{claim}, requirement {entry.get('text', '(without text)')!r}"
+    optional: dict[str, type] = {"where": dict, **dict.fromkeys(REGION_KINDS, object)}
+    _check_keys(name, entry, {"text": str, "metric": str}, optional)
+    regions = [_region(name, kind, entry[kind]) for kind in REGION_KINDS if kind in entry]
+    if len(regions) != 1:
+        raise ValueError(f"{name}: needs exactly one of {', '.join(REGION_KINDS)}")
+    return Requirement(entry["text"], entry["metric"], entry.get("where", {}), regions[0])
+
+
+def _region(name: str, kind: RegionKind, given: Any) -> Region:
+    bounds = tuple(given) if isinstance(given, list) else (given,)
+    numbers = all(isinstance(b, int | float) and not isinstance(b, bool) for b in bounds)
+    expected = 2 if kind in ("inside", "outside") else 1
+    if not numbers or len(bounds) != expected or not all(map(math.isfinite, bounds)):
+        raise ValueError(f"{name}: {kind} takes {expected} finite number(s), got {given!r}")
+    if expected == 2 and not bounds[0] < bounds[1]:
+        raise ValueError(f"{name}: {kind} = {given!r} is empty")
+    return Region(kind, bounds)
+
+
+def _check_keys(
+    name: str, entry: dict[str, Any], required: dict[str, type], optional: dict[str, type]
+) -> None:
+    known = {**required, **optional}
+    for key, value in entry.items():
+        if key not in known:
+            raise ValueError(f"{name}: unknown key {key!r}, known are {', '.join(known)}")
+        if not isinstance(value, known[key]):
+            raise ValueError(f"{name}: {key} must be a {known[key].__name__}, got {value!r}")
+    for key in required:
+        if key not in entry:
+            raise ValueError(f"{name}: {key} is missing")
+
+
+def _fits(value: Parameter, wanted: Parameter | list[Parameter]) -> bool:
+    if isinstance(wanted, list):
+        return any(_fits(value, one) for one in wanted)
+    # In Python True equals 1.
+    return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)

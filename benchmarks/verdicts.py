@@ -1,0 +1,76 @@
+"""Claim + measurements -> verdict, and the sentence that explains it. Nothing here is typed in.
+
+A measurement confirms a requirement if its 95 % interval (or its exact value) lies within the
+region, refutes it if it lies without, and leaves it open if it reaches across the border. A
+requirement looks at all its measurements, a claim at all its requirements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from benchmarks import wording
+from benchmarks.claims import Claim, Region, Requirement, Side
+from benchmarks.results import Measurement
+
+Verdict = Literal["confirmed", "refuted", "depends", "open"]
+
+VERDICT_OF_SIDE: Mapping[Side, Verdict] = {
+    "within": "confirmed",
+    "without": "refuted",
+    "across": "open",
+}
+NOT_BUILT = "not built yet"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict, why, and the ids of the measurements it rests on."""
+
+    verdict: Verdict
+    because: str
+    measurements: list[str]
+
+
+def judge_measurement(measurement: Measurement, region: Region) -> Verdict:
+    low, high = measurement.interval or (measurement.value, measurement.value)
+    return VERDICT_OF_SIDE[region.side(low, high)]
+
+
+def judge_requirement(
+    requirement: Requirement, measurements: Sequence[Measurement], absent: str = NOT_BUILT
+) -> Judgement:
+    """One requirement; ``absent`` is the reason to give where nothing was measured for it."""
+    matched = [m for m in measurements if requirement.matches(m)]
+    if not matched:
+        return Judgement("open", f"{requirement.text}: {absent}", [])
+    judged = [(m, judge_measurement(m, requirement.region)) for m in matched]
+    verdicts = {verdict for _, verdict in judged}
+    verdict: Verdict
+    if len(verdicts) == 1:
+        verdict = verdicts.pop()
+        because = wording.agreement(matched, requirement.region, verdict)
+    elif verdicts >= {"confirmed", "refuted"}:
+        verdict = "depends"
+        because = wording.border(judged, requirement.region)
+    else:
+        verdict = "open"
+        because = wording.undecided(judged, requirement.region)
+    return Judgement(verdict, because, [m.id for m in matched])
+
+
+def judge_claim(
+    claim: Claim, measurements: Sequence[Measurement], absent: str = NOT_BUILT
+) -> tuple[Judgement, list[Judgement]]:
+    """The claim, and each of its requirements in turn."""
+    parts = [judge_requirement(part, measurements, absent) for part in claim.requirements]
+    verdicts = {part.verdict for part in parts}
+    precedence: tuple[Verdict, ...] = ("refuted", "open", "depends", "confirmed")
+    verdict = next(verdict for verdict in precedence if verdict in verdicts)
+    if not measurements:
+        return Judgement(verdict, f"{absent}.", []), parts
+    because = wording.conjunction([(part.verdict, part.because) for part in parts])
+    rests_on = dict.fromkeys(name for part in parts for name in part.measurements)
+    return Judgement(verdict, because, list(rests_on)), parts

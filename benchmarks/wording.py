@@ -1,0 +1,245 @@
+"""Verdicts in English: figures and intervals rounded no further than the verdict bears."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from benchmarks.claims import Region
+from benchmarks.results import Measurement, Parameter
+
+Judged = Sequence[tuple[Measurement, str]]
+
+# What a value does to a region: one word each for within, without and across its border.
+PHRASES = {
+    "inside": {
+        "confirmed": "lies inside {}",
+        "refuted": "lies outside {}",
+        "open": "reaches across a border of {}",
+    },
+    "outside": {
+        "confirmed": "lies outside {}",
+        "refuted": "stays inside {}",
+        "open": "reaches across a border of {}",
+    },
+    "at_least": {
+        "confirmed": "is at least {}",
+        "refuted": "is below {}",
+        "open": "reaches across {}",
+    },
+    "at_most": {
+        "confirmed": "is at most {}",
+        "refuted": "is above {}",
+        "open": "reaches across {}",
+    },
+    "equals": {
+        "confirmed": "equals {}",
+        "refuted": "differs from {}",
+        "open": "cannot be told from {}",
+    },
+}
+NAMED_AT_MOST = 4
+
+
+def figures(measurement: Measurement, region: Region | None = None) -> str:
+    """The value with its interval, "1.84 (95 % 1.79 to 1.90, n = 7)".
+
+    Rounded to two digits of the interval's half-width at most, and less only where rounding would
+    carry the value or an end of the interval over the region's border.
+    """
+    interval = measurement.interval
+    numbers = [measurement.value, *(interval or ())]
+    first = 4 if interval is None else _decimals_of_interval(interval)
+    write = _exact if interval is None else _fixed
+    texts = [write(number, first) for number in numbers]
+    for digits in range(first, first + 12):
+        texts = [write(number, digits) for number in numbers]
+        if region is None or all(
+            region.side(n, n) == region.side(float(t), float(t))
+            for n, t in zip(numbers, texts, strict=True)
+        ):
+            break
+    texts = [_grouped(text) for text in texts]
+    unit = _unit(measurement.unit)
+    if interval is None:
+        return f"{texts[0]}{unit}"
+    return f"{texts[0]}{unit} (95 % {texts[1]} to {texts[2]}, n = {measurement.n})"
+
+
+def agreement(measurements: Sequence[Measurement], region: Region, verdict: str) -> str:
+    """One sentence on measurements that all have the same verdict."""
+    phrase = _phrase(region, verdict)
+    if len(measurements) == 1:
+        only = measurements[0]
+        return f"{_metric(only)} {figures(only, region)} {phrase}"
+    every = f"{_metric(measurements[0])} {phrase} in all {len(measurements)} cases"
+    values = {(m.value, m.interval) for m in measurements}
+    if len(values) == 1:
+        if region.kind == "equals" and verdict == "confirmed":
+            return every
+        return f"{every}: {figures(measurements[0], region)}"
+    nearest = min(measurements, key=lambda m: _reach(m, region))
+    return (
+        f"{every}, nearest to the border with {figures(nearest, region)} "
+        f"at {_labels(nearest, measurements)}"
+    )
+
+
+def undecided(judged: Judged, region: Region) -> str:
+    """One sentence on measurements of which some are decided, all to one side, and some are not."""
+    total = len(judged)
+    open_ones = [m for m, verdict in judged if verdict == "open"]
+    decided = next(verdict for _, verdict in judged if verdict != "open")
+    example = open_ones[0]
+    return (
+        f"{_metric(example)} {_phrase(region, decided)} in {total - len(open_ones)} of {total} "
+        f"cases, but {figures(example, region)} at {_labels(example, [m for m, _ in judged])} "
+        f"{_phrase(region, 'open')}"
+    )
+
+
+def border(judged: Judged, region: Region) -> str:
+    """One sentence on what separates the measurements that confirm from those that refute."""
+    sides = {
+        verdict: [m for m, given in judged if given == verdict]
+        for verdict in ("confirmed", "refuted", "open")
+    }
+    holds, fails = sides["confirmed"], sides["refuted"]
+    split = _split(holds, fails)
+    everything = [m for m, _ in judged]
+    good, bad = split or (_list(holds, everything), _list(fails, everything))
+    sentence = (
+        f"{_metric(holds[0])} {_phrase(region, 'confirmed')} for {good}"
+        f" ({_range(holds, region)}) but not for {bad} ({_range(fails, region)})"
+    )
+    if sides["open"]:
+        sentence += f"; undecided for {_list(sides['open'], everything)}"
+    return sentence
+
+
+def conjunction(parts: Sequence[tuple[str, str]]) -> str:
+    """The requirements' verdicts and reasons as one sentence, led by those that decide."""
+    kinds = [kind for kind in ("refuted", "confirmed", "depends", "open") if kind in dict(parts)]
+    groups = {kind: ", and ".join(why for given, why in parts if given == kind) for kind in kinds}
+    if len(groups) == 1:
+        return _sentence(groups[kinds[0]])
+    return _sentence("; ".join(f"{kind}: {reasons}" for kind, reasons in groups.items()))
+
+
+def _split(holds: list[Measurement], fails: list[Measurement]) -> tuple[str, str] | None:
+    """The one label whose values tell the two sides apart, as a bound where it is a number."""
+    for key in (k for k in holds[0].labels if all(k in m.labels for m in (*holds, *fails))):
+        good, bad = (sorted({m.labels[key] for m in side}, key=_order) for side in (holds, fails))
+        if set(good) & set(bad):
+            continue
+        if all(isinstance(v, int | float) and not isinstance(v, bool) for v in (*good, *bad)):
+            if _order(good[-1]) < _order(bad[0]):
+                return _bound(key, "up to", good), _bound(key, "from", bad)
+            if _order(bad[-1]) < _order(good[0]):
+                return _bound(key, "from", good), _bound(key, "up to", bad)
+        return _values(key, good), _values(key, bad)
+    return None
+
+
+def _bound(key: str, direction: str, values: list[Parameter]) -> str:
+    if len(values) == 1:
+        return _values(key, values)
+    return f"{_words(key)} {direction} {values[0] if direction == 'from' else values[-1]}"
+
+
+def _values(key: str, values: list[Parameter]) -> str:
+    return f"{_words(key)} {_enumeration([str(value) for value in values])}"
+
+
+def _list(measurements: list[Measurement], among: Sequence[Measurement]) -> str:
+    return _enumeration([f"({_labels(m, among)})" for m in measurements])
+
+
+def _enumeration(texts: list[str]) -> str:
+    if len(texts) > NAMED_AT_MOST:
+        return f"{', '.join(texts[: NAMED_AT_MOST - 1])} and {len(texts) - NAMED_AT_MOST + 1} more"
+    if len(texts) == 1:
+        return texts[0]
+    return f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+def _range(measurements: list[Measurement], region: Region) -> str:
+    low, high = (pick(measurements, key=lambda m: m.value) for pick in (min, max))
+    if low.value == high.value:
+        return figures(low, region)
+    return f"{figures(low, region)} to {figures(high, region)}"
+
+
+def _labels(measurement: Measurement, among: Sequence[Measurement]) -> str:
+    """The labels in which ``measurement`` differs from any of ``among``, "rope, rank 8"."""
+    labels = measurement.labels
+    telling = {
+        key: value
+        for key, value in labels.items()
+        if any(other.labels.get(key) != value for other in among)
+    }
+    option = [str(telling.pop("option"))] if "option" in telling else []
+    return ", ".join([*option, *(f"{_words(key)} {value}" for key, value in telling.items())])
+
+
+def _reach(measurement: Measurement, region: Region) -> float:
+    """How near the measurement, or an end of its interval, comes to the region's border."""
+    return min(region.distance(x) for x in (measurement.interval or (measurement.value,)))
+
+
+def _phrase(region: Region, verdict: str) -> str:
+    ends = [_grouped(_exact(bound, 4)) for bound in region.bounds]
+    return PHRASES[region.kind][verdict].format(" to ".join(ends))
+
+
+def _order(value: Parameter) -> tuple[bool, float, str]:
+    if isinstance(value, str):
+        return True, 0.0, value
+    return False, float(value), ""
+
+
+def _decimals_of_interval(interval: tuple[float, float]) -> int:
+    half = (interval[1] - interval[0]) / 2
+    if half == 0:
+        half = abs(interval[0]) / 1000 or 1.0
+    leading = half / 10 ** math.floor(math.log10(half))
+    return -math.floor(math.log10(half)) + (1 if leading < 2 else 0)
+
+
+def _exact(number: float, digits: int) -> str:
+    if isinstance(number, int) or (number.is_integer() and abs(number) < 1e15):
+        return str(int(number))
+    return f"{number:.{digits}g}"
+
+
+def _fixed(number: float, decimals: int) -> str:
+    if decimals > 6 and abs(number) < 1e-3:
+        return f"{number:.{max(1, decimals + math.floor(math.log10(abs(number) or 1)))}e}"
+    if decimals < 0:
+        return str(int(round(number, decimals)))
+    return f"{number:.{decimals}f}"
+
+
+def _grouped(text: str) -> str:
+    """38597376 -> 38,597,376."""
+    sign, digits = ("-", text[1:]) if text.startswith("-") else ("", text)
+    whole, point, rest = digits.partition(".")
+    return f"{sign}{int(whole):,}{point}{rest}" if whole.isdigit() else text
+
+
+def _metric(measurement: Measurement) -> str:
+    return _words(measurement.metric)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _unit(unit: str) -> str:
+    if unit in ("1", "ratio", ""):
+        return ""
+    return " %" if unit in ("percent", "%") else f" {unit}"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
