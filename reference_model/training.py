@@ -1,0 +1,229 @@
+"""The training loop: deterministic, resumable, and unaware of text.
+
+Batches are a function of the step alone, so a run that was stopped and resumed sees the same
+tokens in the same order as one that was not.
+"""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reference_model.errors import UserError
+from reference_model.model import GPT
+
+Batches = Callable[[int], Tensor]  # step -> tokens (B, T + 1)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides the outcome of a run, besides the data and the model's configuration.
+
+    `muon` orthogonalises the momentum of every hidden matrix (torch.optim.Muon) and leaves
+    embeddings, norms and biases to AdamW; `adamw` uses AdamW for all.
+    """
+
+    steps: int
+    learning_rate: float  # of AdamW
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    matrix_learning_rate: float = 0.02  # of Muon
+    schedule: Literal["linear", "constant"] = "linear"  # after warm-up: down to 0, or level
+    warmup_steps: int = 100
+    weight_decay: float = 0.1  # of matrices; norms and biases have none
+    gradient_clip: float = 1.0
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the forward pass (autocast)
+    seed: int = 0
+    evaluate_every: int = 250
+    patience: int = 4  # evaluations without a better validation loss before stopping
+
+
+@dataclass
+class Progress:
+    """What a run has seen so far: evaluations, and the best of them."""
+
+    step: int = 0
+    tokens: int = 0
+    curve: list[dict[str, float]] = field(default_factory=list)  # step, train, validation (nats)
+    best_step: int = 0
+    best_validation: float = math.inf
+    evaluations_since_best: int = 0
+
+
+def learning_rate_factor(step: int, recipe: Recipe) -> float:
+    """Share of the peak learning rate at a step: linear warm-up, then the schedule."""
+    if step < recipe.warmup_steps:
+        return (step + 1) / recipe.warmup_steps
+    if recipe.schedule == "constant":
+        return 1.0
+    return (recipe.steps - step) / max(1, recipe.steps - recipe.warmup_steps)
+
+
+def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Optimisers over all parameters; weight decay only on those with two dimensions."""
+    hidden, embeddings, vectors = [], [], []
+    of_embeddings = {
+        id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()
+    }
+    for name, parameter in model.named_parameters():
+        if parameter.ndim < 2:
+            vectors.append(parameter)
+        elif id(parameter) in of_embeddings or name.startswith("lm_head"):
+            embeddings.append(parameter)
+        else:
+            hidden.append(parameter)
+    adamw: dict[str, Any] = {"lr": recipe.learning_rate, "betas": (0.9, 0.95), "eps": 1e-8}
+    if recipe.optimizer == "adamw":
+        decayed, others = hidden + embeddings, vectors
+    else:
+        decayed, others = embeddings, vectors
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, **adamw)]
+    if recipe.optimizer == "muon":
+        optimizers.append(
+            torch.optim.Muon(
+                hidden,
+                lr=recipe.matrix_learning_rate,
+                weight_decay=recipe.weight_decay,
+                momentum=0.95,
+            )
+        )
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak_lr"] = group["lr"]
+    return optimizers
+
+
+def batch_loss(model: GPT, batch: Tensor) -> Tensor:
+    """Mean cross-entropy (nats per token) of predicting each next token of (B, T + 1)."""
+    logits = model(batch[:, :-1])
+    return F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
+
+
+@torch.inference_mode()
+def mean_loss(model: GPT, tokens: Tensor, batch_size: int = 16) -> float:
+    """Mean loss (nats per token) over (N,) tokens in windows of the context length, no overlap."""
+    window = model.config.context_length
+    count = (len(tokens) - 1) // window
+    starts = torch.arange(count)[:, None] * window
+    windows = tokens[starts + torch.arange(window + 1)]
+    was_training = model.training
+    model.eval()
+    losses = [batch_loss(model, part).item() * len(part) for part in windows.split(batch_size)]
+    model.train(was_training)
+    return sum(losses) / count
+
+
+def train(
+    model: GPT,
+    batches: Batches,
+    validation_tokens: Tensor,
+    recipe: Recipe,
+    folder: Path | None = None,
+) -> Iterator[Progress]:
+    """Train in place, yielding after every step; the model ends with its best validation weights.
+
+    With a folder, each evaluation leaves a state there, from which a later call with the same
+    recipe goes on. Raises `UserError` when the loss is no longer finite, or when the folder
+    holds the state of another recipe.
+    """
+    optimizers = make_optimizers(model, recipe)
+    progress = Progress()
+    best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    if folder is not None and (folder / "state.pt").exists():
+        progress, best = _resume(folder, model, optimizers, recipe)
+    recent: list[float] = []
+    model.train()
+    while progress.step < recipe.steps and progress.evaluations_since_best < recipe.patience:
+        step = progress.step
+        torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout: the same after a resume
+        factor = learning_rate_factor(step, recipe)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * factor
+        batch = batches(step)
+        with torch.autocast(
+            batch.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"
+        ):
+            loss = batch_loss(model, batch)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        recent.append(loss.item())
+        if not math.isfinite(recent[-1]):
+            raise UserError(
+                f"the loss became {recent[-1]} at step {step}; lower the learning rate "
+                f"(received {recipe.learning_rate})"
+            )
+        progress.step += 1
+        progress.tokens += batch[:, 1:].numel()
+        if progress.step % recipe.evaluate_every == 0 or progress.step == recipe.steps:
+            _evaluate(model, validation_tokens, progress, recent, best)
+            recent.clear()
+            if folder is not None:
+                _save(folder, model, optimizers, recipe, progress, best)
+        yield progress
+    model.load_state_dict(best)
+
+
+def _evaluate(
+    model: GPT, tokens: Tensor, progress: Progress, recent: list[float], best: dict[str, Tensor]
+) -> None:
+    validation = mean_loss(model, tokens)
+    progress.curve.append(
+        {"step": progress.step, "train": sum(recent) / len(recent), "validation": validation}
+    )
+    if validation < progress.best_validation:
+        progress.best_validation, progress.best_step = validation, progress.step
+        progress.evaluations_since_best = 0
+        for name, tensor in model.state_dict().items():
+            best[name].copy_(tensor)
+    else:
+        progress.evaluations_since_best += 1
+
+
+def _save(
+    folder: Path,
+    model: GPT,
+    optimizers: list[torch.optim.Optimizer],
+    recipe: Recipe,
+    progress: Progress,
+    best: dict[str, Tensor],
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        "recipe": json.dumps(dataclasses.asdict(recipe)),
+        "progress": dataclasses.asdict(progress),
+        "model": model.state_dict(),
+        "best": best,
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+    }
+    torch.save(state, folder / "state.pt.part")
+    os.replace(folder / "state.pt.part", folder / "state.pt")
+
+
+def _resume(
+    folder: Path, model: GPT, optimizers: list[torch.optim.Optimizer], recipe: Recipe
+) -> tuple[Progress, dict[str, Tensor]]:
+    state = torch.load(folder / "state.pt", weights_only=True)
+    if state["recipe"] != json.dumps(dataclasses.asdict(recipe)):
+        raise UserError(
+            f"{folder / 'state.pt'} belongs to another recipe, received {recipe}; "
+            "delete that folder to start anew"
+        )
+    model.load_state_dict(state["model"])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    return Progress(**state["progress"]), state["best"]
