@@ -1,0 +1,1 @@
+"""results.json -> index.html: formats, charts and templates."""

@@ -1,0 +1,62 @@
+"""A panel as an inline SVG for the first paint, and as the specification that replaces it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import vl_convert
+
+from reports.render.marks import INK, Panel
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
+TEXT = {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12}
+FAINT = {"gridColor": INK, "gridOpacity": 0.12, "tickColor": INK, "tickOpacity": 0.4}
+
+# Text and axes take the colour of the text around them, so that a chart follows the page into
+# dark mode; nothing of it is painted behind the marks.
+THEME: dict[str, Any] = {
+    "background": "transparent",
+    "font": FONT,
+    "padding": 4,
+    "view": {"stroke": None},
+    "axis": {
+        **TEXT,
+        **FAINT,
+        "titleFontWeight": "normal",
+        "titlePadding": 10,
+        "domainColor": INK,
+        "domainOpacity": 0.4,
+        "labelPadding": 5,
+    },
+    "legend": {**TEXT, "symbolSize": 90, "labelOffset": 4, "columnPadding": 18, "rowPadding": 4},
+}
+
+
+def specification(panel: Panel) -> dict[str, Any]:
+    """Vega-Lite that takes the width of the element it is embedded in."""
+    spec = _static(panel)
+    spec["width"] = "container"
+    spec["autosize"] = {"type": "fit-x", "contains": "padding"}
+    return spec
+
+
+def static_svg(panel: Panel, name: str) -> str:
+    """SVG without scripts or outside references; ``name`` keeps its ids apart on the page."""
+    spec = _static(panel)
+    spec["autosize"] = {"type": "fit-x", "contains": "padding"}
+    svg = vl_convert.vegalite_to_svg(spec)
+    svg = re.sub(r'\bid="(clip\d+|gradient_\d+)"', rf'id="{name}-\1"', svg)
+    return re.sub(r"url\(#(clip\d+|gradient_\d+)\)", rf"url(#{name}-\1)", svg)
+
+
+def script_bundle() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script that needs no network."""
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+
+
+def _static(panel: Panel) -> dict[str, Any]:
+    spec = panel.chart.to_dict()
+    spec["config"] = THEME
+    spec["description"] = panel.title
+    return dict(spec)

@@ -1,0 +1,188 @@
+"""The page: results.json as a reader's model of it, put through the template."""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from reports.render import formats
+from reports.render.charts import panels
+from reports.render.drawing import script_bundle, specification, static_svg
+from reports.render.marks import labels
+
+HERE = Path(__file__).parent
+ARTICLE = "6 Things I Learned Building LLMs From Scratch"
+FEW_ROWS = 8  # a table this short stands open
+MEANING = {
+    "confirmed": "the 95 % interval, or the exact value, lies inside the claim's region",
+    "refuted": "it lies wholly outside",
+    "depends": "inside in one part of what was tested, outside in another",
+    "open": "the interval reaches across the border, or it was not measured",
+}
+SYMBOLS = {"confirmed": "✓", "refuted": "✗", "depends": "◐", "open": "○"}
+
+View = dict[str, Any]
+
+
+def render_page(results: dict[str, Any]) -> str:
+    """Valid results (see benchmarks.results.read_results) as one self-contained HTML page."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(pieces=formats.pieces, words=formats.words)
+    template = environment.get_template("page.html.j2")
+    return template.render(page_view(results), scripts=script_bundle())
+
+
+def page_view(results: dict[str, Any]) -> View:
+    measurements = {m["id"]: m for m in results["measurements"]}
+    texts = tomllib.loads((HERE / "lessons.toml").read_text(encoding="utf-8"))
+    profile = str(results["environment"].get("profile", "quick"))
+    claims = [_claim_view(c, measurements, texts["means"], profile) for c in results["claims"]]
+    lessons = [_lesson_view(lesson, claims) for lesson in texts["lesson"]]
+    counts = Counter(claim["verdict"] for claim in claims)
+    return {
+        "measured": [c for c in claims if c["measured"]],
+        "unmeasured": [c for c in claims if not c["measured"]],
+        "claim_count": len(claims),
+        "lessons": [lesson for lesson in lessons if lesson["claims"] or lesson["unmeasured"]],
+        "verdicts": [
+            {"name": v, "symbol": SYMBOLS[v], "count": counts[v], "meaning": MEANING[v]}
+            for v in SYMBOLS
+        ],
+        "publications": formats.PUBLICATIONS,
+        **_environment_view(results["environment"]),
+    }
+
+
+def _claim_view(
+    claim: View, measurements: dict[str, View], means: dict[str, dict[str, str]], profile: str
+) -> View:
+    own = [m for m in measurements.values() if m["claim"] == claim["id"]]
+    anchor = claim["id"].replace(".", "-")
+    verdict = claim["verdict"]
+    drawn = panels(claim, own) if own else []
+    said_in = [letter for letter in claim.get("said_in", []) if letter in formats.PUBLICATIONS]
+    return {
+        **claim,
+        "anchor": anchor,
+        "symbol": SYMBOLS[verdict],
+        "measured": bool(own),
+        "said_in": said_in,
+        "papers": [s for s in claim["sources"] if not (said_in and ARTICLE in s)],
+        "requirements": [{**r, "symbol": SYMBOLS[r["verdict"]]} for r in claim["requirements"]],
+        "means": means.get(claim["id"], {}).get(verdict),
+        "took": formats.duration(claim.get("seconds")),
+        "command": f"python -m benchmarks run --profile {profile} "
+        f"--only {claim['id']} --out results.json",
+        "charts": [
+            {
+                "name": f"{anchor}-{index}",
+                "title": panel.title,
+                "svg": static_svg(panel, f"{anchor}-{index}"),
+                "specification": specification(panel),
+            }
+            for index, panel in enumerate(drawn)
+        ],
+        "table": _table_view(own) if own else None,
+    }
+
+
+def _table_view(measurements: Sequence[View]) -> View:
+    """Columns for the labels that vary; what all measurements share is said once, above."""
+    keys = list(dict.fromkeys(key for m in measurements for key in labels(m)))
+    columns, shared = [], []
+    for key in keys:
+        values = [labels(m).get(key) for m in measurements]
+        if len(measurements) > 1 and all(value == values[0] for value in values):
+            shared.append((key, formats.label(values[0])))
+        else:
+            columns.append(key)
+    return {
+        "columns": columns,
+        "shared": shared,
+        "rows": [_row_view(m, columns) for m in measurements],
+        "open": len(measurements) <= FEW_ROWS,
+        "sources": ", ".join(dict.fromkeys(m["source"] for m in measurements)),
+    }
+
+
+def _row_view(measurement: View, columns: Sequence[str]) -> View:
+    value, interval = formats.with_interval(measurement["value"], measurement["interval"])
+    unit = measurement["unit"]
+    if unit == "bytes" and measurement["value"] >= 1e6:
+        value = f"{value} ({formats.byte_size(measurement['value'])})"
+    own = labels(measurement)
+    return {
+        "metric": formats.words(measurement["metric"]),
+        "labels": [formats.label(own[c]) if c in own else "" for c in columns],
+        "value": value,
+        "interval": interval,
+        "n": "" if measurement["n"] is None else formats.number(measurement["n"]),
+        "unit": "" if unit == "1" else unit,
+        "source": measurement["source"],
+    }
+
+
+def _lesson_view(lesson: View, claims: Sequence[View]) -> View:
+    own = [claim for claim in claims if claim["lesson"] == lesson["id"]]
+    return {
+        **lesson,
+        "anchor": lesson["id"],
+        "claims": [claim for claim in own if claim["measured"]],
+        "unmeasured": [claim for claim in own if not claim["measured"]],
+    }
+
+
+def _environment_view(environment: View) -> View:
+    """The stamp for the header, and every field of it as (name, text) for the table at the end."""
+    rest = {k: v for k, v in environment.items() if k != "checkpoint"}
+    commit = str(environment.get("commit", "unknown"))
+    known = commit.isalnum() and len(commit) >= 12
+    return {
+        "stamp": {
+            "profile": environment.get("profile", "unknown"),
+            "machine": _machine(environment),
+            "commit": commit[:12] if known else commit,
+            "dirty": environment.get("dirty") is True,
+            "date": formats.moment(environment.get("utc", "unknown")),
+        },
+        "checkpoint": _facts(environment.get("checkpoint") or {}),
+        "facts": _facts(rest),
+    }
+
+
+def _machine(environment: View) -> str:
+    parts = [str(environment.get("cpu", "unknown machine"))]
+    if "cores" in environment:
+        parts.append(f"{environment['cores']} cores")
+    gpu = str(environment.get("gpu", "none"))
+    if not gpu.startswith(("none", "unknown")):
+        parts.append(gpu)
+    return ", ".join(parts)
+
+
+def _facts(values: View, prefix: str = "") -> list[tuple[str, str]]:
+    facts: list[tuple[str, str]] = []
+    for key, value in values.items():
+        name = f"{prefix}{formats.words(key)}"
+        if isinstance(value, dict):
+            facts += _facts(value, f"{name}: ")
+        elif key == "memory_bytes" and isinstance(value, int):
+            facts.append(("memory", formats.byte_size(value)))
+        elif key == "utc":
+            facts.append(("date", formats.moment(value)))
+        elif isinstance(value, list):
+            facts.append((name, ", ".join(map(formats.label, value))))
+        elif value is not None:
+            facts.append((name, formats.label(value)))
+    return facts
