@@ -70,7 +70,7 @@ def judge_claim(
     precedence: tuple[Verdict, ...] = ("refuted", "open", "depends", "confirmed")
     verdict = next(verdict for verdict in precedence if verdict in verdicts)
     if not measurements:
-        return Judgement(verdict, f"{absent}.", []), parts
+        return Judgement(verdict, wording.sentence(absent), []), parts
     because = wording.conjunction([(part.verdict, part.because) for part in parts])
     rests_on = dict.fromkeys(name for part in parts for name in part.measurements)
     return Judgement(verdict, because, list(rests_on)), parts

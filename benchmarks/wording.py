@@ -122,8 +122,12 @@ def conjunction(parts: Sequence[tuple[str, str]]) -> str:
     kinds = [kind for kind in ("refuted", "confirmed", "depends", "open") if kind in dict(parts)]
     groups = {kind: ", and ".join(why for given, why in parts if given == kind) for kind in kinds}
     if len(groups) == 1:
-        return _sentence(groups[kinds[0]])
-    return _sentence("; ".join(f"{kind}: {reasons}" for kind, reasons in groups.items()))
+        return sentence(groups[kinds[0]])
+    return sentence("; ".join(f"{kind}: {reasons}" for kind, reasons in groups.items()))
+
+
+def sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _split(holds: list[Measurement], fails: list[Measurement]) -> tuple[str, str] | None:
@@ -239,7 +243,3 @@ def _unit(unit: str) -> str:
     if unit in ("1", "ratio", ""):
         return ""
     return " %" if unit in ("percent", "%") else f" {unit}"
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."

@@ -18,7 +18,7 @@ from benchmarks.experiment import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "numpy", "scipy", "safetensors", "tokenizers")
-ONE_LINE_OF_CGROUP = Path("/sys/fs/cgroup/cpu.max")
+CONTAINER_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def environment_stamp(settings: Settings, threads: int) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def usable_cores() -> int:
     except AttributeError:  # not on macOS and Windows
         return os.cpu_count() or 1
     cores = len({_core_of(processor) for processor in processors})
-    return max(1, min(cores, _cores_granted(ONE_LINE_OF_CGROUP)))
+    return max(1, min(cores, _cores_granted(CONTAINER_QUOTA)))
 
 
 def _core_of(processor: int) -> str:

@@ -1,0 +1,200 @@
+"""results.json is whole and valid, or a one-line error."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.claims import load_claims
+from benchmarks.experiment import Settings
+from benchmarks.instruments.environment import environment_stamp
+from benchmarks.results import Measurement, check_writable, read_results, write_results
+from benchmarks.runner import run
+from reference_model.errors import UserError
+
+
+def measurement(**changes: Any) -> Measurement:
+    fields: dict[str, Any] = {
+        "claim": "cache.fifteen-tokens",
+        "metric": "speedup",
+        "unit": "ratio",
+        "value": 1.84,
+        "interval": (1.79, 1.90),
+        "n": 7,
+        "direction": "higher",
+        "choice": "cache",
+        "option": "kv",
+        "parameters": {"new_tokens": 15},
+        "source": "clock",
+    }
+    return Measurement(**{**fields, **changes})
+
+
+@pytest.fixture
+def results() -> dict[str, Any]:
+    claims = load_claims()
+    settings = Settings("smoke", "cpu", 0)
+    record = run(settings, claims, [], [])
+    entry = next(c for c in record["claims"] if c["id"] == "cache.fifteen-tokens")
+    record["measurements"] = [measurement().as_json()]
+    entry["measurements"] = [measurement().id]
+    return record
+
+
+def write_raw(path: Path, results: dict[str, Any]) -> Path:
+    path.write_text(json.dumps(results), encoding="utf-8")
+    return path
+
+
+def test_what_is_written_is_what_is_read(tmp_path: Path, results: dict[str, Any]) -> None:
+    path = tmp_path / "results.json"
+    write_results(path, results)
+    assert read_results(path) == results
+    assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_a_measurement_is_named_by_its_claim_metric_option_and_parameters() -> None:
+    assert measurement().id == "cache.fifteen-tokens/speedup[option=kv,new_tokens=15]"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, True])
+def test_a_measurement_that_is_not_a_finite_number_is_an_error(value: float) -> None:
+    with pytest.raises(ValueError, match="not a finite number"):
+        measurement(value=value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"n": None},
+        {"interval": None},
+        {"interval": (2.0, 1.0)},
+        {"interval": (math.nan, 1.0)},
+        {"n": 0},
+    ],
+)
+def test_an_interval_without_its_n_or_out_of_order_is_an_error(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"cache\.fifteen-tokens/speedup"):
+        measurement(**changes)
+
+
+def test_scalars_of_numpy_become_plain_numbers_that_json_can_hold() -> None:
+    given = measurement(
+        value=np.int64(3),
+        interval=(np.float32(2), np.float64(4)),
+        n=np.int32(5),
+        parameters={"rank": np.int64(8), "tied": np.bool_(True)},
+    )
+    assert json.loads(json.dumps(given.as_json()))["parameters"] == {"rank": 8, "tied": True}
+    assert given.as_json()["interval"] == [2.0, 4.0]
+
+
+def break_version(results: dict[str, Any]) -> None:
+    results["schema"] = 2
+
+
+def break_verdict(results: dict[str, Any]) -> None:
+    results["claims"][0]["verdict"] = "proven"
+
+
+def break_reference(results: dict[str, Any]) -> None:
+    results["claims"][0]["measurements"] = ["nowhere"]
+
+
+def break_interval(results: dict[str, Any]) -> None:
+    results["measurements"][0]["n"] = None
+
+
+def break_value(results: dict[str, Any]) -> None:
+    results["measurements"][0]["value"] = math.nan
+
+
+def break_id(results: dict[str, Any]) -> None:
+    results["measurements"] *= 2
+
+
+def break_environment(results: dict[str, Any]) -> None:
+    del results["environment"]["commit"]
+
+
+def break_key(results: dict[str, Any]) -> None:
+    results["claims"][0]["hostname"] = "here"
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (break_version, "schema 2, this program reads 1"),
+        (break_verdict, "'proven' is not one of"),
+        (break_reference, "rests on nowhere"),
+        (break_interval, r"\$\.measurements\[0\]"),
+        (break_value, "contains NaN"),
+        (break_id, "more than once"),
+        (break_environment, "'commit' is a required property"),
+        (break_key, "'hostname' was unexpected"),
+    ],
+)
+def test_results_that_break_the_schema_are_refused_in_one_line(
+    tmp_path: Path, results: dict[str, Any], damage: Any, told: str
+) -> None:
+    damage(results)
+    with pytest.raises(UserError, match=told) as raised:
+        read_results(write_raw(tmp_path / "results.json", results))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"schema": 1, "measure', b"\xff\xfe", b"[]", b"3"])
+def test_a_file_that_is_not_results_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "results.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as raised:
+        read_results(path)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_invalid_results_leave_the_old_file_as_it_was(
+    tmp_path: Path, results: dict[str, Any]
+) -> None:
+    path = tmp_path / "results.json"
+    path.write_text("old", encoding="utf-8")
+    break_verdict(results)
+    with pytest.raises(ValueError, match="proven"):
+        write_results(path, results)
+    assert path.read_text(encoding="utf-8") == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(
+    tmp_path: Path, results: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "results.json"
+    path.write_text("old", encoding="utf-8")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("benchmarks.results.os.replace", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        write_results(path, results)
+    assert path.read_text(encoding="utf-8") == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_a_folder_that_cannot_be_written_is_noticed_beforehand(tmp_path: Path) -> None:
+    check_writable(tmp_path / "results.json")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="No such file or directory"):
+        check_writable(tmp_path / "absent" / "results.json")
+    with pytest.raises(UserError, match="is a folder"):
+        check_writable(tmp_path)
+
+
+def test_the_stamp_of_this_machine_fits_the_schema(tmp_path: Path, results: dict[str, Any]) -> None:
+    results["environment"] = environment_stamp(Settings("full", "cpu", 3), threads=1)
+    write_results(tmp_path / "results.json", results)

@@ -1,0 +1,149 @@
+"""Each interval has seen a known effect, and covers the truth as often as it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from benchmarks.stats import (
+    Estimate,
+    bootstrap_mean_interval,
+    geometric_mean_ratio_interval,
+    mean_interval,
+    paired_difference_interval,
+    power_law_exponent,
+)
+
+
+def coverage(draw: Callable[[np.random.Generator], Estimate], truth: float, runs: int) -> float:
+    """The share of simulated intervals that contain the truth."""
+    rng = np.random.default_rng(1)
+    intervals = [draw(rng).interval for _ in range(runs)]
+    return float(np.mean([low <= truth <= high for low, high in intervals]))
+
+
+# 600 runs of a true 95 % interval: standard error 0.9 %, so 92 % to 98 % is three of them.
+@pytest.mark.parametrize("level", [0.95, 0.5])
+def test_students_interval_covers_the_mean_as_often_as_it_says(level: float) -> None:
+    share = coverage(lambda rng: mean_interval(rng.normal(3, 2, size=6), level), 3, 600)
+    assert share == pytest.approx(level, abs=3 * np.sqrt(level * (1 - level) / 600))
+
+
+def test_students_interval_is_the_one_of_the_textbook() -> None:
+    # t(0.975, 3) = 3.18245; the standard error of 1, 2, 3, 4 is sqrt(5/12).
+    estimate = mean_interval([1, 2, 3, 4])
+    assert estimate.value == 2.5
+    assert estimate.interval[1] - 2.5 == pytest.approx(3.18245 * np.sqrt(5 / 12), rel=1e-5)
+    assert estimate.n == 4
+
+
+def test_the_bootstrap_agrees_with_student_on_many_normal_blocks() -> None:
+    blocks = np.random.default_rng(2).normal(size=(200, 8))
+    student = mean_interval(blocks.mean(axis=1))
+    bootstrap = bootstrap_mean_interval(blocks)
+    assert bootstrap.value == student.value
+    assert bootstrap.n == 200
+    assert bootstrap.interval == pytest.approx(
+        student.interval, abs=0.05 * np.ptp(student.interval)
+    )
+
+
+def test_the_bootstrap_takes_blocks_as_units_not_the_values_in_them() -> None:
+    """Copies of a value inside its block tell nothing new, and must not narrow the interval."""
+    means = np.random.default_rng(3).normal(size=40)
+    copies = np.repeat(means[:, None], 50, axis=1)
+    assert bootstrap_mean_interval(copies).interval == pytest.approx(
+        bootstrap_mean_interval(means).interval
+    )
+
+
+def test_the_bootstrap_is_the_same_for_the_same_seed_only() -> None:
+    blocks = np.random.default_rng(4).exponential(size=30)
+    first, again, other = (bootstrap_mean_interval(blocks, seed=s).interval for s in (5, 5, 6))
+    assert first == again
+    assert first != other
+
+
+def test_the_bootstrap_covers_the_mean_of_a_skewed_law() -> None:
+    share = coverage(lambda rng: bootstrap_mean_interval(rng.exponential(size=60)), 1, 60)
+    assert 0.85 <= share < 1
+
+
+def test_blocks_that_are_all_the_same_have_an_interval_of_no_width() -> None:
+    assert bootstrap_mean_interval([2.0] * 5) == Estimate(2.0, (2.0, 2.0), 5)
+
+
+def test_pairing_finds_an_effect_that_the_spread_between_blocks_would_hide() -> None:
+    rng = np.random.default_rng(7)
+    hard = rng.normal(3, 1, size=(50, 4))
+    shifted = hard + 0.01 + rng.normal(0, 0.005, size=hard.shape)
+    low, high = paired_difference_interval(shifted, hard).interval
+    assert 0 < low < 0.01 < high < 0.02
+    apart = mean_interval(shifted.mean(axis=1)).interval
+    assert apart[0] < mean_interval(hard.mean(axis=1)).value < apart[1]
+
+
+def test_pairing_sees_no_effect_where_there_is_none() -> None:
+    rng = np.random.default_rng(8)
+    a, b = rng.normal(size=(2, 80, 4))
+    low, high = paired_difference_interval(a, b).interval
+    assert low < 0 < high
+
+
+def test_a_ratio_and_its_inverse_have_inverse_intervals() -> None:
+    ratios = np.random.default_rng(9).lognormal(np.log(1.8), 0.1, size=12)
+    there, back = geometric_mean_ratio_interval(ratios), geometric_mean_ratio_interval(1 / ratios)
+    assert there.value == pytest.approx(1 / back.value)
+    assert there.interval == pytest.approx((1 / back.interval[1], 1 / back.interval[0]))
+    assert there.interval[0] < 1.8 < there.interval[1]
+
+
+def exponent_of_simulated_law(
+    rng: np.random.Generator, exponent: float = 1.0, family: int = 1
+) -> Estimate:
+    x = 2.0 ** np.arange(8)
+    errors = 0.02 * x**exponent * np.linspace(0.5, 2, 8)
+    return power_law_exponent(x, x**exponent + rng.normal(0, errors), errors, family=family)
+
+
+@pytest.mark.parametrize("exponent", [-1.0, 0.0, 1.0])
+def test_the_interval_of_an_exponent_covers_it_as_often_as_it_says(exponent: float) -> None:
+    share = coverage(lambda rng: exponent_of_simulated_law(rng, exponent), exponent, 600)
+    assert 0.92 <= share <= 0.98
+
+
+def test_a_family_of_exponents_is_covered_together_as_often_as_one() -> None:
+    def all_five(rng: np.random.Generator) -> Estimate:
+        family = [exponent_of_simulated_law(rng, family=5) for _ in range(5)]
+        return max(family, key=lambda e: max(e.interval[0] - 1, 1 - e.interval[1]))
+
+    assert 0.92 <= coverage(all_five, 1, 600) <= 0.98
+
+
+def test_an_exact_law_gives_its_exponent_and_the_precise_points_count_most() -> None:
+    x = np.array([1.0, 2.0, 4.0, 8.0])
+    assert power_law_exponent(x, 3 * x**-0.5, 0.01 * x).value == pytest.approx(-0.5)
+    bent = 3 * x**-0.5 * np.array([1, 1, 1, 2])
+    assert power_law_exponent(x, bent, [1e-4, 1e-4, 1e-4, 10]).value == pytest.approx(
+        -0.5, abs=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: mean_interval([1.0]), "need 2 values"),
+        (lambda: mean_interval([1.0, np.nan]), "1 values are not finite"),
+        (lambda: bootstrap_mean_interval(np.ones((1, 9))), "need 2 values"),
+        (lambda: paired_difference_interval([1, 2], [1, 2, 3]), "equal shapes"),
+        (lambda: geometric_mean_ratio_interval([1, -1]), "positive"),
+        (lambda: power_law_exponent([1, 2], [1, 2], [0, 1]), "positive"),
+        (lambda: power_law_exponent([2, 2], [1, 2], [1, 1]), "all x are the same"),
+        (lambda: power_law_exponent([1, 2, 3], [1, 2], [1, 1]), "3 x, 2 y"),
+    ],
+)
+def test_what_cannot_give_an_interval_is_an_error(call: Callable[[], Estimate], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        call()

@@ -1,0 +1,185 @@
+"""The rule that turns measurements into verdicts, and the sentences that explain them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks.claims import Claim, Region, Requirement
+from benchmarks.results import Measurement
+from benchmarks.verdicts import judge_claim, judge_measurement, judge_requirement
+
+BETWEEN = Region("inside", (1.6, 2.5))
+
+
+def measured(value: float, half: float | None = None, **labels: Any) -> Measurement:
+    option = labels.pop("option", "kv")
+    return Measurement(
+        claim="cache.example",
+        metric=labels.pop("metric", "speedup"),
+        unit=labels.pop("unit", "ratio"),
+        value=value,
+        interval=None if half is None else (value - half, value + half),
+        n=None if half is None else 7,
+        direction="higher",
+        choice="cache",
+        option=option,
+        parameters=labels,
+        source="clock",
+    )
+
+
+def requires(region: Region = BETWEEN, metric: str = "speedup", **where: Any) -> Requirement:
+    return Requirement(f"the {metric} is right", metric, where, region)
+
+
+def claim(*requirements: Requirement) -> Claim:
+    return Claim("cache.example", "L5", "It is so.", [], ["a paper"], "any", list(requirements))
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "verdict"),
+    [
+        (1.8, 0.1, "confirmed"),
+        (1.4, 0.1, "refuted"),
+        (2.5, 0.1, "open"),
+        (2.0, 2.0, "open"),
+        (1.6, None, "confirmed"),
+        (1.5999, None, "refuted"),
+    ],
+)
+def test_a_measurement_is_judged_by_its_whole_interval(
+    value: float, half: float | None, verdict: str
+) -> None:
+    assert judge_measurement(measured(value, half), BETWEEN) == verdict
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ([1.8, 2.0], "confirmed"),
+        ([1.2, 3.0], "refuted"),
+        ([1.2, 2.0], "depends"),
+        ([1.2, 2.0, 1.6], "depends"),
+        ([1.2, 1.6], "open"),
+        ([2.0, 1.6], "open"),
+        ([1.6], "open"),
+        ([], "open"),
+    ],
+)
+def test_a_requirement_looks_at_all_its_measurements(values: list[float], verdict: str) -> None:
+    cases = [measured(value, 0.05, length=i) for i, value in enumerate(values)]
+    assert judge_requirement(requires(), cases).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ({"a": [1.8], "b": [1.8]}, "confirmed"),
+        ({"a": [1.8], "b": [9.0]}, "refuted"),
+        ({"a": [], "b": [9.0]}, "refuted"),
+        ({"a": [1.8], "b": []}, "open"),
+        ({"a": [1.8, 9.0], "b": []}, "open"),
+        ({"a": [1.8, 9.0], "b": [1.8]}, "depends"),
+        ({"a": [1.8, 9.0], "b": [9.0]}, "refuted"),
+    ],
+)
+def test_a_claim_is_as_good_as_its_worst_requirement(
+    values: dict[str, list[float]], verdict: str
+) -> None:
+    cases = [
+        measured(value, metric=metric, length=i)
+        for metric, row in values.items()
+        for i, value in enumerate(row)
+    ]
+    judgement, parts = judge_claim(claim(requires(metric="a"), requires(metric="b")), cases)
+    assert judgement.verdict == verdict
+    assert len(parts) == 2
+    assert sorted(judgement.measurements) == sorted(m.id for m in cases)
+
+
+def test_only_what_fits_metric_option_and_parameters_is_looked_at() -> None:
+    wanted = requires(option=["kv", "paged"], new_tokens=15, tied=True)
+    fitting = [
+        measured(2.0, option="kv", new_tokens=15, tied=True),
+        measured(2.0, option="paged", new_tokens=15.0, tied=True),
+    ]
+    others = [
+        measured(9.0, option="none", new_tokens=15, tied=True),
+        measured(9.0, option="kv", new_tokens=16, tied=True),
+        measured(9.0, option="kv", new_tokens=15, tied=1),
+        measured(9.0, option="kv", new_tokens=15),
+        measured(9.0, metric="loss", option="kv", new_tokens=15, tied=True),
+    ]
+    judgement = judge_requirement(wanted, fitting + others)
+    assert judgement.measurements == [m.id for m in fitting]
+    assert judgement.verdict == "confirmed"
+
+
+def because(region: Region, *cases: Measurement) -> str:
+    return judge_requirement(requires(region), cases).because
+
+
+def test_one_measurement_is_told_with_its_interval_and_n() -> None:
+    told = because(BETWEEN, measured(1.8436, 0.0561, new_tokens=15))
+    assert told == "speedup 1.84 (95 % 1.79 to 1.90, n = 7) lies inside 1.6 to 2.5"
+
+
+def test_an_exact_count_is_told_in_full() -> None:
+    saved = measured(38597376, unit="parameters")
+    told = because(Region("equals", (38597376,)), saved)
+    assert told == "speedup 38,597,376 parameters equals 38,597,376"
+
+
+def test_rounding_never_carries_a_figure_over_the_border() -> None:
+    above = because(Region("at_most", (0.02,)), measured(0.0200004))
+    assert above == "speedup 0.0200004 is above 0.02"
+    inside = because(Region("inside", (1.6, 2.5)), measured(1.6004, 0.0003))
+    assert "1.6001 to 1.6007" in inside
+
+
+def test_many_measurements_are_told_by_the_one_nearest_to_the_border() -> None:
+    cases = [
+        measured(value, 0.01, length=length) for length, value in ((1, 2.0), (2, 1.7), (3, 2.1))
+    ]
+    told = because(BETWEEN, *cases)
+    assert told.startswith("speedup lies inside 1.6 to 2.5 in all 3 cases")
+    assert told.endswith("1.700 (95 % 1.690 to 1.710, n = 7) at length 2")
+
+
+def test_the_border_is_named_as_a_bound_where_a_number_tells_the_sides_apart() -> None:
+    cases = [measured(4.0 / rank, rank=rank, seed=0) for rank in (1, 2, 4, 8)]
+    told = because(Region("at_most", (1.5,)), *cases)
+    assert told == (
+        "speedup is at most 1.5 for rank from 4 (0.5 to 1) but not for rank up to 2 (2 to 4)"
+    )
+
+
+def test_the_border_is_named_by_values_where_a_word_tells_the_sides_apart() -> None:
+    cases = [measured(v, head=head) for head, v in (("untied", 2.0), ("tied", 3.0))]
+    assert "for head untied (2) but not for head tied (3)" in because(BETWEEN, *cases)
+
+
+def test_the_border_is_a_list_where_no_single_label_tells_the_sides_apart() -> None:
+    cases = [
+        measured(2.0 if same else 3.0, a=a, b=b)
+        for a, b, same in ((0, 0, True), (1, 1, True), (0, 1, False), (1, 0, False))
+    ]
+    told = because(BETWEEN, *cases)
+    assert "for (a 0, b 0) and (a 1, b 1) (2) but not for (a 0, b 1) and (a 1, b 0) (3)" in told
+
+
+def test_what_is_missing_is_named_beside_what_is_decided() -> None:
+    parts = claim(requires(metric="a"), requires(metric="b"), requires(metric="c"))
+    judgement, _ = judge_claim(parts, [measured(2.0, metric="a"), measured(1.8, metric="b")])
+    assert judgement.because == (
+        "Confirmed: a 2 lies inside 1.6 to 2.5, and b 1.8 lies inside 1.6 to 2.5; "
+        "open: the c is right: not built yet."
+    )
+
+
+def test_a_claim_without_an_experiment_is_open_for_the_reason_given() -> None:
+    judgement, parts = judge_claim(claim(requires()), [], "not selected in this run")
+    assert (judgement.verdict, judgement.because) == ("open", "Not selected in this run.")
+    assert [part.verdict for part in parts] == ["open"]
