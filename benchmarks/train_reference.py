@@ -1,8 +1,7 @@
 """The recipe that made the shipped checkpoint: tokenizer, training, held-out losses, card.
 
-    python -m benchmarks.train_reference --work FOLDER --out reference_model/checkpoint
-
-About 75 minutes on two CPU cores. A run that was stopped goes on from its last evaluation.
+`make train` runs it: about 75 minutes on two CPU cores. A run that was stopped goes on from its
+last evaluation.
 """
 
 import argparse
@@ -91,7 +90,10 @@ def shuffled_windows(tokens: Tensor, window: int, batch_size: int, seed: int) ->
 def compressed_bits_per_byte(text: str) -> dict[str, float]:
     """What general compressors reach on the same bytes, at their strongest setting."""
     raw = text.encode()
-    sizes = {"bz2": len(bz2.compress(raw, 9)), "xz": len(lzma.compress(raw, preset=9 | lzma.PRESET_EXTREME))}
+    sizes = {
+        "bz2": len(bz2.compress(raw, 9)),
+        "xz": len(lzma.compress(raw, preset=9 | lzma.PRESET_EXTREME)),
+    }
     return {name: 8 * size / len(raw) for name, size in sizes.items()}
 
 
@@ -100,7 +102,9 @@ def bits_per_byte(nats_per_token: float, tokens: int, text: str) -> float:
     return nats_per_token * tokens / math.log(2) / len(text.encode())
 
 
-def make_card(model: GPT, tokens: dict[Split, Tensor], progress: training.Progress) -> dict[str, Any]:
+def make_card(
+    model: GPT, tokens: dict[Split, Tensor], progress: training.Progress
+) -> dict[str, Any]:
     """Data, recipe and losses of the weights as shipped (after rounding to float16)."""
     texts = {split: joined(split) for split in tokens}
     losses = {split: training.mean_loss(model, ids) for split, ids in tokens.items()}
@@ -153,7 +157,9 @@ def run(work: Path, out: Path) -> None:
             bar.update(progress.step - bar.n)
             if progress.curve:
                 last = progress.curve[-1]
-                bar.set_postfix(train=f"{last['train']:.3f}", validation=f"{last['validation']:.3f}")
+                bar.set_postfix(
+                    train=f"{last['train']:.3f}", validation=f"{last['validation']:.3f}"
+                )
     print(f"trained for {(time.monotonic() - started) / 60:.0f} minutes in this run")
     model.config = CONFIG.replace(dropout=0.0)  # what is shipped is for measuring, not for training
     checkpoints.save(model, out, torch.float16)
@@ -170,8 +176,15 @@ def run(work: Path, out: Path) -> None:
 def main() -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--work", type=Path, required=True, help="folder for the state of the run")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the finished checkpoint")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/reference"), help="folder for the state of the run"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=checkpoints.REFERENCE_FOLDER,
+        help="folder for the finished checkpoint",
+    )
     arguments = parser.parse_args()
     try:
         run(arguments.work, arguments.out)

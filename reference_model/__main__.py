@@ -1,0 +1,117 @@
+"""python -m reference_model describe | generate: what a choice costs, and what the model writes.
+
+Exit status: 0 done, 2 the input was wrong.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, NoReturn, get_type_hints
+
+from reference_model.config import PRESETS, GPTConfig, preset
+from reference_model.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """Wrong arguments are told like any other wrong input: in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; {self.prog} --help explains")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit status."""
+    try:
+        options = _parser().parse_args(arguments)
+        print(_describe(options) if options.command == "describe" else _generate(options))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m reference_model", description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    describe = commands.add_parser(
+        "describe", help="parameters, FLOPs and bytes of a configuration"
+    )
+    describe.add_argument("preset", help=", ".join(PRESETS))
+    describe.add_argument("choices", nargs="*", metavar="FIELD=VALUE", help="such as position=rope")
+
+    generate = commands.add_parser("generate", help="continue a prompt")
+    source = generate.add_mutually_exclusive_group()
+    source.add_argument("--checkpoint", type=Path, help="a folder of ours (the shipped one)")
+    source.add_argument("--huggingface", type=Path, help="a GPT-2 folder in Hugging Face's layout")
+    generate.add_argument("--prompt", default="ROMEO\n")
+    generate.add_argument("--tokens", type=int, default=120)
+    generate.add_argument("--temperature", type=float, default=0.8, help="0: greedy")
+    generate.add_argument("--top-k", type=int)
+    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--no-cache", action="store_true", help="compute every token anew")
+    return parser
+
+
+def _describe(options: argparse.Namespace) -> str:
+    from reference_model import costs
+
+    config = preset(options.preset, **dict(_choice(text) for text in options.choices))
+    parts = costs.parameters_by_part(config) | {"all": costs.parameter_count(config)}
+    lines = [f"{name:>16}  {count:>15,} parameters" for name, count in parts.items()]
+    flops = costs.forward_flops(config, 1, config.context_length - 1).total
+    lines += [
+        f"{'weights':>16}  {costs.weight_bytes(config):>15,} bytes in float32",
+        f"{'KV cache':>16}  {costs.kv_cache_bytes(config, 1):>15,} bytes a token in float32",
+        f"{'decoding':>16}  {flops:>15,} FLOPs for token {config.context_length:,}",
+    ]
+    return "\n".join(lines)
+
+
+def _choice(text: str) -> tuple[str, Any]:
+    """`position=rope` → ("position", "rope"), in the field's own type where it has one."""
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise UserError(f"{text!r} is not a choice; write FIELD=VALUE, such as position=rope")
+    kind = get_type_hints(GPTConfig).get(name)
+    if kind is bool and value in ("True", "False"):
+        return name, value == "True"
+    if kind in (int, float):
+        try:
+            return name, kind(value)
+        except ValueError:
+            pass  # the configuration names the field and what it takes
+    return name, value
+
+
+def _generate(options: argparse.Namespace) -> str:
+    import torch
+    from tokenizers import Tokenizer
+
+    from reference_model import checkpoints
+    from reference_model.generate import generate
+
+    if options.huggingface:
+        folder, model = options.huggingface, checkpoints.load_huggingface(options.huggingface)
+    else:
+        folder = options.checkpoint or checkpoints.REFERENCE_FOLDER
+        model = checkpoints.load(folder)
+    vocabulary = folder / "tokenizer.json"
+    if not vocabulary.exists():
+        raise UserError(f"{vocabulary} does not exist; put the model's own tokenizer there")
+    tokenizer = Tokenizer.from_file(str(vocabulary))
+    prompt = torch.tensor([tokenizer.encode(options.prompt).ids], dtype=torch.long)
+    sequence = generate(
+        model,
+        prompt,
+        options.tokens,
+        use_cache=not options.no_cache,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        generator=torch.Generator().manual_seed(options.seed),
+    )
+    return tokenizer.decode(sequence[0].tolist())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
