@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.experiment import Settings
+from reference_model.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "numpy", "scipy", "safetensors", "tokenizers")
@@ -40,6 +41,7 @@ def environment_stamp(settings: Settings, threads: int) -> dict[str, Any]:
         "device": settings.device,
         "threads": threads,
         "seed": settings.seed,
+        "checkpoint": _checkpoint(),
         "utc": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -128,6 +130,17 @@ def _driver() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown: nvidia-smi does not answer"
     return done.stdout.strip()
+
+
+def _checkpoint() -> dict[str, Any]:
+    """From the shipped checkpoint's card: losses in nats per token, by split of the plays."""
+    from reference_model.checkpoints import reference_card
+
+    try:
+        card = reference_card()
+    except UserError as error:
+        return {"card": f"unknown: {error}"}
+    return {key: card[key] for key in ("tokens_seen", "loss", "bits_per_byte")}
 
 
 def _version(package: str) -> str:

@@ -13,6 +13,8 @@ import torch
 from benchmarks.experiment import Settings
 from benchmarks.instruments import environment
 from benchmarks.instruments.environment import environment_stamp, usable_cores
+from reference_model import checkpoints
+from reference_model.errors import UserError
 
 SETTINGS = Settings("smoke", "cpu", 11)
 
@@ -64,6 +66,21 @@ def test_a_machine_without_git_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     stamp = environment_stamp(SETTINGS, 1)
     assert stamp["commit"] == stamp["dirty"] == "unknown: git is not installed"
+
+
+def test_the_checkpoints_losses_are_on_the_stamp_or_the_reason_why_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    card = {"loss": {"test": 3.9}, "bits_per_byte": {"test": 2.0}, "tokens_seen": 7, "recipe": {}}
+    monkeypatch.setattr(checkpoints, "reference_card", lambda: card)
+    stamped = environment_stamp(SETTINGS, 1)["checkpoint"]
+    assert stamped == {"tokens_seen": 7, "loss": {"test": 3.9}, "bits_per_byte": {"test": 2.0}}
+
+    def absent() -> None:
+        raise UserError("there is no card")
+
+    monkeypatch.setattr(checkpoints, "reference_card", absent)
+    assert environment_stamp(SETTINGS, 1)["checkpoint"] == {"card": "unknown: there is no card"}
 
 
 def test_hyper_threads_of_one_core_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
