@@ -45,7 +45,10 @@ class KVCache:
         return self.keys[..., filled, :].nbytes + self.values[..., filled, :].nbytes
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Append k, v (B, H, T, D) of one layer; return all it holds, (B, H, length, D) each."""
+        """Append k, v (B, H, T, D) of one layer; return all it holds, (B, H, length, D) each.
+
+        What comes back has the dtype of k and v, also where the cache stores a smaller one.
+        """
         start = self._lengths[layer]
         end = start + k.shape[-2]
         if end > self.capacity:
@@ -56,4 +59,4 @@ class KVCache:
         self.keys[layer, :, :, start:end] = k
         self.values[layer, :, :, start:end] = v
         self._lengths[layer] = end
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        return self.keys[layer, :, :, :end].to(k.dtype), self.values[layer, :, :, :end].to(v.dtype)

@@ -1,23 +1,23 @@
-"""Weights in and out: our own folder format, GPT-2 in the Hugging Face layout, the shipped checkpoint.
+"""Weights in and out: our own folders, GPT-2 in the Hugging Face layout, the shipped checkpoint.
 
 Each folder holds `config.json` and `model.safetensors`, or safetensors shards and their index.
 """
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from reference_model.config import GPTConfig, from_fields
 from reference_model.errors import UserError
+from reference_model.files import write_whole
 from reference_model.model import GPT
 
 REFERENCE_FOLDER = Path(__file__).with_name("checkpoint")
@@ -27,23 +27,24 @@ INDEX_FILE = "model.safetensors.index.json"
 
 # Hugging Face's GPT-2 keeps these four as Conv1D, (in, out) where a linear has (out, in).
 CONV1D = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
-# Causal masks that old GPT-2 files carry as if they were weights: h.0.attn.bias, h.0.attn.masked_bias.
+# Causal masks that old GPT-2 files carry as if they were weights, as in h.0.attn.masked_bias.
 MASKS = (".attn.bias", ".attn.masked_bias")
 
 
 def save(model: GPT, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """Write config and weights (cast to dtype, if one is given); a tied head is stored once."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write config and weights (cast to dtype, if one is given); a tied head is stored once.
+
+    Raises `UserError` where the folder cannot be written; it then stays as it was.
+    """
     tensors = {
         name: tensor.detach().to("cpu", dtype).contiguous()
         for name, tensor in model.state_dict().items()
         if not (name == "lm_head.weight" and model.config.head == "tied")
     }
-    save_file(tensors, folder / f"{WEIGHTS_FILE}.part")
     config = json.dumps(dataclasses.asdict(model.config), indent=2) + "\n"
-    (folder / f"{CONFIG_FILE}.part").write_text(config, encoding="utf-8")
-    for name in (WEIGHTS_FILE, CONFIG_FILE):
-        os.replace(folder / f"{name}.part", folder / name)
+    write_whole(
+        folder, {WEIGHTS_FILE: safetensors.torch.save(tensors), CONFIG_FILE: config.encode()}
+    )
 
 
 def load(folder: Path, dtype: torch.dtype = torch.float32) -> GPT:
@@ -64,7 +65,8 @@ def load_huggingface(folder: Path, dtype: torch.dtype = torch.float32) -> GPT:
         name = name.removeprefix("transformer.")
         if name.endswith(MASKS):
             continue
-        tensors[name] = tensor.T if name.endswith(CONV1D) and tensor.ndim == 2 else tensor
+        transposed = name.endswith(CONV1D) and tensor.ndim == 2
+        tensors[name] = tensor.T.contiguous() if transposed else tensor
     return _fill(config, tensors, folder, dtype)
 
 
@@ -116,9 +118,7 @@ def reference_card() -> dict[str, Any]:
     return _read_json(REFERENCE_FOLDER / "card.json")
 
 
-def _fill(
-    config: GPTConfig, tensors: dict[str, Tensor], folder: Path, dtype: torch.dtype
-) -> GPT:
+def _fill(config: GPTConfig, tensors: dict[str, Tensor], folder: Path, dtype: torch.dtype) -> GPT:
     if config.head == "tied" and "wte.weight" in tensors:
         tensors["lm_head.weight"] = tensors["wte.weight"]
     with torch.device("meta"):  # draws no random weights only to throw them away
@@ -150,7 +150,9 @@ def _fill(
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
     files = [folder / WEIGHTS_FILE]
     if (folder / INDEX_FILE).exists():
-        shards = _read_json(folder / INDEX_FILE).get("weight_map", {})
+        shards = _read_json(folder / INDEX_FILE).get("weight_map")
+        if not isinstance(shards, dict):
+            raise UserError(f"{folder / INDEX_FILE} has no weight_map; fetch it again")
         files = [folder / name for name in sorted(set(shards.values()))]
     tensors: dict[str, Tensor] = {}
     for file in files:
@@ -158,7 +160,9 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
             with safe_open(file, framework="pt") as opened:
                 tensors.update({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118
         except FileNotFoundError:
-            raise UserError(f"{file} does not exist; name a folder that holds {file.name}") from None
+            raise UserError(
+                f"{file} does not exist; name a folder that holds {file.name}"
+            ) from None
         except (SafetensorError, OSError) as error:
             raise UserError(
                 f"{file} is not a whole safetensors file ({error}); fetch or write it again"

@@ -1,6 +1,7 @@
 """Every design choice of the reference GPT-2, one field each."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -13,6 +14,16 @@ Norm = Literal["layernorm", "rmsnorm"]
 NormPlacement = Literal["pre", "post", "double", "deepnorm"]
 Head = Literal["tied", "untied"]
 Initialization = Literal["placement", "gpt2", "xavier", "deepnorm"]
+
+
+def check_choices(chosen: object) -> None:
+    """Raise `UserError` for the first `Literal` field of a dataclass with a value not in its list."""
+    for name, hint in get_type_hints(type(chosen)).items():
+        value, allowed = getattr(chosen, name), get_args(hint)
+        if allowed and value not in allowed:
+            raise UserError(
+                f"{name}={value!r} is not a known choice; use one of {', '.join(allowed)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -43,37 +54,41 @@ class GPTConfig:
     initialization: Initialization = "placement"  # deepnorm's own where the norm is, else gpt2's
 
     def __post_init__(self) -> None:
+        check_choices(self)
         for name, hint in get_type_hints(type(self)).items():
-            value, allowed = getattr(self, name), get_args(hint)
-            if allowed and value not in allowed:
-                raise UserError(
-                    f"{name}={value!r} is not a known choice; use one of {', '.join(allowed)}"
-                )
+            value = getattr(self, name)
             if hint is int and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise UserError(f"{name}={value!r} is not a size; use a whole number ≥ 1")
             if hint is bool and not isinstance(value, bool):
                 raise UserError(f"{name}={value!r} is not a switch; use True or False")
-            if hint is float and (not isinstance(value, (int, float)) or isinstance(value, bool)):
-                raise UserError(f"{name}={value!r} is not a number; use a float")
+            if hint is float and (
+                not isinstance(value, (int, float))
+                or isinstance(value, bool)
+                or not math.isfinite(value)
+            ):
+                raise UserError(f"{name}={value!r} is not a finite number; use a float")
         if self.n_embd % self.n_head:
             raise UserError(
-                f"n_embd={self.n_embd} does not split over n_head={self.n_head}; use a multiple of it"
+                f"n_embd={self.n_embd} does not split over n_head={self.n_head}; use a multiple"
             )
         if self.position == "rope" and self.d_head % 2:
             raise UserError(
-                f"position='rope' turns pairs of coordinates but n_embd/n_head={self.d_head} is odd; "
-                "use an even head width"
+                f"position='rope' turns pairs of coordinates, but a head is {self.d_head} wide; "
+                "use an even n_embd/n_head"
             )
         if self.position == "sinusoidal" and self.n_embd % 2:
             raise UserError(
-                f"position='sinusoidal' fills pairs of coordinates but n_embd={self.n_embd} is odd; "
+                f"position='sinusoidal' fills pairs of coordinates, but n_embd={self.n_embd}; "
                 "use an even width"
             )
+        for name in ("rope_base", "norm_epsilon"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"{name}={getattr(self, name)!r} is too small; use a number > 0")
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout={self.dropout!r} is not a probability; use 0 ≤ dropout < 1")
         if self.rope_scaling_factor < 1:
             raise UserError(
-                f"rope_scaling_factor={self.rope_scaling_factor!r} would shrink the context; use ≥ 1"
+                f"rope_scaling_factor={self.rope_scaling_factor!r} is no stretch; use a number ≥ 1"
             )
         if self.rope_scaling != "none" and self.position != "rope":
             raise UserError(
@@ -104,7 +119,8 @@ def from_fields(fields: dict[str, Any]) -> GPTConfig:
     unknown = sorted(set(fields) - known)
     if unknown:
         raise UserError(
-            f"unknown field {unknown[0]!r} in the configuration; use one of {', '.join(sorted(known))}"
+            f"unknown field {unknown[0]!r} in the configuration; "
+            f"use one of {', '.join(sorted(known))}"
         )
     return GPTConfig(**fields)
 

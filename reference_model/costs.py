@@ -96,7 +96,7 @@ def kv_row_projections(prompt: int, new_tokens: int, *, use_cache: bool) -> list
 
 
 def lora_parameters(config: GPTConfig, rank: int, targets: Iterable[LoRATarget]) -> int:
-    """Trained parameters of rank-r adapters on these projections: r·(in + out) each, every layer."""
+    """Parameters of rank-r adapters on these projections of every layer: r·(in + out) each."""
     C = config.n_embd
     shapes: dict[LoRATarget, tuple[int, int]] = {
         "query": (C, C),

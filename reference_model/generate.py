@@ -61,15 +61,15 @@ def choose(
 def _check(
     prompt: Tensor, new_tokens: int, temperature: float, top_k: int | None, vocab_size: int
 ) -> None:
-    if prompt.ndim != 2 or prompt.shape[1] == 0:
+    if prompt.ndim != 2 or prompt.numel() == 0:
         raise UserError(
             f"the prompt has shape {tuple(prompt.shape)}; use (batch, time) with at least one token"
         )
     lowest, highest = int(prompt.min()), int(prompt.max())
     if lowest < 0 or highest >= vocab_size:
         raise UserError(
-            f"the prompt holds token ids {lowest} … {highest}, the model knows 0 … {vocab_size - 1}; "
-            "encode it with the model's own tokenizer"
+            f"the prompt holds token ids {lowest} … {highest}, the model knows 0 … "
+            f"{vocab_size - 1}; encode it with the model's own tokenizer"
         )
     if new_tokens < 1:
         raise UserError(f"new_tokens={new_tokens} asks for nothing; use a whole number ≥ 1")

@@ -181,7 +181,7 @@ class GPT(nn.Module):
         gain = deepnorm_gain(self.config) if scheme == "deepnorm" else 1.0
         for name, module in self.named_modules():
             if isinstance(module, nn.Embedding) or name == "lm_head":
-                nn.init.normal_(module.weight, std=0.02, generator=generator)  # type: ignore[arg-type]
+                nn.init.normal_(module.weight, std=0.02, generator=generator)
             elif isinstance(module, nn.Linear):
                 if scheme == "gpt2":
                     depth = 2 * self.config.n_layer if name.endswith("c_proj") else 1

@@ -19,7 +19,7 @@ class LearnedPositions(nn.Embedding):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config.context_length, config.n_embd)
 
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
         """Token embeddings (B, T, C) of positions start … → the same with positions added."""
         end = start + x.shape[1]
         if end > self.num_embeddings:
@@ -110,9 +110,7 @@ def alibi_slopes(n_head: int) -> Tensor:
     return torch.cat((slopes, extra[: n_head - lower]))
 
 
-def alibi_bias(
-    n_head: int, start: int, length: int, device: torch.device | str = "cpu"
-) -> Tensor:
+def alibi_bias(n_head: int, start: int, length: int, device: torch.device | str = "cpu") -> Tensor:
     """−slope · distance for queries start … start+length−1 over keys 0 … → (H, T, S) float64."""
     q = torch.arange(start, start + length, device=device)
     k = torch.arange(start + length, device=device)

@@ -5,9 +5,10 @@ tokens in the same order as one that was not.
 """
 
 import dataclasses
+import io
 import json
 import math
-import os
+import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reference_model.config import check_choices
 from reference_model.errors import UserError
+from reference_model.files import write_whole
 from reference_model.model import GPT
 
 Batches = Callable[[int], Tensor]  # step -> tokens (B, T + 1)
+
+STATE_FILE = "state.pt"
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,9 @@ class Recipe:
     seed: int = 0
     evaluate_every: int = 250
     patience: int = 4  # evaluations without a better validation loss before stopping
+
+    def __post_init__(self) -> None:
+        check_choices(self)
 
 
 @dataclass
@@ -112,9 +120,16 @@ def batch_loss(model: GPT, batch: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def mean_loss(model: GPT, tokens: Tensor, batch_size: int = 16) -> float:
-    """Mean loss (nats per token) over (N,) tokens in windows of the context length, no overlap."""
+    """Mean loss (nats per token) over (N,) tokens in windows of the context length, no overlap.
+
+    What is left over after the last whole window is not read; `UserError` if there is none.
+    """
     window = model.config.context_length
     count = (len(tokens) - 1) // window
+    if count < 1:
+        raise UserError(
+            f"a loss needs one window of {window + 1} tokens, received {len(tokens)}; use a longer text"
+        )
     starts = torch.arange(count)[:, None] * window
     windows = tokens[starts + torch.arange(window + 1)]
     was_training = model.training
@@ -140,7 +155,7 @@ def train(
     optimizers = make_optimizers(model, recipe)
     progress = Progress()
     best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    if folder is not None and (folder / "state.pt").exists():
+    if folder is not None and (folder / STATE_FILE).exists():
         progress, best = _resume(folder, model, optimizers, recipe)
     recent: list[float] = []
     model.train()
@@ -156,17 +171,17 @@ def train(
             batch.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"
         ):
             loss = batch_loss(model, batch)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
         recent.append(loss.item())
         if not math.isfinite(recent[-1]):
             raise UserError(
                 f"the loss became {recent[-1]} at step {step}; lower the learning rate "
                 f"(received {recipe.learning_rate})"
             )
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         progress.step += 1
         progress.tokens += batch[:, 1:].numel()
         if progress.step % recipe.evaluate_every == 0 or progress.step == recipe.steps:
@@ -202,7 +217,6 @@ def _save(
     progress: Progress,
     best: dict[str, Tensor],
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     state = {
         "recipe": json.dumps(dataclasses.asdict(recipe)),
         "progress": dataclasses.asdict(progress),
@@ -210,19 +224,26 @@ def _save(
         "best": best,
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
     }
-    torch.save(state, folder / "state.pt.part")
-    os.replace(folder / "state.pt.part", folder / "state.pt")
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_whole(folder, {STATE_FILE: buffer.getvalue()})
 
 
 def _resume(
     folder: Path, model: GPT, optimizers: list[torch.optim.Optimizer], recipe: Recipe
 ) -> tuple[Progress, dict[str, Tensor]]:
-    state = torch.load(folder / "state.pt", weights_only=True)
+    path = folder / STATE_FILE
+    try:
+        state = torch.load(path, weights_only=True)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
+        raise UserError(f"{path} is not a whole training state; delete it to start anew") from None
     if state["recipe"] != json.dumps(dataclasses.asdict(recipe)):
         raise UserError(
-            f"{folder / 'state.pt'} belongs to another recipe, received {recipe}; "
-            "delete that folder to start anew"
+            f"{path} belongs to another recipe, received {recipe}; delete it to start anew"
         )
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    if shapes != {name: tensor.shape for name, tensor in state["model"].items()}:
+        raise UserError(f"{path} belongs to another model; delete it to start anew")
     model.load_state_dict(state["model"])
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
