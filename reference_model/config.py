@@ -17,7 +17,7 @@ Initialization = Literal["placement", "gpt2", "xavier", "deepnorm"]
 
 
 def check_choices(chosen: object) -> None:
-    """Raise `UserError` for the first `Literal` field of a dataclass with a value not in its list."""
+    """Raise `UserError` for the first `Literal` field of a dataclass with an unknown value."""
     for name, hint in get_type_hints(type(chosen)).items():
         value, allowed = getattr(chosen, name), get_args(hint)
         if allowed and value not in allowed:

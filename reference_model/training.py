@@ -128,7 +128,7 @@ def mean_loss(model: GPT, tokens: Tensor, batch_size: int = 16) -> float:
     count = (len(tokens) - 1) // window
     if count < 1:
         raise UserError(
-            f"a loss needs one window of {window + 1} tokens, received {len(tokens)}; use a longer text"
+            f"a loss needs one window of {window + 1} tokens, received {len(tokens)}; use more text"
         )
     starts = torch.arange(count)[:, None] * window
     windows = tokens[starts + torch.arange(window + 1)]
