@@ -33,7 +33,7 @@ PHRASES = {
         "open": "reaches across {}",
     },
     "equals": {
-        "confirmed": "equals {}",
+        "confirmed": "= {}",
         "refuted": "differs from {}",
         "open": "cannot be told from {}",
     },
@@ -60,7 +60,7 @@ def figures(measurement: Measurement, region: Region | None = None) -> str:
         ):
             break
     texts = [_grouped(text) for text in texts]
-    unit = _unit(measurement.unit)
+    unit = "" if measurement.unit == measurement.metric else _unit(measurement.unit)
     if interval is None:
         return f"{texts[0]}{unit}"
     return f"{texts[0]}{unit} (95 % {texts[1]} to {texts[2]}, n = {measurement.n})"
@@ -71,8 +71,11 @@ def agreement(measurements: Sequence[Measurement], region: Region, verdict: str)
     phrase = _phrase(region, verdict)
     if len(measurements) == 1:
         only = measurements[0]
+        if region.kind == "equals" and verdict == "confirmed":
+            return f"{_metric(only)} = {figures(only)}"
         return f"{_metric(only)} {figures(only, region)} {phrase}"
-    every = f"{_metric(measurements[0])} {phrase} in all {len(measurements)} cases"
+    count = "both" if len(measurements) == 2 else f"all {len(measurements)}"
+    every = f"{_metric(measurements[0])} {phrase} in {count} cases"
     values = {(m.value, m.interval) for m in measurements}
     if len(values) == 1:
         if region.kind == "equals" and verdict == "confirmed":
@@ -152,7 +155,8 @@ def _bound(key: str, direction: str, values: list[Parameter]) -> str:
 
 
 def _values(key: str, values: list[Parameter]) -> str:
-    return f"{_words(key)} {_enumeration([str(value) for value in values])}"
+    listed = _enumeration([str(value) for value in values])
+    return listed if key == "option" else f"{_words(key)} = {listed}"
 
 
 def _list(measurements: list[Measurement], among: Sequence[Measurement]) -> str:
@@ -183,7 +187,7 @@ def _labels(measurement: Measurement, among: Sequence[Measurement]) -> str:
         if any(other.labels.get(key) != value for other in among)
     }
     option = [str(telling.pop("option"))] if "option" in telling else []
-    return ", ".join([*option, *(f"{_words(key)} {value}" for key, value in telling.items())])
+    return ", ".join([*option, *(f"{_words(key)} = {value}" for key, value in telling.items())])
 
 
 def _reach(measurement: Measurement, region: Region) -> float:
@@ -217,11 +221,12 @@ def _exact(number: float, digits: int) -> str:
 
 
 def _fixed(number: float, decimals: int) -> str:
-    if decimals > 6 and abs(number) < 1e-3:
-        return f"{number:.{max(1, decimals + math.floor(math.log10(abs(number) or 1)))}e}"
-    if decimals < 0:
-        return str(int(round(number, decimals)))
-    return f"{number:.{decimals}f}"
+    rounded = round(number, decimals) + 0.0  # no minus before a zero
+    if decimals <= 0:
+        return str(int(rounded))
+    if rounded != 0 and abs(rounded) < 1e-4:
+        return f"{rounded:.{max(0, decimals + math.floor(math.log10(abs(rounded))))}e}"
+    return f"{rounded:.{decimals}f}"
 
 
 def _grouped(text: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import wording
 from benchmarks.claims import Claim, Region, Requirement
 from benchmarks.results import Measurement
 from benchmarks.verdicts import judge_claim, judge_measurement, judge_requirement
@@ -129,7 +130,23 @@ def test_one_measurement_is_told_with_its_interval_and_n() -> None:
 def test_an_exact_count_is_told_in_full() -> None:
     saved = measured(38597376, unit="parameters")
     told = because(Region("equals", (38597376,)), saved)
-    assert told == "speedup 38,597,376 parameters equals 38,597,376"
+    assert told == "speedup = 38,597,376 parameters"
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "told"),
+    [
+        (0.0, 0.0, "0.0 (95 % 0.0 to 0.0, n = 7)"),
+        (-0.004, 0.3, "0.0 (95 % -0.3 to 0.3, n = 7)"),
+        (23456.7, 345.6, "23,500 (95 % 23,100 to 23,800, n = 7)"),
+        (1.234e-7, 3e-9, "1.23e-07 (95 % 1.20e-07 to 1.26e-07, n = 7)"),
+        (1.0, 0.012, "1.000 (95 % 0.988 to 1.012, n = 7)"),
+    ],
+)
+def test_figures_are_rounded_to_what_their_interval_bears(
+    value: float, half: float, told: str
+) -> None:
+    assert wording.figures(measured(value, half)) == told
 
 
 def test_rounding_never_carries_a_figure_over_the_border() -> None:
@@ -145,7 +162,13 @@ def test_many_measurements_are_told_by_the_one_nearest_to_the_border() -> None:
     ]
     told = because(BETWEEN, *cases)
     assert told.startswith("speedup lies inside 1.6 to 2.5 in all 3 cases")
-    assert told.endswith("1.700 (95 % 1.690 to 1.710, n = 7) at length 2")
+    assert told.endswith("1.700 (95 % 1.690 to 1.710, n = 7) at length = 2")
+
+
+def test_options_are_named_without_their_key_and_two_cases_as_both() -> None:
+    cases = [measured(v, option=option) for option, v in (("rope", 2.0), ("alibi", 3.0))]
+    assert "for rope (2) but not for alibi (3)" in because(BETWEEN, *cases)
+    assert because(Region("equals", (2,)), cases[0], cases[0]) == "speedup = 2 in both cases"
 
 
 def test_the_border_is_named_as_a_bound_where_a_number_tells_the_sides_apart() -> None:
@@ -158,7 +181,7 @@ def test_the_border_is_named_as_a_bound_where_a_number_tells_the_sides_apart() -
 
 def test_the_border_is_named_by_values_where_a_word_tells_the_sides_apart() -> None:
     cases = [measured(v, head=head) for head, v in (("untied", 2.0), ("tied", 3.0))]
-    assert "for head untied (2) but not for head tied (3)" in because(BETWEEN, *cases)
+    assert "for head = untied (2) but not for head = tied (3)" in because(BETWEEN, *cases)
 
 
 def test_the_border_is_a_list_where_no_single_label_tells_the_sides_apart() -> None:
@@ -167,7 +190,8 @@ def test_the_border_is_a_list_where_no_single_label_tells_the_sides_apart() -> N
         for a, b, same in ((0, 0, True), (1, 1, True), (0, 1, False), (1, 0, False))
     ]
     told = because(BETWEEN, *cases)
-    assert "for (a 0, b 0) and (a 1, b 1) (2) but not for (a 0, b 1) and (a 1, b 0) (3)" in told
+    assert "for (a = 0, b = 0) and (a = 1, b = 1) (2)" in told
+    assert "but not for (a = 0, b = 1) and (a = 1, b = 0) (3)" in told
 
 
 def test_what_is_missing_is_named_beside_what_is_decided() -> None:
