@@ -30,10 +30,10 @@ from reference_model.model import GPT
 
 SLICE_TOKENS = 4096  # shipped beside the weights, so that their loss can be proved anywhere
 
-CONFIG = preset("reference", dropout=0.1)
+CONFIG = preset("reference", dropout=0.2)
 BATCH_SIZE = 8
 RECIPE = training.Recipe(
-    steps=900,
+    steps=3300,
     learning_rate=3e-3,
     optimizer="muon",
     matrix_learning_rate=0.02,
