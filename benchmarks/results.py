@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import numbers
-import os
 import tempfile
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from reference_model.errors import UserError
+from reference_model.files import write_whole
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
@@ -99,7 +99,9 @@ def check_writable(path: Path) -> None:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
             pass
     except OSError as error:
-        raise UserError(_cannot_write(path, error)) from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; name a file in a folder you can write to"
+        ) from error
 
 
 def write_results(path: Path, results: dict[str, Any]) -> None:
@@ -111,19 +113,7 @@ def write_results(path: Path, results: dict[str, Any]) -> None:
     if problem is not None:
         raise ValueError(f"these results break the schema: {problem}")
     text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    beside: str | None = None
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=f".{path.name}.", encoding="utf-8", delete=False
-        ) as file:
-            beside = file.name
-            file.write(text)
-        os.chmod(beside, 0o644)
-        os.replace(beside, path)
-    except OSError as error:
-        if beside is not None:
-            Path(beside).unlink(missing_ok=True)
-        raise UserError(_cannot_write(path, error)) from error
+    write_whole(path.parent, {path.name: text.encode()})
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -150,10 +140,6 @@ def read_results(path: Path) -> dict[str, Any]:
 
 def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"it contains {constant}, which is not a measurement")
-
-
-def _cannot_write(path: Path, error: OSError) -> str:
-    return f"cannot write {path}: {error.strerror}; give --out a file in a folder you can write to"
 
 
 @cache

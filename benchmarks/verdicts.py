@@ -51,13 +51,13 @@ def judge_requirement(
     verdict: Verdict
     if len(verdicts) == 1:
         verdict = verdicts.pop()
-        because = wording.agreement(matched, requirement.region, verdict)
+        because = wording.agreement(requirement, matched, verdict)
     elif verdicts >= {"confirmed", "refuted"}:
         verdict = "depends"
-        because = wording.border(judged, requirement.region)
+        because = wording.border(requirement, judged)
     else:
         verdict = "open"
-        because = wording.undecided(judged, requirement.region)
+        because = wording.undecided(requirement, judged)
     return Judgement(verdict, because, [m.id for m in matched])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from benchmarks.claims import Region
+from benchmarks.claims import Region, Requirement
 from benchmarks.results import Measurement, Parameter
 
 Judged = Sequence[tuple[Measurement, str]]
@@ -38,7 +38,7 @@ PHRASES = {
         "open": "cannot be told from {}",
     },
 }
-NAMED_AT_MOST = 4
+NAMED_AT_MOST = 6
 
 
 def figures(measurement: Measurement, region: Region | None = None) -> str:
@@ -66,58 +66,58 @@ def figures(measurement: Measurement, region: Region | None = None) -> str:
     return f"{texts[0]}{unit} (95 % {texts[1]} to {texts[2]}, n = {measurement.n})"
 
 
-def agreement(measurements: Sequence[Measurement], region: Region, verdict: str) -> str:
+def agreement(requirement: Requirement, measurements: Sequence[Measurement], verdict: str) -> str:
     """One sentence on measurements that all have the same verdict."""
+    subject, region = _subject(requirement), requirement.region
     phrase = _phrase(region, verdict)
+    as_stated = region.kind == "equals" and verdict == "confirmed"
     if len(measurements) == 1:
         only = measurements[0]
-        if region.kind == "equals" and verdict == "confirmed":
-            return f"{_metric(only)} = {figures(only)}"
-        return f"{_metric(only)} {figures(only, region)} {phrase}"
+        if as_stated:
+            return f"{subject} = {figures(only)}"
+        return f"{subject} {figures(only, region)} {phrase}"
     count = "both" if len(measurements) == 2 else f"all {len(measurements)}"
-    every = f"{_metric(measurements[0])} {phrase} in {count} cases"
-    values = {(m.value, m.interval) for m in measurements}
-    if len(values) == 1:
-        if region.kind == "equals" and verdict == "confirmed":
-            return every
-        return f"{every}: {figures(measurements[0], region)}"
+    every = f"{subject} {phrase} in {count} cases"
+    if as_stated:
+        return every
     nearest = min(measurements, key=lambda m: _reach(m, region))
+    if len({(m.value, m.interval) for m in measurements}) == 1:
+        return f"{every}: {figures(nearest, region)}"
     return (
         f"{every}, nearest to the border with {figures(nearest, region)} "
         f"at {_labels(nearest, measurements)}"
     )
 
 
-def undecided(judged: Judged, region: Region) -> str:
+def undecided(requirement: Requirement, judged: Judged) -> str:
     """One sentence on measurements of which some are decided, all to one side, and some are not."""
-    total = len(judged)
+    region = requirement.region
     open_ones = [m for m, verdict in judged if verdict == "open"]
     decided = next(verdict for _, verdict in judged if verdict != "open")
-    example = open_ones[0]
+    example, total = open_ones[0], len(judged)
     return (
-        f"{_metric(example)} {_phrase(region, decided)} in {total - len(open_ones)} of {total} "
-        f"cases, but {figures(example, region)} at {_labels(example, [m for m, _ in judged])} "
-        f"{_phrase(region, 'open')}"
+        f"{_subject(requirement)} {_phrase(region, decided)} in {total - len(open_ones)} of "
+        f"{total} cases, but {figures(example, region)} "
+        f"at {_labels(example, [m for m, _ in judged])} {_phrase(region, 'open')}"
     )
 
 
-def border(judged: Judged, region: Region) -> str:
+def border(requirement: Requirement, judged: Judged) -> str:
     """One sentence on what separates the measurements that confirm from those that refute."""
-    sides = {
-        verdict: [m for m, given in judged if given == verdict]
+    region = requirement.region
+    holds, fails, across = (
+        [m for m, given in judged if given == verdict]
         for verdict in ("confirmed", "refuted", "open")
-    }
-    holds, fails = sides["confirmed"], sides["refuted"]
-    split = _split(holds, fails)
-    everything = [m for m, _ in judged]
-    good, bad = split or (_list(holds, everything), _list(fails, everything))
-    sentence = (
-        f"{_metric(holds[0])} {_phrase(region, 'confirmed')} for {good}"
-        f" ({_range(holds, region)}) but not for {bad} ({_range(fails, region)})"
     )
-    if sides["open"]:
-        sentence += f"; undecided for {_list(sides['open'], everything)}"
-    return sentence
+    everything = [m for m, _ in judged]
+    good, bad = _split(holds, fails) or (_list(holds, everything), _list(fails, everything))
+    if region.kind != "equals":
+        good += f" ({_range(holds, region)})"
+    text = (
+        f"{_subject(requirement)} {_phrase(region, 'confirmed')} for {good} "
+        f"but not for {bad} ({_range(fails, region)})"
+    )
+    return f"{text}, undecided for {_list(across, everything)}" if across else text
 
 
 def conjunction(parts: Sequence[tuple[str, str]]) -> str:
@@ -236,8 +236,14 @@ def _grouped(text: str) -> str:
     return f"{sign}{int(whole):,}{point}{rest}" if whole.isdigit() else text
 
 
-def _metric(measurement: Measurement) -> str:
-    return _words(measurement.metric)
+def _subject(requirement: Requirement) -> str:
+    """The metric and the part of its measurements that is meant, "loss increase (bits = 3)"."""
+    meant = [
+        _values(key, wanted if isinstance(wanted, list) else [wanted])
+        for key, wanted in requirement.where.items()
+    ]
+    metric = _words(requirement.metric)
+    return f"{metric} ({', '.join(meant)})" if meant else metric
 
 
 def _words(name: str) -> str:

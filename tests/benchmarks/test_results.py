@@ -179,7 +179,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("benchmarks.results.os.replace", full)
+    monkeypatch.setattr("reference_model.files.os.replace", full)
     with pytest.raises(UserError, match="No space left on device"):
         write_results(path, results)
     assert path.read_text(encoding="utf-8") == "old"

@@ -127,6 +127,12 @@ def test_one_measurement_is_told_with_its_interval_and_n() -> None:
     assert told == "speedup 1.84 (95 % 1.79 to 1.90, n = 7) lies inside 1.6 to 2.5"
 
 
+def test_the_part_that_a_requirement_is_about_is_named() -> None:
+    wanted = requires(option=["kv", "paged"], new_tokens=15)
+    told = judge_requirement(wanted, [measured(2, option="paged", new_tokens=15)]).because
+    assert told == "speedup (kv and paged, new tokens = 15) 2 lies inside 1.6 to 2.5"
+
+
 def test_an_exact_count_is_told_in_full() -> None:
     saved = measured(38597376, unit="parameters")
     told = because(Region("equals", (38597376,)), saved)
