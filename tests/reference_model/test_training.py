@@ -1,0 +1,325 @@
+"""The training loop: what it repeats, when it stops, and what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from reference_model import training
+from reference_model.config import GPTConfig
+from reference_model.errors import UserError
+from reference_model.model import GPT
+from reference_model.training import (
+    Progress,
+    Recipe,
+    batch_loss,
+    learning_rate_factor,
+    make_optimizers,
+    mean_loss,
+    train,
+)
+
+CONFIG = GPTConfig(vocab_size=11, context_length=8, n_layer=2, n_head=2, n_embd=16)
+RECIPE = Recipe(steps=10, learning_rate=1e-2, warmup_steps=2, evaluate_every=2, patience=99)
+VALIDATION = (torch.arange(50) * 3) % 11
+
+
+def counting_batches(step: int) -> Tensor:
+    """Batches (4, 9) of texts in which each token is the one before plus three."""
+    starts = torch.randint(11, (4, 1), generator=torch.Generator().manual_seed(step))
+    return (starts + 3 * torch.arange(9)) % 11
+
+
+def new_model(**choices: object) -> GPT:
+    torch.manual_seed(7)
+    return GPT(CONFIG.replace(**choices))
+
+
+def run(model: GPT, recipe: Recipe, folder: Path | None = None, stop_at: int = 999) -> Progress:
+    """Train until the end, or leave the loop after a step, as when the process is ended."""
+    progress = Progress()
+    for progress in train(model, counting_batches, VALIDATION, recipe, folder):
+        if progress.step == stop_at:
+            break
+    return progress
+
+
+def assert_same_weights(one: GPT, other: GPT) -> None:
+    for (name, a), b in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+# ---- learning
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_loss_of_a_learnable_text_goes_down(optimizer: str) -> None:
+    recipe = dataclasses.replace(RECIPE, optimizer=optimizer, steps=60, evaluate_every=20)
+    model = new_model()
+    before = mean_loss(model, VALIDATION)
+    progress = run(model, recipe)
+    assert before == pytest.approx(math.log(11), abs=0.1)
+    assert progress.best_validation < 0.5 * before
+    assert mean_loss(model, VALIDATION) == progress.best_validation
+    assert progress.step == 60
+    assert progress.tokens == 60 * 4 * 8
+
+
+@pytest.mark.parametrize("position", ["learned", "rope", "alibi"])
+def test_the_forward_pass_may_run_in_bfloat16(position: str) -> None:
+    recipe = dataclasses.replace(RECIPE, precision="bfloat16")
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        model = new_model(position=position)
+        recipe = dataclasses.replace(RECIPE, precision=precision)
+        losses.append(run(model, recipe).curve[-1]["train"])
+        assert model.wte.weight.dtype == torch.float32
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_the_learning_rate_rises_evenly_and_falls_evenly_or_stays() -> None:
+    recipe = Recipe(steps=10, learning_rate=1.0, warmup_steps=4)
+    falling = [learning_rate_factor(step, recipe) for step in range(10)]
+    assert falling == pytest.approx([1 / 4, 2 / 4, 3 / 4, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
+    level = dataclasses.replace(recipe, schedule="constant")
+    assert [learning_rate_factor(step, level) for step in range(10)] == falling[:4] + [1.0] * 6
+    assert learning_rate_factor(0, dataclasses.replace(recipe, warmup_steps=0)) == 1.0
+
+
+def test_each_step_uses_the_learning_rate_of_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def spy(self: torch.optim.AdamW, *arguments: object) -> object:
+        used.append(self.param_groups[0]["lr"])
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
+    run(new_model(), dataclasses.replace(RECIPE, steps=4))
+    expected = [1e-2 * learning_rate_factor(s, Recipe(4, 1e-2, warmup_steps=2)) for s in range(4)]
+    assert used == pytest.approx(expected)
+
+
+def test_gradients_are_clipped_to_the_norm_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    norms: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def spy(self: torch.optim.AdamW, *arguments: object) -> object:
+        gradients = [p.grad.norm() for group in self.param_groups for p in group["params"]]
+        norms.append(float(torch.stack(gradients).norm()))
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
+    run(new_model(), dataclasses.replace(RECIPE, steps=3, gradient_clip=0.01))
+    assert norms == pytest.approx([0.01] * 3, rel=1e-3)
+
+
+# ---- weight decay
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("head", ["tied", "untied"])
+def test_weight_decay_shrinks_matrices_and_spares_norms_and_biases(
+    optimizer: str, head: str
+) -> None:
+    recipe = Recipe(
+        steps=1,
+        learning_rate=0.1,
+        optimizer=optimizer,
+        matrix_learning_rate=0.3,
+        weight_decay=0.5,
+    )
+    model = new_model(head=head)
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, 2.0)
+        parameter.grad = torch.zeros_like(parameter)  # what changes is decay alone
+    for each in make_optimizers(model, recipe):
+        each.step()
+    for name, parameter in model.named_parameters():
+        by_muon = optimizer == "muon" and name.startswith("h.")
+        kept = 1 - (0.3 if by_muon else 0.1) * 0.5 if parameter.ndim == 2 else 1.0
+        assert (parameter - 2.0 * kept).abs().max() < 1e-6, name
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("head", ["tied", "untied"])
+def test_each_parameter_has_one_optimizer(optimizer: str, head: str) -> None:
+    model = new_model(head=head)
+    owned = [
+        id(parameter)
+        for each in make_optimizers(model, dataclasses.replace(RECIPE, optimizer=optimizer))
+        for group in each.param_groups
+        for parameter in group["params"]
+    ]
+    assert sorted(owned) == sorted(id(parameter) for parameter in model.parameters())
+
+
+# ---- stopping and going on
+
+
+@pytest.mark.parametrize("stop_at", [2, 5, 9])
+@pytest.mark.parametrize(
+    ("optimizer", "precision"), [("adamw", "float32"), ("muon", "float32"), ("muon", "bfloat16")]
+)
+def test_a_resumed_run_ends_with_the_same_bits_as_one_that_was_never_stopped(
+    optimizer: str, precision: str, stop_at: int, tmp_path: Path
+) -> None:
+    recipe = dataclasses.replace(RECIPE, optimizer=optimizer, precision=precision)
+    whole, stopped = new_model(dropout=0.1), new_model(dropout=0.1)
+    expected = run(whole, recipe, tmp_path / "whole")
+    assert run(stopped, recipe, tmp_path / "stopped", stop_at).step == stop_at
+    torch.manual_seed(99)  # nothing may hang on where the random numbers stood
+    resumed = GPT(CONFIG.replace(dropout=0.1))
+    found = run(resumed, recipe, tmp_path / "stopped")
+    assert found == expected
+    assert len(found.curve) == 5
+    assert_same_weights(resumed, whole)
+
+
+def test_the_folder_of_a_run_changes_nothing_in_it(tmp_path: Path) -> None:
+    with_folder, without = new_model(dropout=0.1), new_model(dropout=0.1)
+    assert run(with_folder, RECIPE, tmp_path) == run(without, RECIPE)
+    assert_same_weights(with_folder, without)
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_finished_run_takes_no_further_step_and_gives_its_best_weights(tmp_path: Path) -> None:
+    model, again = new_model(), new_model()
+    run(model, RECIPE, tmp_path)
+    assert list(train(again, counting_batches, VALIDATION, RECIPE, tmp_path)) == []
+    assert_same_weights(again, model)
+
+
+def test_training_stops_when_patience_ends_and_returns_the_best_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scripted = iter([3.0, 2.0, 2.5, 2.0, 2.4, 1.0])  # equal is not better
+    monkeypatch.setattr(training, "mean_loss", lambda model, tokens: next(scripted))
+    model = new_model()
+    recipe = dataclasses.replace(RECIPE, steps=12, patience=3)
+    after: dict[int, dict[str, Tensor]] = {}
+    progress = Progress()
+    for progress in train(model, counting_batches, VALIDATION, recipe):
+        after[progress.step] = {name: t.clone() for name, t in model.state_dict().items()}
+    assert progress.step == 10
+    assert (progress.best_step, progress.best_validation) == (4, 2.0)
+    assert [entry["validation"] for entry in progress.curve] == [3.0, 2.0, 2.5, 2.0, 2.4]
+    assert [entry["step"] for entry in progress.curve] == [2, 4, 6, 8, 10]
+    assert all(torch.equal(after[4][name], tensor) for name, tensor in model.state_dict().items())
+    assert not torch.equal(after[4]["wte.weight"], after[10]["wte.weight"])
+
+
+def test_the_last_step_is_evaluated_even_between_two_evaluations() -> None:
+    progress = run(new_model(), dataclasses.replace(RECIPE, steps=5))
+    assert [entry["step"] for entry in progress.curve] == [2, 4, 5]
+
+
+# ---- refusals
+
+
+def refusal(model: GPT, recipe: Recipe, folder: Path | None = None) -> str:
+    with pytest.raises(UserError) as raised:
+        run(model, recipe, folder)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_spares_its_state(tmp_path: Path) -> None:
+    run(new_model(), RECIPE, tmp_path, stop_at=2)
+    before = (tmp_path / "state.pt").read_bytes()
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    state["model"]["wte.weight"].fill_(math.nan)
+    torch.save(state, tmp_path / "state.pt")
+    broken = (tmp_path / "state.pt").read_bytes()
+    assert broken != before
+    message = refusal(new_model(), RECIPE, tmp_path)
+    assert message.startswith("the loss became nan at step 2; lower the learning rate")
+    assert (tmp_path / "state.pt").read_bytes() == broken
+
+
+def test_a_loss_that_is_no_number_does_not_reach_the_weights() -> None:
+    model = new_model()
+    nn.init.constant_(model.h[0].mlp.c_proj.bias, math.inf)
+    before = model.wte.weight.clone()
+    assert "the loss became nan at step 0" in refusal(model, RECIPE)
+    assert torch.equal(model.wte.weight, before)
+
+
+def test_the_state_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    run(new_model(), RECIPE, tmp_path, stop_at=3)
+    message = refusal(new_model(), dataclasses.replace(RECIPE, learning_rate=2e-2), tmp_path)
+    assert "state.pt belongs to another recipe" in message
+
+
+def test_the_state_of_another_model_is_refused(tmp_path: Path) -> None:
+    run(new_model(), RECIPE, tmp_path, stop_at=3)
+    message = refusal(new_model(n_embd=32), RECIPE, tmp_path)
+    assert "state.pt belongs to another model" in message
+
+
+@pytest.mark.parametrize("keep", [0, 100, -100])
+def test_a_damaged_state_is_refused(tmp_path: Path, keep: int) -> None:
+    run(new_model(), RECIPE, tmp_path, stop_at=3)
+    whole = (tmp_path / "state.pt").read_bytes()
+    (tmp_path / "state.pt").write_bytes(whole[:keep])
+    assert "state.pt is not a whole training state" in refusal(new_model(), RECIPE, tmp_path)
+
+
+@pytest.mark.parametrize("field", ["optimizer", "schedule", "precision"])
+def test_an_unknown_choice_of_the_recipe_is_named(field: str) -> None:
+    with pytest.raises(UserError, match=f"{field}='best' is not a known choice"):
+        dataclasses.replace(RECIPE, **{field: "best"})
+
+
+# ---- losses
+
+
+def plain_loss(model: GPT, tokens: Tensor) -> float:
+    """Mean over whole windows of −log softmax of the token that came, in float64."""
+    window, losses = model.config.context_length, []
+    for start in range(0, len(tokens) - window, window):
+        with torch.no_grad():
+            logits = model(tokens[None, start : start + window])[0].double()
+        targets = tokens[start + 1 : start + window + 1]
+        for row, target in zip(logits.tolist(), targets.tolist(), strict=True):
+            losses.append(math.log(sum(map(math.exp, row))) - row[target])
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("length", [9, 16, 17, 60])
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_the_mean_loss_equals_a_plain_loop(
+    tiny_model: Callable[..., GPT], length: int, batch_size: int
+) -> None:
+    model = tiny_model(context_length=8)
+    tokens = torch.randint(23, (length,), generator=torch.Generator().manual_seed(8))
+    found = mean_loss(model, tokens, batch_size)
+    assert found == pytest.approx(plain_loss(model, tokens), rel=1e-6)
+
+
+def test_the_loss_of_a_batch_is_that_of_predicting_each_next_token() -> None:
+    model, batch = new_model(), counting_batches(0)
+    expected = sum(plain_loss(model, row) for row in batch) / len(batch)
+    assert float(batch_loss(model, batch).detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_measuring_a_loss_leaves_dropout_out_and_then_on_again() -> None:
+    model = new_model(dropout=0.5)
+    model.train()
+    assert mean_loss(model, VALIDATION) == mean_loss(model, VALIDATION)
+    assert model.training
+    model.eval()
+    mean_loss(model, VALIDATION)
+    assert not model.training
+
+
+def test_a_text_shorter_than_one_window_has_no_loss() -> None:
+    with pytest.raises(UserError, match="one window of 9 tokens, received 8"):
+        mean_loss(new_model(), VALIDATION[:8])
