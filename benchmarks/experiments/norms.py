@@ -1,0 +1,194 @@
+"""L4: where the normalisation sits, and what it does to the gradient of an untrained model.
+
+Everything here is one quantity: the norm of the loss gradient of `mlp.c_proj.weight`, the matrix
+W² of which the theorem of "On layer normalization in the Transformer" (arXiv:2002.04745) speaks.
+Biases and the norms' own weights are left out, there as here.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import cross_entropy
+
+from benchmarks.experiment import Profile, Settings, experiment
+from benchmarks.results import Measurement
+from benchmarks.stats import Estimate, geometric_mean_ratio_interval, mean_interval
+from reference_model.config import GPTConfig, Initialization, NormPlacement
+from reference_model.model import GPT
+
+CLAIM = "norm.gradient-profile"
+VOCABULARY, CONTEXT, D_HEAD = 256, 32, 64
+
+DEPTHS = (2, 4, 8, 16, 32, 48)
+# The theorem bounds the second moment of the Pre-LN stream after l layers by 1 + l/2 and 1 + 3l/2,
+# and its exponent is what remains when the 1, which is the input, no longer counts: from 8 layers
+# on it is a fifth of the lower bound at most.
+LEAST_DEPTH_OF_LAW = 8
+
+Variant = tuple[NormPlacement, Initialization]
+THEOREM_AND_GPT2: tuple[Variant, ...] = tuple(
+    itertools.product(("post", "pre"), ("xavier", "gpt2"))
+)
+OTHERS: tuple[Variant, ...] = (("double", "gpt2"), ("deepnorm", "deepnorm"))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How wide the models are, how many are drawn, and how many sequences each one reads."""
+
+    width: int
+    seeds: int
+    batch_size: int
+
+
+SWEEP: dict[Profile, Scale] = {
+    "smoke": Scale(width=128, seeds=5, batch_size=4),
+    "quick": Scale(width=128, seeds=8, batch_size=8),
+    "full": Scale(width=768, seeds=20, batch_size=8),
+}
+# GPT-2's 0.02 belongs to its width: in a narrow model it makes the layers do next to nothing.
+DEEPEST: dict[Profile, Scale | None] = {
+    "smoke": None,
+    "quick": Scale(width=768, seeds=3, batch_size=2),
+    "full": Scale(width=768, seeds=20, batch_size=8),
+}
+
+
+@experiment(CLAIM, smoke=10, quick=130, full=3600)
+def gradient_profile(settings: Settings) -> list[Measurement]:
+    """Gradients at initialisation against depth (one exponent), and layer by layer at 48 layers."""
+    found = list(_sweep(settings, SWEEP[settings.profile]))
+    deepest = DEEPEST[settings.profile]
+    if deepest is not None:
+        found += _deepest(settings, deepest)
+    return found
+
+
+def build(
+    placement: NormPlacement,
+    initialization: Initialization,
+    depth: int,
+    width: int,
+    generator: torch.Generator,
+) -> GPT:
+    """An untrained model, its weights drawn from ``generator`` (on whose device it lies).
+
+    Under ``xavier`` it meets the theorem's assumption of inputs N(0, I): token embeddings have
+    variance 1 and the head, which must not inherit them, is not tied. Otherwise it is GPT-2.
+    """
+    config = GPTConfig(
+        vocab_size=VOCABULARY,
+        context_length=CONTEXT,
+        n_layer=depth,
+        n_head=width // D_HEAD,
+        n_embd=width,
+        norm_placement=placement,
+        initialization=initialization,
+        head="untied" if initialization == "xavier" else "tied",
+    )
+    with torch.device("meta"):  # would otherwise draw every weight twice
+        model = GPT(config)
+    model.to_empty(device=generator.device)
+    if config.head == "tied":
+        model.lm_head.weight = model.wte.weight
+    model.initialize(generator)
+    if initialization == "xavier":
+        torch.nn.init.normal_(model.wte.weight, generator=generator)
+    return model
+
+
+def gradient_norms(model: GPT, batch_size: int, generator: torch.Generator) -> NDArray[np.float64]:
+    """Norm of the gradient of each layer's `mlp.c_proj.weight`, (L,), first layer first.
+
+    The loss is the mean cross-entropy of random tokens, each predicted from random ones before it.
+    """
+    size = (batch_size, model.config.context_length + 1)
+    tokens = torch.randint(
+        model.config.vocab_size, size, generator=generator, device=generator.device
+    )
+    loss = cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+    gradients = torch.autograd.grad(loss, [block.mlp.c_proj.weight for block in model.h])
+    return torch.stack([gradient.norm() for gradient in gradients]).double().cpu().numpy()
+
+
+def exponents(depths: tuple[int, ...], norms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Exponent p of norm = c·depth^p for each seed, (seeds,), from ``norms`` (seeds, depths).
+
+    Each seed is one observation: an interval over them needs no assumption on how the scatter of
+    the norms depends on the depth.
+    """
+    return np.polyfit(np.log(depths), np.log(norms).T, 1)[0]
+
+
+def _sweep(settings: Settings, scale: Scale) -> Iterator[Measurement]:
+    for placement, initialization in THEOREM_AND_GPT2:
+        by_depth = [
+            _over_seeds(settings, placement, initialization, depth, scale)[:, -1]
+            for depth in DEPTHS
+        ]
+        norms = np.stack(by_depth, axis=1)  # (seeds, depths)
+        record = _recorder(placement, initialization, scale)
+        for depth, samples in zip(DEPTHS, by_depth, strict=True):
+            yield record(
+                "last_layer_gradient", "1", geometric_mean_ratio_interval(samples), depth=depth
+            )
+        lawful = [depth >= LEAST_DEPTH_OF_LAW for depth in DEPTHS]
+        depths = tuple(itertools.compress(DEPTHS, lawful))
+        slope = mean_interval(exponents(depths, norms[:, lawful]))
+        yield record("exponent", "1", slope, from_depth=depths[0], to_depth=depths[-1])
+
+
+def _deepest(settings: Settings, scale: Scale) -> Iterator[Measurement]:
+    depth = DEPTHS[-1]
+    for placement, initialization in THEOREM_AND_GPT2 + OTHERS:
+        norms = _over_seeds(settings, placement, initialization, depth, scale)  # (seeds, L)
+        record = _recorder(placement, initialization, scale)
+        for layer, samples in enumerate(norms.T, start=1):
+            typical = geometric_mean_ratio_interval(samples)
+            yield record("gradient_norm", "1", typical, depth=depth, layer=layer)
+        ratio = geometric_mean_ratio_interval(norms[:, 0] / norms[:, -1])
+        yield record("first_to_last_ratio", "ratio", ratio, depth=depth)
+
+
+def _over_seeds(
+    settings: Settings,
+    placement: NormPlacement,
+    initialization: Initialization,
+    depth: int,
+    scale: Scale,
+) -> NDArray[np.float64]:
+    """(seeds, L): each row another model that reads other tokens."""
+    rows = []
+    for index in range(scale.seeds):
+        seed = int(np.random.SeedSequence((settings.seed, depth, index)).generate_state(1)[0])
+        generator = torch.Generator(settings.device).manual_seed(seed)
+        model = build(placement, initialization, depth, scale.width, generator)
+        rows.append(gradient_norms(model, scale.batch_size, generator))
+    return np.stack(rows)
+
+
+def _recorder(
+    placement: NormPlacement, initialization: Initialization, scale: Scale
+) -> Callable[..., Measurement]:
+    def record(metric: str, unit: str, estimate: Estimate, **labels: int) -> Measurement:
+        return Measurement(
+            claim=CLAIM,
+            metric=metric,
+            unit=unit,
+            value=estimate.value,
+            interval=estimate.interval,
+            n=estimate.n,
+            direction="none",
+            choice="norm placement",
+            option=placement,
+            parameters={"initialization": initialization, "width": scale.width, **labels},
+            source="automatic differentiation",
+        )
+
+    return record
