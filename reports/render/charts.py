@@ -41,7 +41,7 @@ def generic(measurements: Sequence[Measurement], claim: Claim) -> Panels:
     for metric in dict.fromkeys(m["metric"] for m in measurements):
         chosen = of(measurements, metric)
         if len(chosen) >= 2 and len({m["value"] for m in chosen}) > 1:
-            drawn += _generic_panels(chosen, border(claim, metric))
+            drawn += _generic_panels(chosen, claim)
     return drawn
 
 
@@ -49,42 +49,45 @@ def of(measurements: Sequence[Measurement], *metrics: str) -> list[Measurement]:
     return [m for m in measurements if m["metric"] in metrics]
 
 
-def border(claim: Claim, metric: str) -> float | None:
-    """Where the region of a requirement on ``metric`` ends, if it has a single end."""
-    for requirement in claim["requirements"]:
-        region = requirement.get("region")
-        if requirement.get("metric") != metric or not isinstance(region, dict):
-            continue
-        for kind in ("at_most", "at_least"):
-            if kind in region:
-                return float(region[kind])
-    return None
+def borders(claim: Claim, metric: str) -> list[float]:
+    """Where the region for ``metric`` ends; none if its requirements disagree or name a point."""
+    regions = {
+        (kind, *(bounds if isinstance(bounds, list) else [bounds]))
+        for requirement in claim["requirements"]
+        if requirement["metric"] == metric
+        for kind, bounds in requirement["region"].items()
+    }
+    if len(regions) != 1:
+        return []
+    kind, *bounds = regions.pop()
+    return [] if kind == "equals" else [float(bound) for bound in bounds]
 
 
-def _generic_panels(chosen: list[Measurement], edge: float | None) -> Panels:
-    title = words(chosen[0]["metric"])
-    unit = _axis_title(chosen)
+def _generic_panels(chosen: list[Measurement], claim: Claim) -> Panels:
+    title, value = words(chosen[0]["metric"]), _axis_title(chosen)
     spread = _spans_decades(chosen)
     numeric = [key for key in varying(chosen) if _numbers(chosen, key) >= CURVE_NEEDS]
     if numeric:
         x = numeric[0]
+        by_factors = _by_factors(chosen, x)
         return [
-            Panel(
-                name,
-                curve(
-                    part,
-                    x,
-                    x_title=words(x),
-                    y_title=unit,
-                    log_x=_doubling(part, x),
-                    log_y=spread,
-                ),
-            )
+            curve(name, part, x, x_title=words(x), y_title=value, log_x=by_factors, log_y=spread)
             for name, part in _split(chosen, x, title)
         ]
-    if len(chosen) > MOST_ROWS:
-        return []
-    return [Panel(title, dots(chosen, x_title=unit, log_x=spread, border=edge))]
+    return [_dots(title, chosen, claim, value, spread)] if len(chosen) <= MOST_ROWS else []
+
+
+def _dots(
+    title: str, chosen: list[Measurement], claim: Claim, x_title: str, log: bool = False
+) -> Panel:
+    ends = [end for end in borders(claim, chosen[0]["metric"]) if end > 0 or not log]
+    return dots(title, chosen, x_title=x_title, log_x=log, borders=ends)
+
+
+def _bars(title: str, chosen: list[Measurement], claim: Claim, x_title: str) -> Panel:
+    """Shares of one are shown in percent."""
+    metric, percent = chosen[0]["metric"], chosen[0]["unit"] in ("ratio", "share", "1")
+    return bars(title, chosen, x_title=x_title, percent=percent, borders=borders(claim, metric))
 
 
 def _split(
@@ -108,7 +111,7 @@ def _numbers(chosen: Sequence[Measurement], key: str) -> int:
     return len(values) if plain else 0
 
 
-def _doubling(chosen: Sequence[Measurement], key: str) -> bool:
+def _by_factors(chosen: Sequence[Measurement], key: str) -> bool:
     """Was the parameter varied by factors rather than by steps?"""
     values = sorted({labels(m)[key] for m in chosen})
     return len(values) > 2 and values[0] > 0 and values[-1] / values[0] >= 8 * len(values) / 4
@@ -125,55 +128,50 @@ def _axis_title(chosen: Sequence[Measurement]) -> str:
     return metric if unit in ("1", "", "ratio", "share") else f"{metric} ({unit})"
 
 
-def _are_shares(chosen: Sequence[Measurement]) -> bool:
-    return all(m["unit"] in ("share", "fraction", "ratio", "1") for m in chosen)
-
-
 # --- L1 -------------------------------------------------------------------------------------------
 
 
 def trainable_share(measurements: Sequence[Measurement], claim: Claim) -> Panels:
-    shares = of(measurements, "trainable_share", "share")
-    if _numbers(shares, "rank") >= CURVE_NEEDS:
-        return [
-            Panel(
-                title,
-                curve(
-                    part, "rank", x_title="rank", y_title="trained share", log_x=True, log_y=True
-                ),
-            )
-            for title, part in _split(shares, "rank", "share of the weights that LoRA trains")
-        ]
-    if not shares:
-        return []
+    shares = of(measurements, "trainable_share")
+    title, y_title = "share of the weights that LoRA trains", "trained share (percent)"
+    if _numbers(shares, "rank") < CURVE_NEEDS:
+        return [_bars(title, shares, claim, y_title)] if shares else []
     return [
-        Panel(
-            "share of the weights that LoRA trains",
-            bars(shares, x_title="trained share", percent=_are_shares(shares)),
-        )
+        curve(name, part, "rank", x_title="rank", y_title=y_title, log_x=True, log_y=True)
+        for name, part in _split(shares, "rank", title)
     ]
 
 
 def variance_by_rank(measurements: Sequence[Measurement], claim: Claim) -> Panels:
     """Measured variances as dots with intervals; what the law predicts as a dashed line."""
-    measured = of(measurements, "variance", "product_variance", "update_variance")
+    measured = of(measurements, "variance")
     if _numbers(measured, "rank") < CURVE_NEEDS:
         return []
-    predicted = of(measurements, "law", "closed_form", "predicted_variance", "variance_law")
+    predicted = _law(measured, of(measurements, "product_variance_ratio"))
+    by = "option" if "option" in varying(measured) else None
     return [
-        Panel(
-            title,
-            curve(
-                part,
-                "rank",
-                x_title="rank r",
-                y_title="variance of an entry",
-                log_x=True,
-                log_y=True,
-                dashed=predicted if part is measured else (),
-            ),
+        curve(
+            name,
+            part,
+            "rank",
+            x_title="rank r",
+            y_title="variance of an entry",
+            log_x=True,
+            log_y=True,
+            y_reach=measured,
+            dashed=predicted if by is None else (),
         )
-        for title, part in _split(measured, "rank", "variance against rank")
+        for name, part in _split(measured, "rank", "variance against rank", by)
+    ]
+
+
+def _law(measured: Sequence[Measurement], ratios: Sequence[Measurement]) -> list[Measurement]:
+    """What the law predicts: each variance over its measured ratio to the law."""
+    by_labels = {str(labels(m)): m["value"] for m in ratios}
+    return [
+        {**m, "value": m["value"] / by_labels[str(labels(m))], "interval": None}
+        for m in measured
+        if str(labels(m)) in by_labels
     ]
 
 
@@ -181,72 +179,36 @@ def variance_by_rank(measurements: Sequence[Measurement], claim: Claim) -> Panel
 
 
 def position_parameters(measurements: Sequence[Measurement], claim: Claim) -> Panels:
-    counted = of(measurements, "parameters", "position_parameters")
+    counted = of(measurements, "parameters")
     if len(counted) < 2:
         return []
-    return [
-        Panel("parameters spent on positions", bars(counted, x_title="parameters")),
-    ]
+    return [_bars("parameters spent on positions", counted, claim, "parameters")]
 
 
 def shift_deviation(measurements: Sequence[Measurement], claim: Claim) -> Panels:
-    """Log scale, on which an exact zero has no place: drawn at a tenth of the smallest other."""
     deviations = of(measurements, "shift_deviation")
-    positive = [m["value"] for m in deviations if m["value"] > 0]
-    if len(deviations) < 2 or not positive:
+    if len(deviations) < 2 or not any(m["value"] > 0 for m in deviations):
         return []
-    floor = min(positive) / 10
-    drawn = [m if m["value"] > 0 else {**m, "value": floor, "interval": None} for m in deviations]
-    return [
-        Panel(
-            "largest change of a score when both positions shift",
-            dots(
-                drawn,
-                x_title=_axis_title(deviations),
-                log_x=True,
-                border=border(claim, "shift_deviation"),
-            ),
-        )
-    ]
+    title = "largest change of a score when both positions shift"
+    return [_dots(title, deviations, claim, _axis_title(deviations), log=True)]
 
 
 def norm_change(measurements: Sequence[Measurement], claim: Claim) -> Panels:
     changes = of(measurements, "norm_change")
     if len(changes) < 2:
         return []
-    return [
-        Panel(
-            "change of the embedding's norm by the position",
-            bars(
-                changes,
-                x_title="relative change of norm",
-                percent=_are_shares(changes),
-                border=border(claim, "norm_change"),
-            ),
-        )
-    ]
+    title = "change of the embedding's norm by the position"
+    return [_bars(title, changes, claim, "relative change of norm")]
 
 
 # --- L3 -------------------------------------------------------------------------------------------
 
 
 def saved_share(measurements: Sequence[Measurement], claim: Claim) -> Panels:
-    shares = of(
-        measurements, "saved_share", "share", "saved_share_of_tied", "saved_share_of_untied"
-    )
+    shares = of(measurements, "saved_share")
     if len(shares) < 2:
         return []
-    return [
-        Panel(
-            "share of the parameters that tying saves",
-            bars(
-                shares,
-                x_title="saved share",
-                percent=_are_shares(shares),
-                border=border(claim, shares[0]["metric"]),
-            ),
-        )
-    ]
+    return [_bars("share of the parameters that tying saves", shares, claim, "saved share")]
 
 
 # --- L4 -------------------------------------------------------------------------------------------
@@ -254,51 +216,33 @@ def saved_share(measurements: Sequence[Measurement], claim: Claim) -> Panels:
 
 def gradient_profile(measurements: Sequence[Measurement], claim: Claim) -> Panels:
     """Per layer of the deepest model, then against depth; a panel per initialization."""
-    drawn: Panels = []
     norms = of(measurements, "gradient_norm")
-    depths = [labels(m)["depth"] for m in norms if "depth" in labels(m)]
-    if depths:
-        norms = [m for m in norms if labels(m).get("depth") == max(depths)]
-    if _numbers(norms, "layer") >= CURVE_NEEDS:
-        title = "gradient norm by layer" + (f", {max(depths)} layers" if depths else "")
-        for name, part in _split(norms, "layer", title, by=_initialization(norms)):
-            chart = curve(
-                part,
-                "layer",
-                x_title="layer",
-                y_title="gradient norm",
-                log_y=True,
-                y_domain=_domain(norms),
-            )
-            drawn.append(Panel(name, chart))
+    deepest = max((labels(m).get("depth", 0) for m in norms), default=0)
+    norms = [m for m in norms if labels(m).get("depth", 0) == deepest]
+    drawn = _by_initialization(norms, "layer", "layer", f"gradient norm, {deepest} layers")
     for metric in ("first_to_last_ratio", "last_layer_gradient"):
-        by_depth = of(measurements, metric)
-        if _numbers(by_depth, "depth") < CURVE_NEEDS:
-            continue
         title = f"{words(metric)} against depth"
-        for name, part in _split(by_depth, "depth", title, by=_initialization(by_depth)):
-            chart = curve(
-                part,
-                "depth",
-                x_title="depth (layers)",
-                y_title=words(metric),
-                log_x=True,
-                log_y=True,
-                y_domain=_domain(by_depth),
-            )
-            drawn.append(Panel(name, chart))
+        drawn += _by_initialization(of(measurements, metric), "depth", "depth (layers)", title)
     return drawn
 
 
-def _initialization(chosen: Sequence[Measurement]) -> str | None:
-    return "initialization" if "initialization" in varying(chosen) else None
-
-
-def _domain(chosen: Sequence[Measurement]) -> tuple[float, float]:
-    """One domain for the panels of a metric, so that they can be compared by eye."""
-    ends = [m["interval"] or (m["value"], m["value"]) for m in chosen]
-    positive = [end for pair in ends for end in pair if end > 0]
-    return min(positive) / 1.3, max(positive) * 1.3
+def _by_initialization(chosen: list[Measurement], x: str, x_title: str, title: str) -> Panels:
+    if _numbers(chosen, x) < CURVE_NEEDS:
+        return []
+    by = "initialization" if "initialization" in varying(chosen) else None
+    return [
+        curve(
+            name,
+            part,
+            x,
+            x_title=x_title,
+            y_title=words(chosen[0]["metric"]),
+            log_x=x == "depth",
+            log_y=True,
+            y_reach=chosen,
+        )
+        for name, part in _split(chosen, x, title, by)
+    ]
 
 
 # --- L5 -------------------------------------------------------------------------------------------
@@ -306,19 +250,10 @@ def _domain(chosen: Sequence[Measurement]) -> tuple[float, float]:
 
 def speedup(measurements: Sequence[Measurement], claim: Claim) -> Panels:
     ratios = of(measurements, "speedup")
-    if len(ratios) < 2:
-        return []
+    title, x_title = "speed-up by the cache", "new tokens"
     if _numbers(ratios, "new_tokens") >= CURVE_NEEDS:
-        chart = curve(
-            ratios,
-            "new_tokens",
-            x_title="new tokens",
-            y_title="speed-up by the cache",
-            log_x=True,
-        )
-    else:
-        chart = dots(ratios, x_title="speed-up by the cache (1 = none)")
-    return [Panel("speed-up by the cache", chart)]
+        return [curve(title, ratios, "new_tokens", x_title=x_title, y_title=title, log_x=True)]
+    return [_dots(title, ratios, claim, "ratio of the times")] if len(ratios) >= 2 else []
 
 
 def cache_bytes(measurements: Sequence[Measurement], claim: Claim) -> Panels:
@@ -328,32 +263,20 @@ def cache_bytes(measurements: Sequence[Measurement], claim: Claim) -> Panels:
         return []
     # One line per metric: it is written into the label that tells the lines apart.
     named = [{**m, "parameters": {"bytes": words(m["metric"]), **m["parameters"]}} for m in sizes]
+    x_title = "length of the cached sequence (tokens)"
     return [
-        Panel(
-            title,
-            curve(
-                part,
-                x,
-                x_title="length of the cached sequence (tokens)",
-                y_title="bytes",
-                log_x=True,
-                log_y=True,
-            ),
-        )
-        for title, part in _split(named, x, "bytes of the cache by length")
+        curve(name, part, x, x_title=x_title, y_title="bytes", log_x=True, log_y=True)
+        for name, part in _split(named, x, "bytes of the cache by length")
     ]
 
 
 def row_projections(measurements: Sequence[Measurement], claim: Claim) -> Panels:
-    per_step = [m for m in measurements if _is_whole_count(m)]
-    x = next((key for key in ("step", "tokens") if _numbers(per_step, key) >= CURVE_NEEDS), None)
+    counts = [m for m in measurements if _is_whole_count(m)]
+    title = "rows projected to keys and values"
+    x = next((key for key in ("step", "tokens") if _numbers(counts, key) >= CURVE_NEEDS), None)
     if x is not None:
-        chart = curve(per_step, x, x_title=words(x), y_title="rows projected to keys and values")
-    elif len(per_step) >= 2:
-        chart = bars(per_step, x_title="rows projected to keys and values")
-    else:
-        return []
-    return [Panel("rows projected to keys and values", chart)]
+        return [curve(title, counts, x, x_title=words(x), y_title="rows")]
+    return [_bars(title, counts, claim, "rows")] if len(counts) >= 2 else []
 
 
 def _is_whole_count(measurement: Measurement) -> bool:
@@ -367,16 +290,8 @@ def loss_increase(measurements: Sequence[Measurement], claim: Claim) -> Panels:
     increases = of(measurements, "loss_increase")
     if not increases:
         return []
-    return [
-        Panel(
-            "loss added by the quantisation, with 95 % intervals",
-            dots(
-                increases,
-                x_title="increase of the held-out loss (nats/token)",
-                border=border(claim, "loss_increase"),
-            ),
-        )
-    ]
+    title = "loss added by the quantisation, with 95 % intervals"
+    return [_dots(title, increases, claim, "increase of the held-out loss (nats/token)")]
 
 
 # A published configuration's field is a word, not a quantity.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 
 import vl_convert
@@ -20,6 +21,7 @@ THEME: dict[str, Any] = {
     "font": FONT,
     "padding": 4,
     "view": {"stroke": None},
+    "axisX": {"titleAnchor": "end"},
     "axis": {
         **TEXT,
         **FAINT,
@@ -29,7 +31,6 @@ THEME: dict[str, Any] = {
         "domainOpacity": 0.4,
         "labelPadding": 5,
     },
-    "legend": {**TEXT, "symbolSize": 90, "labelOffset": 4, "columnPadding": 18, "rowPadding": 4},
 }
 
 
@@ -50,6 +51,7 @@ def static_svg(panel: Panel, name: str) -> str:
     return re.sub(r"url\(#(clip\d+|gradient_\d+)\)", rf"url(#{name}-\1)", svg)
 
 
+@cache
 def script_bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script that needs no network."""
     return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))

@@ -13,15 +13,23 @@ MINUS = "\N{MINUS SIGN}"
 ARXIV = re.compile(r"arXiv[: ]\s*(?P<number>\d{4}\.\d{4,5})(v\d+)?", re.IGNORECASE)
 URL = re.compile(r"https?://[^\s<>\"']+[^\s<>\"'.,;:)]")
 
-# The texts that the claims were taken from, by the letters they have in claims.toml.
+# The texts that the claims were taken from, by the letters they have in claims.toml: what a claim
+# calls them, and what they are.
 PUBLICATIONS = {
-    "S1": "an editorial summary of the article",
-    "S2": "a long retelling of the article",
-    "S3": "the article “6 Things I Learned Building LLMs From Scratch That No Tutorial Teaches "
-    "You” (Towards Data Science, April 2026)",
-    "S4": "a podcast about the article",
-    "S5": "a news piece on the subject",
+    "S1": ("summary", "an editorial summary of the article"),
+    "S2": ("retelling", "a long retelling of the article"),
+    "S3": (
+        "article",
+        "“6 Things I Learned Building LLMs From Scratch That No Tutorial Teaches You”, "
+        "Towards Data Science, April 2026: a builder's report on writing GPT-2 in plain PyTorch",
+    ),
+    "S4": ("podcast", "a podcast about the article"),
+    "S5": ("news", "a news piece"),
 }
+
+
+# Names that the results spell in ASCII.
+NOTATION = {"alpha/r": "α/r", "alpha/sqrt(r)": "α/√r"}
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -32,15 +40,17 @@ def number(value: float, digits: int = 4) -> str:
         return f"{value:,.0f}".replace("-", MINUS)
     magnitude = math.floor(math.log10(abs(value)))
     if not -4 <= magnitude < 7:
-        return scientific(value, digits)
+        mantissa, power = scientific(value, digits).split(" ", 1)
+        return f"{_trimmed(mantissa)} {power}"
     decimals = max(0, digits - 1 - magnitude)
     return _trimmed(f"{value:,.{decimals}f}")
 
 
-def scientific(value: float, digits: int = 3) -> str:
+def scientific(value: float, digits: int) -> str:
+    """``digits`` significant ones, all of them shown: 3.0 × 10⁻¹⁵."""
     mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
     power = str(int(exponent)).translate(SUPERSCRIPTS)
-    return f"{_trimmed(mantissa)} × 10{power}"
+    return f"{mantissa.replace('-', MINUS)} × 10{power}"
 
 
 def with_interval(value: float, interval: tuple[float, float] | None) -> tuple[str, str]:
@@ -75,7 +85,12 @@ def label(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int | float):
         return number(value)
-    return str(value)
+    return NOTATION.get(str(value), str(value))
+
+
+def sentence(text: str) -> str:
+    """With a capital and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def words(name: str) -> str:

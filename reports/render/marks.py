@@ -6,9 +6,11 @@ field or an expression. Colours are CSS variables: one drawing serves light and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from textwrap import wrap
+from typing import Any, TypeVar
 
 import altair as alt
 
@@ -20,20 +22,43 @@ AnyChart = alt.LayerChart | alt.FacetChart  # what alt.layer is typed to return
 
 INK = "currentColor"
 SERIES_COLOURS = [f"var(--series-{index})" for index in range(1, 7)]
-SERIES_SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
+# Vega's name for the mark, and the same shape for the legend, drawn in a box of 12 by 12.
+SERIES_SHAPES = {
+    "circle": "M6 1a5 5 0 1 0 .01 0z",
+    "square": "M1.5 1.5h9v9h-9z",
+    "triangle-up": "M6 1.2L11.2 10.6H.8z",
+    "diamond": "M6 0L10.4 6L6 12L1.6 6z",
+    "cross": "M4.2 1h3.6v3.2H11v3.6H7.8V11H4.2V7.8H1V4.2h3.2z",
+    "triangle-down": "M6 10.8L11.2 1.4H.8z",
+}
 WIDTH = 560
+NAME_WIDTH = 24  # letters in a line
 MOST_SERIES = len(SERIES_COLOURS)
 MANY_POINTS = 16  # more than these on a line, and its intervals become a band
-POINT_SIZE = 52
-INTERVAL_WIDTH = 2.2
+DASHED: dict[str, Any] = {
+    "strokeDash": [5, 4],
+    "color": INK,
+    "opacity": 0.75,
+    "strokeWidth": 1.5,
+}
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart with the title that stands above it in the page's own text."""
+    """One chart, and what stands above it as text of the page: title, note, names of the series.
+
+    The legend is the page's, not Vega's: it wraps on a phone, where a drawn one is cut off.
+    """
 
     title: str
     chart: AnyChart
+    note: str = ""
+    series: tuple[str, ...] = ()
+
+    @property
+    def legend(self) -> list[tuple[str, str, str]]:
+        """(name, colour, path of the shape) of each series."""
+        return list(zip(self.series, SERIES_COLOURS, SERIES_SHAPES.values(), strict=False))
 
 
 def labels(measurement: Measurement) -> dict[str, Any]:
@@ -41,14 +66,19 @@ def labels(measurement: Measurement) -> dict[str, Any]:
 
 
 def varying(measurements: Sequence[Measurement]) -> list[str]:
-    """The labels in which the measurements differ, in the order in which they were recorded."""
-    seen: dict[str, set[Any]] = {}
+    """The labels that tell the measurements apart, in the order in which they were recorded.
+
+    One that some lack counts only where the others do not suffice.
+    """
+    values: dict[str, set[Any]] = {}
     for measurement in measurements:
-        for key in labels(measurement):
-            seen.setdefault(key, set())
-    for key, values in seen.items():
-        values.update(str(labels(measurement).get(key)) for measurement in measurements)
-    return [key for key, values in seen.items() if len(values) > 1]
+        for key, value in labels(measurement).items():
+            values.setdefault(key, set()).add(value)
+    telling = [key for key, seen in values.items() if len(seen) > 1]
+    told = {(m["metric"], *(labels(m).get(key) for key in telling)) for m in measurements}
+    if len(told) == len(measurements):
+        return telling
+    return [k for k in values if k in telling or any(k not in labels(m) for m in measurements)]
 
 
 def name_of(measurement: Measurement, keys: Iterable[str]) -> str:
@@ -59,7 +89,7 @@ def name_of(measurement: Measurement, keys: Iterable[str]) -> str:
         if value is None:
             continue
         bare = isinstance(value, str)
-        parts.append(str(value) if bare else f"{words(key)} {label(value)}")
+        parts.append(words(label(value)) if bare else f"{words(key)} {label(value)}")
     return " · ".join(parts)
 
 
@@ -102,6 +132,7 @@ def tooltips(x: str | None = None) -> list[alt.Tooltip]:
 
 
 def curve(
+    title: str,
     measurements: Sequence[Measurement],
     x: str,
     *,
@@ -109,139 +140,134 @@ def curve(
     y_title: str,
     log_x: bool = False,
     log_y: bool = False,
-    y_domain: tuple[float, float] | None = None,
+    y_reach: Sequence[Measurement] | None = None,
     dashed: Sequence[Measurement] = (),
-    series: Sequence[str] | None = None,
-) -> AnyChart:
-    """Value against the parameter ``x``, a line per series; ``dashed`` is what a law predicts."""
-    keys = [key for key in varying(measurements) if key != x] if series is None else series
+) -> Panel:
+    """Value against the parameter ``x``, a line per series; ``dashed`` is what a law predicts.
+
+    Panels to be compared by eye are given the same ``y_reach``, the measurements their scale spans.
+    """
+    keys = [key for key in varying(measurements) if key != x]
     ordered = sorted(measurements, key=lambda m: labels(m)[x])
-    names = [name_of(m, keys) for m in ordered]
+    data = rows(ordered, [name_of(m, keys) for m in ordered], x)
     order = list(dict.fromkeys(name_of(m, keys) for m in measurements))
-    data = rows(ordered, names, x)
-    x_axis = alt.X(
-        "x:Q",
-        title=x_title,
-        scale=_scale(log_x, base=2),
-        axis=alt.Axis(tickCount=8, grid=False, format=",d" if log_x else ""),
-    )
-    if log_x:
-        x_axis = x_axis.axis(values=_powers([row["x"] for row in data]), grid=False, format=",d")
-    y_axis = alt.Y(
-        "value:Q",
-        title=y_title,
-        scale=_scale(log_y, domain=y_domain),
-        axis=_log_axis() if log_y else alt.Axis(tickCount=6),
-    )
+    reach = rows(y_reach or ordered, [""] * len(y_reach or ordered))
+    x_axis = _x_axis(x_title, [row["x"] for row in data], log_x)
+    y_axis = _value_axis(alt.Y, y_title, reach, log_y)
     base = alt.Chart(alt.Data(values=data)).encode(x=x_axis, color=_colour(order))
-    layers: list[alt.Chart] = []
+    crowded = len(data) > MANY_POINTS * max(1, len(order))
+    interval = base.mark_area(opacity=0.18) if crowded else base.mark_rule(strokeWidth=2.2)
+    layers = [
+        interval.encode(y=alt.Y("low:Q"), y2="high:Q"),
+        base.mark_point(filled=True, size=16 if crowded else 52, opacity=1).encode(
+            y=y_axis, shape=_shape(order), tooltip=tooltips(x)
+        ),
+    ]
     if dashed:
         predicted = sorted(dashed, key=lambda m: labels(m)[x])
-        predicted_names = [name_of(m, keys) for m in predicted]
-        law = alt.Chart(alt.Data(values=rows(predicted, predicted_names, x)))
-        layers.append(
-            law.mark_line(strokeDash=[5, 4], color=INK, opacity=0.7, strokeWidth=1.5).encode(
-                x=x_axis, y=y_axis, detail="name:N"
-            )
-        )
-    crowded = len(data) > MANY_POINTS * max(1, len(order))
-    if crowded:
-        layers.append(base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q"), y2="high:Q"))
+        law = rows(predicted, [name_of(m, keys) for m in predicted], x)
+        line = alt.Chart(alt.Data(values=law)).mark_line(**DASHED)
+        layers.insert(0, line.encode(x=x_axis, y=y_axis, detail="name:N"))
     else:
-        layers.append(
-            base.mark_rule(strokeWidth=INTERVAL_WIDTH).encode(y=alt.Y("low:Q"), y2="high:Q")
-        )
-    layers.append(base.mark_line(strokeWidth=1.6, opacity=0.85).encode(y=y_axis))
-    layers.append(
-        base.mark_point(filled=True, size=22 if crowded else POINT_SIZE, opacity=1).encode(
-            y=y_axis, shape=_shape(order), tooltip=tooltips(x)
-        )
+        layers.insert(1, base.mark_line(strokeWidth=1.6, opacity=0.85).encode(y=y_axis))
+    return Panel(
+        title,
+        alt.layer(*layers).properties(width=WIDTH, height=280),
+        "Dashed: what the law predicts." if dashed else "",
+        tuple(order) if len(order) > 1 else (),
     )
-    return alt.layer(*layers).properties(width=WIDTH, height=280)
 
 
 def dots(
+    title: str,
     measurements: Sequence[Measurement],
     *,
     x_title: str,
     log_x: bool = False,
-    border: float | None = None,
-    keys: Sequence[str] | None = None,
-) -> AnyChart:
-    """One row per measurement, a dot with its interval; ``border`` ends the claim's region."""
-    names = _row_names(measurements, keys)
+    borders: Sequence[float] = (),
+) -> Panel:
+    """One row per measurement, a dot with its interval; ``borders`` end the claim's region.
+
+    A zero has no place on a log scale: it is drawn at a tenth of the smallest value that has one.
+    """
+    names = _row_names(measurements)
     data = rows(measurements, names)
     if log_x:
-        data = [row for row in data if row["value"] > 0]
-    scale = _scale(log_x, zero=None if log_x else border is not None)
-    axis = _log_axis(grid=True) if log_x else alt.Axis(tickCount=6, grid=True)
+        floor = min(row["value"] for row in data if row["value"] > 0) / 10
+        data = [
+            {**row, **{k: max(row[k], floor) for k in ("low", "value", "high")}} for row in data
+        ]
+    reach = [*data, *({"low": border, "high": border} for border in borders)]
+    x_axis = _value_axis(alt.X, x_title, reach, log_x)
     base = alt.Chart(alt.Data(values=data)).encode(y=_rows_axis(names))
-    x_axis = alt.X("value:Q", title=x_title, scale=scale, axis=axis)
     layers = [
-        base.mark_rule(strokeWidth=INTERVAL_WIDTH, color=SERIES_COLOURS[0]).encode(
+        *_border_lines(borders),
+        base.mark_rule(strokeWidth=2.2, color=SERIES_COLOURS[0]).encode(
             x=alt.X("low:Q"), x2="high:Q"
         ),
         base.mark_point(filled=True, size=64, opacity=1, color=SERIES_COLOURS[0]).encode(
             x=x_axis, tooltip=tooltips()
         ),
     ]
-    if border is not None:
-        line = alt.Chart(alt.Data(values=[{"value": border, "text": number(border)}]))
-        layers.insert(
-            0,
-            line.mark_rule(strokeDash=[5, 4], color=INK, opacity=0.75, strokeWidth=1.5).encode(
-                x=alt.X("value:Q"), tooltip=alt.Tooltip("text:N", title="border of the region")
-            ),
-        )
-    return alt.layer(*layers).properties(width=WIDTH, height=_rows_height(names))
+    chart = alt.layer(*layers).properties(width=WIDTH, height=_rows_height(names))
+    return Panel(title, chart, _border_note([number(border) for border in borders]))
 
 
 def bars(
+    title: str,
     measurements: Sequence[Measurement],
     *,
     x_title: str,
-    keys: Sequence[str] | None = None,
     percent: bool = False,
-    border: float | None = None,
-) -> AnyChart:
-    """One bar per measurement from zero, its value written at its end."""
-    names = _row_names(measurements, keys)
+    borders: Sequence[float] = (),
+) -> Panel:
+    """One bar per measurement from zero, its value written at its end; a ratio as ``percent``."""
+    names = _row_names(measurements)
     data = rows(measurements, names)
-    furthest = max((abs(row["high"]) for row in data), default=0.0)
-    if percent:
-        for row in data:
-            row["text"] = f"{row['value'] * 100:.3g} %"
-    base = alt.Chart(alt.Data(values=data)).encode(y=_rows_axis(names))
+    for row in data if percent else ():
+        row["text"] = f"{row['value'] * 100:.3g} %"
     lowest = min([0.0, *(row["low"] for row in data)])
-    axis = alt.Axis(tickCount=5, grid=True, format="%" if percent else "~s")
+    furthest = max([*(row["high"] for row in data), *borders])
     x_axis = alt.X(
         "value:Q",
         title=x_title,
         # Room at the right for the value that stands there.
         scale=alt.Scale(domain=[lowest * 1.15, furthest * 1.22 or 1.0], nice=False),
-        axis=axis,
+        axis=alt.Axis(tickCount=5, grid=True, format="~%" if percent else "~s"),
     )
+    base = alt.Chart(alt.Data(values=data)).encode(y=_rows_axis(names))
     layers = [
+        *_border_lines(borders),
         base.mark_bar(size=16, color=SERIES_COLOURS[0]).encode(x=x_axis, tooltip=tooltips()),
         base.mark_text(align="left", dx=7, color=INK, fontSize=12).encode(
             x=alt.X("high:Q"), text="text:N"
         ),
     ]
     if any(row["low"] != row["high"] for row in data):
-        layers.insert(
-            1, base.mark_rule(strokeWidth=1.6, color=INK).encode(x=alt.X("low:Q"), x2="high:Q")
-        )
-    if border is not None:
-        line = alt.Chart(alt.Data(values=[{"value": border}]))
-        layers.append(
-            line.mark_rule(strokeDash=[5, 4], color=INK, opacity=0.75).encode(x=alt.X("value:Q"))
-        )
-    return alt.layer(*layers).properties(width=WIDTH, height=_rows_height(names))
+        rule = base.mark_rule(strokeWidth=1.6, color=INK)
+        layers.append(rule.encode(x=alt.X("low:Q"), x2="high:Q"))
+    chart = alt.layer(*layers).properties(width=WIDTH, height=_rows_height(names))
+    shown = [f"{border * 100:.3g} %" if percent else number(border) for border in borders]
+    return Panel(title, chart, _border_note(shown))
 
 
-def _row_names(measurements: Sequence[Measurement], keys: Sequence[str] | None) -> list[str]:
-    chosen = varying(measurements) if keys is None else keys
-    return [name_of(m, chosen) or m["option"] for m in measurements]
+def _border_lines(borders: Sequence[float]) -> list[alt.Chart]:
+    if not borders:
+        return []
+    lines = alt.Chart(alt.Data(values=[{"value": b, "text": number(b)} for b in borders]))
+    tooltip = alt.Tooltip("text:N", title="border of the region")
+    return [lines.mark_rule(**DASHED).encode(x=alt.X("value:Q"), tooltip=tooltip)]
+
+
+def _border_note(borders: Sequence[str]) -> str:
+    return f"Dashed: where the claim's region ends, {' and '.join(borders)}." if borders else ""
+
+
+def _row_names(measurements: Sequence[Measurement]) -> list[str]:
+    """Names of the rows, in lines short enough to leave room for the chart on a phone."""
+    keys = varying(measurements)
+    names = [name_of(m, keys) or label(m["option"]) for m in measurements]
+    return ["\n".join(wrap(name, NAME_WIDTH)) for name in names]
 
 
 def _rows_axis(names: Sequence[str]) -> alt.Y:
@@ -251,58 +277,58 @@ def _rows_axis(names: Sequence[str]) -> alt.Y:
         title=None,
         sort=order,
         scale=alt.Scale(domain=order),
-        axis=alt.Axis(labelLimit=210, domain=False, ticks=False, labelPadding=8),
+        axis=alt.Axis(
+            labelLimit=210,
+            labelExpr="split(datum.label, '\\n')",
+            labelLineHeight=14,
+            domain=False,
+            ticks=False,
+            labelPadding=8,
+        ),
     )
 
 
 def _rows_height(names: Sequence[str]) -> int:
-    return 26 * len(set(names)) + 14
+    lines = max((name.count("\n") + 1 for name in names), default=1)
+    return (12 + 15 * lines) * len(set(names)) + 14
 
 
 def _colour(order: Sequence[str]) -> alt.Color:
-    return alt.Color(
-        "name:N",
-        scale=alt.Scale(domain=list(order), range=SERIES_COLOURS),
-        legend=_legend(order),
-    )
+    scale = alt.Scale(domain=list(order), range=SERIES_COLOURS)
+    return alt.Color("name:N", scale=scale, legend=None)
 
 
 def _shape(order: Sequence[str]) -> alt.Shape:
-    return alt.Shape(
-        "name:N",
-        scale=alt.Scale(domain=list(order), range=SERIES_SHAPES),
-        legend=_legend(order),
-    )
+    scale = alt.Scale(domain=list(order), range=list(SERIES_SHAPES))
+    return alt.Shape("name:N", scale=scale, legend=None)
 
 
-def _legend(order: Sequence[str]) -> alt.Legend | None:
-    if len(order) < 2:
-        return None
-    columns = 1 if max(map(len, order)) > 36 else 2 if max(map(len, order)) > 16 else 4
-    return alt.Legend(title=None, orient="top", columns=columns, labelLimit=420)
+def _x_axis(title: str, values: Sequence[float], log: bool) -> alt.X:
+    """Ticks at the tested values themselves where these grow by factors."""
+    if not log:
+        axis = alt.Axis(tickCount=8, grid=False)
+        return alt.X("x:Q", title=title, scale=alt.Scale(zero=False, nice=False), axis=axis)
+    tested = sorted(set(values))
+    axis = alt.Axis(values=tested[:: -(-len(tested) // 8)], grid=False, format=",~g")
+    return alt.X("x:Q", title=title, scale=alt.Scale(type="log", base=2, nice=False), axis=axis)
 
 
-def _scale(
-    log: bool,
-    *,
-    base: int = 10,
-    domain: tuple[float, float] | None = None,
-    zero: bool | None = False,
-) -> alt.Scale:
-    settings: dict[str, Any] = {"type": "log", "base": base} if log else {}
-    if not log and zero is not None:
-        settings["zero"] = zero
-    if domain is not None:
-        settings["domain"] = list(domain)
-    return alt.Scale(**settings)
+Channel = TypeVar("Channel", alt.X, alt.Y)
 
 
-def _log_axis(**settings: Any) -> alt.Axis:
-    return alt.Axis(tickCount=6, format=".0e", labelOverlap=True, **settings)
-
-
-def _powers(values: Sequence[float]) -> list[float]:
-    """Ticks at the tested values themselves, thinned where there are many."""
-    distinct = sorted(set(values))
-    step = -(-len(distinct) // 8)
-    return distinct[::step]
+def _value_axis(channel: type[Channel], title: str, data: Sequence[Row], log: bool) -> Channel:
+    """The axis of the values; on a log scale it has a tick at each power of ten, or few more."""
+    if not log:
+        scale = alt.Scale(zero=False)
+        return channel("value:Q", title=title, scale=scale, axis=alt.Axis(tickCount=6, grid=True))
+    positive = [row[end] for row in data for end in ("low", "high") if row[end] > 0]
+    low, high = math.log10(min(positive)), math.log10(max(positive))
+    margin = max(0.06 * (high - low), 0.03)
+    powers = range(math.floor(low - margin), math.ceil(high + margin) + 1)
+    steps = (1,) if high - low > 2 else (1, 2, 5)
+    spacing = -(-len(powers) // 8)
+    ticks = [step * 10.0**power for power in powers[::spacing] for step in steps]
+    scale = alt.Scale(type="log", nice=False, domain=[10 ** (low - margin), 10 ** (high + margin)])
+    plain = min(positive) >= 1e-4 and max(positive) < 1e7
+    axis = alt.Axis(values=ticks, format=",~g" if plain else ".0e", grid=True)
+    return channel("value:Q", title=title, scale=scale, axis=axis)

@@ -25,6 +25,15 @@ MEANING = {
     "open": "the interval reaches across the border, or it was not measured",
 }
 SYMBOLS = {"confirmed": "✓", "refuted": "✗", "depends": "◐", "open": "○"}
+FIELD_NAMES = {
+    "dirty": "uncommitted changes",
+    "cpu": "CPU",
+    "gpu": "GPU",
+    "memory_bytes": "memory",
+    "utc": "date",
+    "packages": "version",
+    "python": "Python",
+}
 
 View = dict[str, Any]
 
@@ -38,7 +47,9 @@ def render_page(results: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(pieces=formats.pieces, words=formats.words)
+    environment.filters.update(
+        pieces=formats.pieces, words=formats.words, sentence=formats.sentence
+    )
     template = environment.get_template("page.html.j2")
     return template.render(page_view(results), scripts=script_bundle())
 
@@ -88,6 +99,8 @@ def _claim_view(
             {
                 "name": f"{anchor}-{index}",
                 "title": panel.title,
+                "note": panel.note,
+                "legend": panel.legend,
                 "svg": static_svg(panel, f"{anchor}-{index}"),
                 "specification": specification(panel),
             }
@@ -111,6 +124,8 @@ def _table_view(measurements: Sequence[View]) -> View:
         "columns": columns,
         "shared": shared,
         "rows": [_row_view(m, columns) for m in measurements],
+        "has_n": any(m["n"] is not None for m in measurements),
+        "has_unit": any(m["unit"] != "1" for m in measurements),
         "open": len(measurements) <= FEW_ROWS,
         "sources": ", ".join(dict.fromkeys(m["source"] for m in measurements)),
     }
@@ -174,13 +189,13 @@ def _machine(environment: View) -> str:
 def _facts(values: View, prefix: str = "") -> list[tuple[str, str]]:
     facts: list[tuple[str, str]] = []
     for key, value in values.items():
-        name = f"{prefix}{formats.words(key)}"
+        name = f"{prefix}{FIELD_NAMES.get(key, formats.words(key))}"
         if isinstance(value, dict):
             facts += _facts(value, f"{name}: ")
         elif key == "memory_bytes" and isinstance(value, int):
-            facts.append(("memory", formats.byte_size(value)))
+            facts.append((name, formats.byte_size(value)))
         elif key == "utc":
-            facts.append(("date", formats.moment(value)))
+            facts.append((name, formats.moment(value)))
         elif isinstance(value, list):
             facts.append((name, ", ".join(map(formats.label, value))))
         elif value is not None:

@@ -1,5 +1,6 @@
 """Made-up but realistic results: every claim of claims.toml, about half of them measured."""
 
+import copy
 import json
 import math
 from collections.abc import Callable
@@ -51,7 +52,7 @@ def made_up_measurements() -> list[Measurement]:
         made.append(
             m(
                 "lora.product-variance",
-                "product_variance",
+                "variance",
                 rank * wiggle,
                 half_width=0.01 * rank,
                 rank=rank,
@@ -71,11 +72,11 @@ def made_up_measurements() -> list[Measurement]:
                 made.append(
                     m(
                         "lora.update-variance",
-                        "update_variance",
+                        "variance",
                         wiggle * rank**power,
                         half_width=0.015 * rank**power,
                         option=option,
-                        distribution=law,
+                        a=law,
                         rank=rank,
                     )
                 )
@@ -96,7 +97,7 @@ def made_up_measurements() -> list[Measurement]:
                     power,
                     half_width=0.003,
                     option=option,
-                    distribution=law,
+                    a=law,
                 )
             )
     for option in ("learned", "sinusoidal", "rope", "alibi", "none"):
@@ -308,7 +309,7 @@ def norm_measurements() -> list[Measurement]:
 
 @pytest.fixture(scope="session")
 def results() -> Results:
-    """Do not change it: it is shared. ``copy.deepcopy`` it first."""
+    """Shared: not to be changed."""
     measurements = made_up_measurements()
     entries = []
     for claim in load_claims():
@@ -363,6 +364,18 @@ def results() -> Results:
         "measurements": [m.as_json() for m in measurements],
         "claims": entries,
     }
+
+
+@pytest.fixture
+def few_results(results: Results) -> Results:
+    """A copy of its own with one claim of each verdict, quick to render."""
+    chosen = ("tying.abandoned", "int8.norm-damage", "int8.weights-quality", "lora.rank-pays")
+    few = copy.deepcopy({**results, "claims": [], "measurements": []})
+    few["claims"] = [copy.deepcopy(c) for c in results["claims"] if c["id"] in chosen]
+    few["measurements"] = [
+        copy.deepcopy(m) for m in results["measurements"] if m["claim"] in chosen
+    ]
+    return few
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,181 @@
+from typing import Any
+
+import pytest
+
+from benchmarks.claims import load_claims
+from reports.render.charts import CHARTS, TABLE_IS_ENOUGH, panels
+from reports.render.drawing import static_svg
+from reports.render.marks import Panel
+
+Measurements = list[dict[str, Any]]
+
+
+def claim_of(results: dict[str, Any], claim: str) -> dict[str, Any]:
+    return next(entry for entry in results["claims"] if entry["id"] == claim)
+
+
+def of_claim(results: dict[str, Any], claim: str) -> Measurements:
+    return [m for m in results["measurements"] if m["claim"] == claim]
+
+
+def draw(results: dict[str, Any], claim: str) -> list[Panel]:
+    return panels(claim_of(results, claim), of_claim(results, claim))
+
+
+def drawn_rows(panel: Panel) -> list[dict[str, Any]]:
+    """Every row of data in a chart, once."""
+    spec = panel.chart.to_dict()
+    found = [spec["data"]["values"]] if "data" in spec else []
+    found += [layer["data"]["values"] for layer in spec["layer"] if "data" in layer]
+    return [row for values in found for row in values]
+
+
+def made_up(metric: str = "metric", *, count: int = 3, **fields: Any) -> Measurements:
+    return [
+        {
+            "claim": "any.claim",
+            "metric": metric,
+            "unit": "1",
+            "value": 1.0 + index,
+            "interval": [0.9 + index, 1.1 + index],
+            "n": 5,
+            "direction": "none",
+            "choice": "any",
+            "option": f"option {index}",
+            "parameters": {},
+            "source": "simulation",
+            **fields,
+        }
+        for index in range(count)
+    ]
+
+
+NO_REQUIREMENTS: dict[str, Any] = {"id": "any.claim", "requirements": []}
+
+
+@pytest.mark.parametrize("claim", sorted(set(CHARTS) - {"tying.saving-small"}))
+def test_each_chosen_chart_draws_the_measurements_of_its_claim(
+    results: dict[str, Any], claim: str
+) -> None:
+    drawn = draw(results, claim)
+    assert drawn
+    values = {m["value"] for m in of_claim(results, claim)}
+    for panel in drawn:
+        rows = [row for row in drawn_rows(panel) if "unit" in row]
+        assert len(rows) >= 2
+        assert {row["value"] for row in rows} & values
+
+
+def test_charts_are_chosen_only_for_claims_that_exist() -> None:
+    assert set(CHARTS) | TABLE_IS_ENOUGH <= {claim.id for claim in load_claims()}
+
+
+def test_a_dot_carries_its_interval_and_the_pointer_is_told_it(results: dict[str, Any]) -> None:
+    (panel,) = draw(results, "int8.weights-quality")
+    row = next(row for row in drawn_rows(panel) if row.get("name") == "per channel")
+    assert (row["low"], row["high"]) == pytest.approx((0.0001, 0.0007))
+    assert row["interval"] == "[0.00010, 0.00070]"
+    assert row["n"] == "120"
+
+
+def test_the_border_of_the_region_is_drawn_where_the_claim_puts_it(results: dict[str, Any]) -> None:
+    (panel,) = draw(results, "int8.weights-quality")
+    assert 0.002 in [row["value"] for row in drawn_rows(panel)]
+    assert "0.002" in panel.note
+
+
+def test_no_border_is_drawn_where_requirements_disagree_about_it() -> None:
+    claim = {
+        "id": "any.claim",
+        "requirements": [
+            {"metric": "metric", "region": {"at_most": 1.5}},
+            {"metric": "metric", "region": {"at_least": 2.5}},
+        ],
+    }
+    (panel,) = panels(claim, made_up())
+    assert panel.note == ""
+    assert len(drawn_rows(panel)) == 3
+
+
+def test_the_law_of_the_product_is_drawn_beside_what_was_measured(results: dict[str, Any]) -> None:
+    (panel,) = draw(results, "lora.product-variance")
+    assert "law" in panel.note
+    law = [row["value"] for row in drawn_rows(panel) if row["interval"] == "exact"]
+    assert law == pytest.approx([2**i for i in range(11)])
+
+
+def test_an_exact_zero_has_a_place_on_a_log_scale_and_shows_its_true_value(
+    results: dict[str, Any],
+) -> None:
+    measurements = of_claim(results, "position.relative")
+    measurements = [{**m, "value": 0.0} if m["option"] == "rope" else m for m in measurements]
+    (panel,) = panels(claim_of(results, "position.relative"), measurements)
+    row = next(row for row in drawn_rows(panel) if row.get("name") == "rope")
+    assert row["value"] > 0
+    assert row["text"] == "0"
+
+
+def test_gradients_are_drawn_per_initialization_on_one_scale(results: dict[str, Any]) -> None:
+    drawn = draw(results, "norm.gradient-profile")
+    titles = [panel.title for panel in drawn]
+    assert [title.rpartition(", ")[2] for title in titles] == ["xavier", "gpt2"] * 2
+    scales = [panel.chart.to_dict()["layer"][1]["encoding"]["y"]["scale"] for panel in drawn]
+    assert scales[0] == scales[1]
+    assert drawn[0].series == ("pre", "post", "deepnorm")
+
+
+def test_unknown_metrics_that_were_measured_twice_are_drawn_as_dots() -> None:
+    (panel,) = panels(NO_REQUIREMENTS, made_up("new_metric"))
+    assert panel.title == "new metric"
+    assert [row["name"] for row in drawn_rows(panel)] == ["option 0", "option 1", "option 2"]
+
+
+def test_a_number_that_was_varied_becomes_the_axis_of_a_curve() -> None:
+    measurements = [
+        {**m, "option": "one", "parameters": {"length": 64 * 2**i}}
+        for i, m in enumerate(made_up(count=5))
+    ]
+    (panel,) = panels(NO_REQUIREMENTS, measurements)
+    assert sorted(row["x"] for row in drawn_rows(panel)) == [64, 128, 256, 512, 1024]
+
+
+@pytest.mark.parametrize("measurements", [[], made_up(count=1), made_up(value=2.0)])
+def test_nothing_is_drawn_where_there_is_nothing_to_compare(measurements: Measurements) -> None:
+    assert panels(NO_REQUIREMENTS, measurements) == []
+
+
+@pytest.mark.parametrize("claim", sorted(CHARTS))
+def test_a_chosen_chart_whose_metrics_are_missing_falls_back_or_stays_away(claim: str) -> None:
+    entry = {"id": claim, "requirements": []}
+    assert panels(entry, made_up(count=1)) == []
+    assert [panel.title for panel in panels(entry, made_up("other"))] == ["other"]
+
+
+def test_more_series_than_colours_are_split_over_panels() -> None:
+    measurements = [
+        {**m, "option": f"option {i % 2}", "parameters": {"kind": f"kind {kind}", "rank": 2**i}}
+        for kind in range(4)
+        for i, m in enumerate(made_up(count=8))
+    ]
+    drawn = panels(NO_REQUIREMENTS, measurements)
+    assert [panel.title for panel in drawn] == ["metric, option 0", "metric, option 1"]
+    assert all(len(panel.series) == 4 for panel in drawn)
+
+
+def test_colours_follow_the_page_and_shapes_tell_series_apart_without_them(
+    results: dict[str, Any],
+) -> None:
+    panel = draw(results, "norm.gradient-profile")[2]
+    svg = static_svg(panel, "name")
+    assert 'fill="currentColor"' in svg
+    assert not [text for text in svg.split("<text")[1:] if 'fill="currentColor"' not in text]
+    assert {"var(--series-1)", "var(--series-2)"} <= {colour for _, colour, _ in panel.legend}
+    assert len({path for _, _, path in panel.legend}) == 3
+
+
+def test_ids_inside_a_drawing_carry_its_name(results: dict[str, Any]) -> None:
+    measurements = [
+        {**m, "option": "one", "parameters": {"length": i}} for i, m in enumerate(made_up(count=5))
+    ]
+    (panel,) = panels(NO_REQUIREMENTS, measurements)
+    assert ' id="clip' not in static_svg(panel, "name")

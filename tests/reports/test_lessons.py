@@ -1,0 +1,18 @@
+import tomllib
+from pathlib import Path
+
+from benchmarks.claims import LESSONS, load_claims
+from reports.render import page
+
+TEXTS = tomllib.loads((Path(page.__file__).parent / "lessons.toml").read_text(encoding="utf-8"))
+
+
+def test_every_lesson_has_a_title_and_an_explanation() -> None:
+    assert [lesson["id"] for lesson in TEXTS["lesson"]] == list(LESSONS)
+    assert all(lesson["title"] and lesson["explanation"] for lesson in TEXTS["lesson"])
+
+
+def test_meanings_are_given_to_claims_that_exist_and_verdicts_that_decide() -> None:
+    assert set(TEXTS["means"]) <= {claim.id for claim in load_claims()}
+    for verdicts in TEXTS["means"].values():
+        assert set(verdicts) <= {"confirmed", "refuted", "depends"}

@@ -1,0 +1,167 @@
+"""The page in headless Chromium, opened from disk, with the network switched off."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from reports.render.page import render_page
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+PATIENCE = 60_000  # milliseconds; two busy cores may be slow
+HOSTILE = "</script><script>window.hacked = true</script><img src=x onerror='window.hacked = true'>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    executable = next(filter(None, map(shutil.which, NAMES)), None)
+    if executable is None:
+        reason = f"no browser is installed: none of {', '.join(NAMES)} is on the path"
+        if os.environ.get("LLM_DESIGN_BENCH_REQUIRE_BROWSER") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def address(page: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("site") / "index.html"
+    path.write_text(page, encoding="utf-8")
+    return path.as_uri()
+
+
+@pytest.fixture(scope="module")
+def opened(browser: Browser, address: str) -> tuple[Page, list[str]]:
+    return open_page(browser, address, viewport={"width": 1280, "height": 900})
+
+
+@pytest.fixture
+def tab(opened: tuple[Page, list[str]]) -> Page:
+    return opened[0]
+
+
+def open_page(browser: Browser, address: str, **context: Any) -> tuple[Page, list[str]]:
+    """The page once its charts are live, and what went wrong on the way."""
+    tab = browser.new_context(offline=True, **context).new_page()
+    troubles: list[str] = []
+    tab.on("console", lambda m: troubles.append(m.text) if m.type in ("error", "warning") else None)
+    tab.on("pageerror", lambda error: troubles.append(str(error)))
+    tab.on("request", lambda r: None if is_local(r.url) else troubles.append(r.url))
+    tab.goto(address)
+    live = "document.documentElement.dataset.charts === 'live'"
+    tab.wait_for_function(live, timeout=PATIENCE)
+    return tab, troubles
+
+
+def is_local(url: str) -> bool:
+    return url.startswith(("file:", "data:", "blob:"))
+
+
+def test_the_page_opens_without_a_network_an_error_or_a_claim_missing(
+    opened: tuple[Page, list[str]], results: dict[str, Any]
+) -> None:
+    tab, troubles = opened
+    assert troubles == []
+    text = tab.inner_text("body")
+    assert [c["id"] for c in results["claims"] if c["id"] not in text] == []
+
+
+def test_every_chart_becomes_one_that_answers_the_pointer(tab: Page) -> None:
+    figures = tab.locator("figure[data-chart]")
+    assert figures.count() >= 12
+    assert tab.locator("figure[data-live] .live svg").count() == figures.count()
+    dot = tab.locator("#int8-weights-quality .live svg path[aria-roledescription=point]").first
+    dot.scroll_into_view_if_needed()
+    dot.hover()
+    tooltip = tab.locator("#vg-tooltip-element.visible")
+    tooltip.wait_for(timeout=PATIENCE)
+    assert "[0.00010, 0.00070]" in tooltip.inner_text()
+
+
+def test_without_scripts_the_page_is_whole(browser: Browser, address: str) -> None:
+    tab = browser.new_context(offline=True, java_script_enabled=False).new_page()
+    tab.goto(address)
+    drawings = tab.locator("figure[data-chart] .still svg")
+    assert drawings.count() >= 12
+    assert all(drawings.nth(i).is_visible() for i in range(drawings.count()))
+
+
+@pytest.mark.parametrize("width", [1280, 768, 390])
+def test_nothing_is_wider_than_the_screen(tab: Page, width: int) -> None:
+    tab.set_viewport_size({"width": width, "height": 844})
+    tab.wait_for_function(FIT, timeout=PATIENCE)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_of_page_and_charts_stands_out_from_the_background(tab: Page, scheme: Any) -> None:
+    tab.emulate_media(color_scheme=scheme)
+    selectors = ["h3", ".because", ".badge.confirmed", ".badge.refuted", ".live svg text", "code"]
+    for selector in selectors:
+        assert tab.evaluate(CONTRAST, selector) >= 4.5, selector
+    for index in range(1, 7):
+        assert tab.evaluate(SERIES_CONTRAST, index) >= 3, f"series {index}"
+
+
+def test_hostile_texts_stay_texts(
+    browser: Browser, few_results: dict[str, Any], tmp_path: Path
+) -> None:
+    for claim in few_results["claims"]:
+        claim["statement"] = claim["because"] = claim["scale"] = HOSTILE
+    for measurement in few_results["measurements"]:
+        measurement["option"] += HOSTILE
+    path = tmp_path / "index.html"
+    path.write_text(render_page(few_results), encoding="utf-8")
+    tab, troubles = open_page(browser, path.as_uri(), viewport={"width": 390, "height": 844})
+    assert troubles == []
+    assert tab.evaluate("window.hacked") is None
+    assert "window.hacked = true" in tab.inner_text("body")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+# Charts follow the width of the window a moment later.
+FIT = """() => [...document.querySelectorAll("figure .live svg")]
+  .every((svg) => svg.getBoundingClientRect().right <= innerWidth)"""
+
+# WCAG's contrast of the colour in which text is painted, against the page's background.
+LUMINANCE = """
+  const luminance = (colour) => {
+    const canvas = document.createElement("canvas").getContext("2d");
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3)
+      .map((c) => c / 255).map((c) => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const contrast = (colour) => {
+    const paper = getComputedStyle(document.body).backgroundColor;
+    const [light, dark] = [luminance(colour), luminance(paper)].sort((a, b) => b - a);
+    return (light + 0.05) / (dark + 0.05);
+  };
+"""
+CONTRAST = f"""(selector) => {{ {LUMINANCE}
+  const element = document.querySelector(selector);
+  const style = getComputedStyle(element);
+  return contrast(element.closest("svg") ? style.fill : style.color);
+}}"""
+SERIES_CONTRAST = f"""(index) => {{ {LUMINANCE}
+  const style = getComputedStyle(document.documentElement);
+  return contrast(style.getPropertyValue(`--series-${{index}}`));
+}}"""
