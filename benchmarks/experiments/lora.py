@@ -192,7 +192,7 @@ def product_variance(settings: Settings) -> list[Measurement]:
         ratio = Estimate(
             point.value / point.law, (low / point.law, high / point.law), point.replicas
         )
-        labels = {"rank": point.rank, **kind}
+        labels: dict[str, Parameter] = {"rank": point.rank, **kind}
         measurements.append(_estimated(claim, "product_variance_ratio", "unscaled", labels, ratio))
     slope = exponent(points)
     measurements.append(_estimated(claim, "product_variance_exponent", "unscaled", kind, slope))
