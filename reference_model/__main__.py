@@ -86,7 +86,6 @@ def _choice(text: str) -> tuple[str, Any]:
 
 def _generate(options: argparse.Namespace) -> str:
     import torch
-    from tokenizers import Tokenizer
 
     from reference_model import checkpoints
     from reference_model.generate import generate
@@ -96,10 +95,7 @@ def _generate(options: argparse.Namespace) -> str:
     else:
         folder = options.checkpoint or checkpoints.REFERENCE_FOLDER
         model = checkpoints.load(folder)
-    vocabulary = folder / "tokenizer.json"
-    if not vocabulary.exists():
-        raise UserError(f"{vocabulary} does not exist; put the model's own tokenizer there")
-    tokenizer = Tokenizer.from_file(str(vocabulary))
+    tokenizer = checkpoints.load_tokenizer(folder)
     prompt = torch.tensor([tokenizer.encode(options.prompt).ids], dtype=torch.long)
     sequence = generate(
         model,

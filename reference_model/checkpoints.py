@@ -110,7 +110,18 @@ def load_reference(dtype: torch.dtype = torch.float32) -> GPT:
 
 def reference_tokenizer() -> Tokenizer:
     """The byte-level BPE that the shipped checkpoint was trained with."""
-    return Tokenizer.from_file(str(REFERENCE_FOLDER / "tokenizer.json"))
+    return load_tokenizer(REFERENCE_FOLDER)
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The `tokenizer.json` of a folder. Raises `UserError` where it is missing or damaged."""
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        raise UserError(f"{path} does not exist; put the model's own tokenizer there")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library has no exception of its own
+        raise UserError(f"{path} is not a tokenizer ({error}); fetch it again") from None
 
 
 def reference_card() -> dict[str, Any]:

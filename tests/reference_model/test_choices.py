@@ -95,12 +95,22 @@ def test_every_part_of_the_closed_form_equals_the_modules_of_that_part() -> None
         assert counted == parameters_by_part(model.config)
 
 
-def test_dropout_acts_in_training_only() -> None:
-    model = GPT(
-        GPTConfig(vocab_size=7, context_length=6, n_layer=2, n_head=2, n_embd=8, dropout=0.5)
-    )
-    tokens = torch.tensor([[3, 1, 4]])
+@pytest.mark.parametrize("norm_placement", ["pre", "post", "double", "deepnorm"])
+def test_dropout_acts_on_embeddings_and_on_both_branches_in_training_only(
+    norm_placement: str,
+) -> None:
+    config = GPTConfig(vocab_size=7, context_length=64, n_layer=2, n_head=2, n_embd=8)
+    model = GPT(config.replace(dropout=0.5, norm_placement=norm_placement))
+    tokens = torch.arange(64)[None] % 7
+    zeroed: list[float] = []
+    for module in (model, *model.h):
+        module.dropout.register_forward_hook(
+            lambda m, inputs, out: zeroed.append(float((out == 0).float().mean()))
+        )
     model.train()
-    assert not torch.equal(model(tokens), model(tokens))
+    model(tokens)
+    assert zeroed == pytest.approx([0.5] * 5, abs=0.11)  # five times the deviation of 512 draws
+    zeroed.clear()
     model.eval()
-    assert torch.equal(model(tokens), model(tokens))
+    model(tokens)
+    assert zeroed == [0.0] * 5

@@ -43,8 +43,6 @@ def test_the_shipped_weights_reproduce_the_loss_of_their_card(
     assert slice_tokens.shape == (card["test_slice"]["tokens"],) == (4096,)
     loss = mean_loss(model, slice_tokens)
     assert loss == pytest.approx(card["test_slice"]["loss"], abs=1e-4)
-    # A model that knows nothing pays ln 4096; one that damages a layer pays much more than this.
-    assert 0.5 * math.log(4096) > loss
 
 
 def test_the_weights_are_of_the_reference_preset(model: GPT, card: dict[str, Any]) -> None:
