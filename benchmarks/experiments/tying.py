@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,9 +93,9 @@ def saving_large(settings: Settings) -> list[Measurement]:
     of other sizes have metrics of their own, since the claim does not speak of them.
     """
     claim = "tying.saving-large"
-    told: dict[str, Parameter] = {"model": "GPT-2 small's saving on Llama-2-7B"}
+    told, llama = "GPT-2 small's saving", {"model": "Llama-2-7B"}
     share = SAID_SAVING / SAID_SIZE
-    measurements = [_exact(claim, "saved_share", "ratio", share, "as told", told, "the claim")]
+    measurements = [_exact(claim, "saved_share", "ratio", share, told, llama, "the claim")]
     for model in published_models():
         found = saving(model)
         if found is None or model.parameters is None:
@@ -142,7 +143,7 @@ def _exact(
     unit: str,
     value: float,
     option: str,
-    labels: dict[str, Parameter],
+    labels: Mapping[str, Parameter],
     source: str,
 ) -> Measurement:
     return Measurement(
@@ -155,6 +156,6 @@ def _exact(
         direction="lower" if metric == "parameters" else "none",
         choice="head",
         option=option,
-        parameters=labels,
+        parameters=dict(labels),
         source=source,
     )

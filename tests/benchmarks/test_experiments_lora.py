@@ -38,6 +38,11 @@ def shares() -> list[Measurement]:
 
 
 @pytest.fixture(scope="module")
+def points() -> list[lora.VarianceAtRank]:
+    return lora.variances("gaussian", lora.PRECISION["smoke"], seed=2)
+
+
+@pytest.fixture(scope="module")
 def products() -> list[Measurement]:
     return lora.product_variance(SMOKE)
 
@@ -189,9 +194,12 @@ def test_a_deviation_of_one_over_the_rank_changes_the_exponent(
     ],
 )
 def test_a_wrong_scaling_is_told_from_the_right_one(
-    monkeypatch: pytest.MonkeyPatch, wrong: Callable[[int], float], refuted: bool
+    monkeypatch: pytest.MonkeyPatch,
+    points: list[lora.VarianceAtRank],
+    wrong: Callable[[int], float],
+    refuted: bool,
 ) -> None:
     monkeypatch.setattr(lora, "SCALINGS", {**lora.SCALINGS, "alpha/sqrt(r)": wrong})
-    monkeypatch.setattr(lora, "KINDS_OF_A", {"gaussian": lora.KINDS_OF_A["gaussian"]})
+    monkeypatch.setattr(lora, "variances", lambda kind, precision, seed: points)
     measured = lora.update_variance(SMOKE)
     assert verdict("lora.update-variance", measured) == ("refuted" if refuted else "confirmed")

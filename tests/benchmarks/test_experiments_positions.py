@@ -160,12 +160,10 @@ def test_a_smoke_run_decides_all_but_the_models_it_has_no_time_to_train() -> Non
 
 
 def test_training_moves_the_embeddings_that_sinusoids_are_compared_with() -> None:
-    short = positions.Training(steps=3, seeds=1)
+    short = positions.Training(steps=2, seeds=1)
     model = positions.train_sinusoidal("sqrt_width", short, seed=0)
     again = positions.train_sinusoidal("sqrt_width", short, seed=0)
-    other = positions.train_sinusoidal("sqrt_width", short, seed=1)
     torch.manual_seed(0)
     untrained = GPT(model.config)
     assert torch.equal(model.wte.weight, again.wte.weight)
-    assert not torch.equal(model.wte.weight, other.wte.weight)
     assert not torch.equal(model.wte.weight, untrained.wte.weight)
