@@ -51,16 +51,14 @@ def of(measurements: Sequence[Measurement], *metrics: str) -> list[Measurement]:
 
 def borders(claim: Claim, metric: str) -> list[float]:
     """Where the region for ``metric`` ends; none if its requirements disagree or name a point."""
-    regions = {
-        (kind, *(bounds if isinstance(bounds, list) else [bounds]))
+    ends = {
+        tuple(bounds) if isinstance(bounds, list) else (bounds,)
         for requirement in claim["requirements"]
         if requirement["metric"] == metric
         for kind, bounds in requirement["region"].items()
+        if kind != "equals"
     }
-    if len(regions) != 1:
-        return []
-    kind, *bounds = regions.pop()
-    return [] if kind == "equals" else [float(bound) for bound in bounds]
+    return [float(end) for end in ends.pop()] if len(ends) == 1 else []
 
 
 def _generic_panels(chosen: list[Measurement], claim: Claim) -> Panels:
@@ -204,44 +202,56 @@ def norm_change(measurements: Sequence[Measurement], claim: Claim) -> Panels:
 # --- L3 -------------------------------------------------------------------------------------------
 
 
+def both_sizes(measurements: Sequence[Measurement], claim: Claim) -> Panels:
+    sizes = of(measurements, "parameters")
+    title = "parameters with one matrix and with two"
+    return [_bars(title, sizes, claim, "parameters")] if len(sizes) >= 2 else []
+
+
 def saved_share(measurements: Sequence[Measurement], claim: Claim) -> Panels:
-    shares = of(measurements, "saved_share")
-    if len(shares) < 2:
-        return []
-    return [_bars("share of the parameters that tying saves", shares, claim, "saved share")]
+    panels = []
+    for metric, where in (("saved_share", ""), ("saved_share_at_other_sizes", ", other sizes")):
+        shares = of(measurements, metric)
+        if len(shares) >= 2:
+            title = f"share of the parameters that tying saves{where}"
+            panels.append(_bars(title, shares, claim, "saved share"))
+    return panels
 
 
 # --- L4 -------------------------------------------------------------------------------------------
 
 
 def gradient_profile(measurements: Sequence[Measurement], claim: Claim) -> Panels:
-    """Per layer of the deepest model, then against depth; a panel per initialization."""
-    norms = of(measurements, "gradient_norm")
-    deepest = max((labels(m).get("depth", 0) for m in norms), default=0)
-    norms = [m for m in norms if labels(m).get("depth", 0) == deepest]
-    drawn = _by_initialization(norms, "layer", "layer", f"gradient norm, {deepest} layers")
-    for metric in ("first_to_last_ratio", "last_layer_gradient"):
-        title = f"{words(metric)} against depth"
-        drawn += _by_initialization(of(measurements, metric), "depth", "depth (layers)", title)
-    return drawn
+    """Layer by layer in the deepest model, first to last in one number, and against the depth."""
+    ratios = of(measurements, "first_to_last_ratio")
+    title = "first layer's gradient over the last layer's"
+    between = [_dots(title, ratios, claim, "ratio", log=True)] if len(ratios) >= 2 else []
+    return [
+        *_by_theory(of(measurements, "gradient_norm"), "layer", "gradient norm by layer"),
+        *_by_theory(of(measurements, "last_layer_gradient"), "depth", "last layer's gradient"),
+        *between,
+    ]
 
 
-def _by_initialization(chosen: list[Measurement], x: str, x_title: str, title: str) -> Panels:
+def _by_theory(chosen: list[Measurement], x: str, title: str) -> Panels:
+    """A panel under the theorem's initialization, one under those in use, on the same scale."""
     if _numbers(chosen, x) < CURVE_NEEDS:
         return []
-    by = "initialization" if "initialization" in varying(chosen) else None
+    xavier = [m for m in chosen if labels(m).get("initialization") == "xavier"]
+    in_use = [m for m in chosen if m not in xavier]
     return [
         curve(
-            name,
+            f"{title}, {where}",
             part,
             x,
-            x_title=x_title,
-            y_title=words(chosen[0]["metric"]),
-            log_x=x == "depth",
+            x_title=words(x),
+            y_title="gradient norm",
+            log_x=_by_factors(chosen, x),
             log_y=True,
             y_reach=chosen,
         )
-        for name, part in _split(chosen, x, title, by)
+        for where, part in (("Xavier's initialisation", xavier), ("as in use", in_use))
+        if part
     ]
 
 
@@ -304,7 +314,7 @@ CHARTS: dict[str, Callable[[Sequence[Measurement], Claim], Panels]] = {
     "position.parameters": position_parameters,
     "position.relative": shift_deviation,
     "position.embedding-untouched": norm_change,
-    "tying.saving-small": saved_share,
+    "tying.saving-small": both_sizes,
     "tying.saving-large": saved_share,
     "norm.gradient-profile": gradient_profile,
     "cache.fifteen-tokens": speedup,

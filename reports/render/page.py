@@ -18,6 +18,7 @@ from reports.render.marks import labels
 HERE = Path(__file__).parent
 ARTICLE = "6 Things I Learned Building LLMs From Scratch"
 FEW_ROWS = 8  # a table this short stands open
+FEW_SOURCES = 2
 MEANING = {
     "confirmed": "the 95 % interval, or the exact value, lies inside the claim's region",
     "refuted": "it lies wholly outside",
@@ -113,6 +114,7 @@ def _claim_view(
 def _table_view(measurements: Sequence[View]) -> View:
     """Columns for the labels that vary; what all measurements share is said once, above."""
     keys = list(dict.fromkeys(key for m in measurements for key in labels(m)))
+    sources = list(dict.fromkeys(m["source"] for m in measurements))
     columns, shared = [], []
     for key in keys:
         values = [labels(m).get(key) for m in measurements]
@@ -127,7 +129,7 @@ def _table_view(measurements: Sequence[View]) -> View:
         "has_n": any(m["n"] is not None for m in measurements),
         "has_unit": any(m["unit"] != "1" for m in measurements),
         "open": len(measurements) <= FEW_ROWS,
-        "sources": ", ".join(dict.fromkeys(m["source"] for m in measurements)),
+        "sources": ", ".join(sources) if len(sources) <= FEW_SOURCES else "each with its source",
     }
 
 

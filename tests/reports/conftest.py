@@ -138,6 +138,8 @@ def made_up_measurements() -> list[Measurement]:
     ]
     made += [
         m("tying.saving-small", "parameters_saved", 38_597_376, unit="parameters", option="tied"),
+        m("tying.saving-small", "parameters", 124_439_808, unit="parameters", option="tied"),
+        m("tying.saving-small", "parameters", 163_037_184, unit="parameters", option="untied"),
         m("tying.saving-small", "saved_share", 0.310169, unit="ratio", option="tied", of="tied"),
     ]
     for model, share in (("Llama-2-7B", 0.0194), ("Mistral-7B", 0.0181), ("Llama-3-8B", 0.0654)):
@@ -259,52 +261,29 @@ def made_up_measurements() -> list[Measurement]:
 
 
 def norm_measurements() -> list[Measurement]:
-    made = []
-    claim = "norm.gradient-profile"
-    for initialization in ("xavier", "gpt2"):
-        for option, slope in (("pre", -0.01), ("post", 0.09), ("deepnorm", 0.02)):
-            for layer in range(48):
-                value = 0.2 * math.exp(slope * layer) * (1 + 0.05 * math.sin(layer))
-                made.append(
-                    measurement(
-                        claim,
-                        "gradient_norm",
-                        value,
-                        half_width=0.05 * value,
-                        option=option,
-                        initialization=initialization,
-                        depth=48,
-                        layer=layer,
-                        n=5,
-                    )
-                )
-            for depth in (2, 4, 8, 16, 32, 48):
-                value = math.exp(-slope * depth)
-                made.append(
-                    measurement(
-                        claim,
-                        "first_to_last_ratio",
-                        value,
-                        half_width=0.1 * value,
-                        option=option,
-                        initialization=initialization,
-                        depth=depth,
-                        n=5,
-                    )
-                )
-            power = -0.5 if option == "pre" and initialization == "xavier" else 0.01
-            made.append(
-                measurement(
-                    claim,
-                    "exponent",
-                    power,
-                    half_width=0.04,
-                    option=option,
-                    initialization=initialization,
-                    n=5,
-                )
-            )
-    return made
+    def made(metric: str, value: float, spread: float, **labels: Any) -> Measurement:
+        half_width = spread if metric == "exponent" else spread * abs(value)
+        claim = "norm.gradient-profile"
+        return measurement(claim, metric, value, half_width=half_width, n=5, **labels)
+
+    all_made = []
+    for option, initialization, slope in (
+        ("pre", "xavier", -0.01),
+        ("post", "xavier", 0.09),
+        ("pre", "gpt2", -0.004),
+        ("post", "gpt2", 0.06),
+        ("deepnorm", "deepnorm", 0.02),
+    ):
+        labels = {"option": option, "initialization": initialization}
+        for layer in range(1, 49):
+            value = 0.2 * math.exp(slope * layer) * (1 + 0.05 * math.sin(layer))
+            all_made.append(made("gradient_norm", value, 0.05, depth=48, layer=layer, **labels))
+        all_made.append(made("first_to_last_ratio", math.exp(-48 * slope), 0.1, depth=48, **labels))
+        power = -0.5 if labels == {"option": "pre", "initialization": "xavier"} else 0.01
+        all_made.append(made("exponent", power, 0.04, **labels))
+        for depth in (2, 4, 8, 16, 32, 48):
+            all_made.append(made("last_layer_gradient", depth**power, 0.05, depth=depth, **labels))
+    return all_made
 
 
 @pytest.fixture(scope="session")
