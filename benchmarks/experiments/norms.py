@@ -113,7 +113,10 @@ def gradient_norms(model: GPT, batch_size: int, generator: torch.Generator) -> N
         model.config.vocab_size, size, generator=generator, device=generator.device
     )
     loss = cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
-    gradients = torch.autograd.grad(loss, [block.mlp.c_proj.weight for block in model.h])
+    matrices = [
+        weight for name, weight in model.named_parameters() if name.endswith("mlp.c_proj.weight")
+    ]
+    gradients = torch.autograd.grad(loss, matrices)
     return torch.stack([gradient.norm() for gradient in gradients]).double().cpu().numpy()
 
 

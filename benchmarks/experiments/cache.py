@@ -1,0 +1,300 @@
+"""L5: what a KV cache changes (speed, memory, projections) and what it must not (the output)."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.assets import play_texts
+from benchmarks.experiment import Profile, Settings, experiment
+from benchmarks.instruments.clock import durations, fresh_process_samples
+from benchmarks.results import Direction, Measurement, Parameter
+from benchmarks.stats import Estimate, geometric_mean_ratio_interval, mean_interval
+from reference_model.cache import KVCache
+from reference_model.checkpoints import load_reference, reference_tokenizer
+from reference_model.config import GPTConfig, preset
+from reference_model.costs import kv_cache_bytes, kv_row_projections
+from reference_model.generate import generate
+from reference_model.model import GPT
+
+NEW_TOKENS, PROMPT_TOKENS = 15, 1  # as the claims about 15 tokens count them
+
+LENGTHS: dict[Profile, tuple[int, ...]] = {
+    "smoke": (1, 2, 33, 100),
+    "quick": (1, 2, 33, 128, 511, 512),
+    "full": (1, 2, 33, 128, 255, 256, 511, 512),
+}
+BATCH_SIZES = (1, 4)
+# Name -> the sizes of the pieces in which a prompt of a given length enters the cache.
+CHUNKINGS: dict[str, Callable[[int], list[int]]] = {
+    "one token at a time": lambda length: [1] * length,
+    "half at once, then one at a time": lambda length: (
+        [length // 2] * (length > 1) + [1] * (length - length // 2)
+    ),
+    "pieces of 7": lambda length: pieces(length, (7,)),
+    "pieces of 1, 64, 3 and 20": lambda length: pieces(length, (1, 64, 3, 20)),
+}
+# Prompt and new tokens of the greedy runs; both together fit the checkpoint's context.
+GREEDY: dict[Profile, tuple[tuple[int, int], ...]] = {
+    "smoke": ((1, 20), (100, 20)),
+    "quick": ((1, 100), (37, 100), (400, 100)),
+    "full": ((1, 511), (37, 400), (256, 256), (400, 112)),
+}
+
+
+def pieces(length: int, sizes: tuple[int, ...]) -> list[int]:
+    """``length`` cut into pieces of these sizes, in turn; the last one takes what is left."""
+    cut: list[int] = []
+    while (left := length - sum(cut)) > 0:
+        cut.append(min(left, sizes[len(cut) % len(sizes)]))
+    return cut
+
+
+# Two of them: what a cache does wrong stays in float64, what float32 rounds away does not.
+PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+
+
+@experiment("cache.same-output", smoke=4, quick=30, full=120)
+def same_output(settings: Settings) -> list[Measurement]:
+    """Logits of the checkpoint on real prompts, and its greedy tokens, with and without a cache.
+
+    Beside them stands what float arithmetic does alone: how far the logits of a passage move when
+    it is read without a cache twice, once as part of a longer one.
+    """
+    text = torch.tensor(reference_tokenizer().encode("\n".join(play_texts("test").values())).ids)
+    text = text.to(settings.device)
+    lengths = LENGTHS[settings.profile]
+    record = _recorder("cache.same-output", "checkpoint")
+    found = []
+    for dtype, kind in PRECISIONS.items():
+        model = load_reference(kind).to(settings.device)
+        for batch_size in BATCH_SIZES:
+            labels = {"dtype": dtype, "batch_size": batch_size, "longest": max(lengths)}
+            prompts = [prompts_from(text, batch_size, length) for length in lengths]
+            for name, chunking in CHUNKINGS.items():
+                worst = max(logit_deviation(model, p, chunking(p.shape[1])) for p in prompts)
+                found.append(
+                    record("logit_deviation", "1", worst, "cached", chunking=name, **labels)
+                )
+            alone = max(deviation_without_cache(model, p) for p in prompts)
+            found.append(record("deviation_without_cache", "1", alone, "uncached", **labels))
+    model = load_reference().to(settings.device)
+    for batch_size, (prompt_tokens, new_tokens) in product(BATCH_SIZES, GREEDY[settings.profile]):
+        prompts_of_run = prompts_from(text, batch_size, prompt_tokens)
+        differing = tokens_differing(model, prompts_of_run, new_tokens)
+        shape = {"batch_size": batch_size, "prompt_tokens": prompt_tokens, "new_tokens": new_tokens}
+        found.append(record("tokens_differing", "tokens", differing, "cached", **shape))
+    return found
+
+
+def prompts_from(text: Tensor, batch_size: int, length: int) -> Tensor:
+    """(B, length): passages of a text (N,), evenly spread over it."""
+    starts = torch.arange(batch_size) * (len(text) // batch_size)
+    return torch.stack([text[start : start + length] for start in starts.tolist()])
+
+
+@torch.inference_mode()
+def logit_deviation(model: GPT, tokens: Tensor, chunks: list[int]) -> float:
+    """Largest |difference| of any logit of tokens (B, T), read in ``chunks`` through a cache."""
+    batch_size, length = tokens.shape
+    cache = KVCache(model.config, batch_size, length, model.wte.weight.dtype, tokens.device)
+    cached = [model(piece, cache) for piece in tokens.split(chunks, dim=1)]
+    return float((torch.cat(cached, dim=1) - model(tokens)).abs().max())
+
+
+@torch.inference_mode()
+def deviation_without_cache(model: GPT, tokens: Tensor) -> float:
+    """Largest |difference| of any logit of the first half of tokens (B, T), read alone or in T."""
+    half = (tokens.shape[1] + 1) // 2
+    return float((model(tokens[:, :half]) - model(tokens)[:, :half]).abs().max())
+
+
+def tokens_differing(model: GPT, prompts: Tensor, new_tokens: int) -> int:
+    """How many of the greedily generated tokens are not the same with and without a cache."""
+    with_cache, without = (
+        generate(model, prompts, new_tokens, use_cache=use_cache) for use_cache in (True, False)
+    )
+    return int((with_cache != without).sum())
+
+
+PROCESSES: dict[Profile, int] = {"quick": 7, "full": 20}
+ROUNDS = 4  # alternations of both arms in one process
+
+
+@experiment("cache.fifteen-tokens", smoke=None, quick=75, full=240)
+def fifteen_tokens(settings: Settings) -> list[Measurement]:
+    """Seconds to generate 15 tokens with GPT-2 small, with and without a cache, and their ratio."""
+    threads = torch.get_num_threads()
+    arguments = {"preset_name": "gpt2", "device": settings.device, "rounds": ROUNDS}
+    samples = fresh_process_samples(
+        f"{__name__}:generation_seconds", arguments, PROCESSES[settings.profile], threads
+    )
+    record = _recorder("cache.fifteen-tokens", "clock")
+    labels: dict[str, Parameter] = {
+        "new_tokens": NEW_TOKENS,
+        "prompt_tokens": PROMPT_TOKENS,
+        "batch_size": 1,
+        "threads": threads,
+    }
+    speedup = geometric_mean_ratio_interval([s["uncached"] / s["cached"] for s in samples])
+    found = [record("speedup", "ratio", speedup, "cached", "higher", **labels)]
+    for option in ("cached", "uncached"):
+        seconds = mean_interval([sample[option] for sample in samples])
+        found.append(record("seconds", "s", seconds, option, "lower", **labels))
+    return found
+
+
+def generation_seconds(preset_name: str, device: str, rounds: int) -> dict[str, float]:
+    """Median seconds of both arms, which take turns; the one that begins takes turns too.
+
+    The weights are random: what they are does not matter to how long they take.
+    """
+    model = GPT(preset(preset_name)).to(device).eval()
+    prompt = torch.zeros(1, PROMPT_TOKENS, dtype=torch.int64, device=device)
+
+    def arm(use_cache: bool) -> Callable[[], Tensor]:
+        return lambda: generate(model, prompt, NEW_TOKENS, use_cache=use_cache)
+
+    arms = {"cached": arm(True), "uncached": arm(False)}
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    for turn in range(rounds):
+        order = list(arms) if turn % 2 == 0 else list(reversed(arms))
+        for name in order:
+            seconds[name] += durations(arms[name], repeats=1, warmup=1 if turn == 0 else 0)
+    return {name: statistics.median(samples) for name, samples in seconds.items()}
+
+
+@experiment("cache.fifteenfold-projections", smoke=0.5, quick=0.5, full=0.5)
+def fifteenfold_projections(settings: Settings) -> list[Measurement]:
+    """Rows that one layer projects to keys and values, counted over a real generation."""
+    model = GPT(preset("toy")).eval()
+    prompt = torch.zeros(1, PROMPT_TOKENS, dtype=torch.int64)
+    cached, uncached = (counted_rows(model, prompt, NEW_TOKENS, use) for use in (True, False))
+    for rows, use_cache in ((cached, True), (uncached, False)):
+        law = kv_row_projections(PROMPT_TOKENS, NEW_TOKENS, use_cache=use_cache)
+        if rows != law:
+            raise ValueError(f"counted {rows} rows, the closed form says {law}")
+    record = _recorder("cache.fifteenfold-projections", "counted")
+    labels: dict[str, Parameter] = {"new_tokens": NEW_TOKENS, "prompt_tokens": PROMPT_TOKENS}
+    found = [
+        record("projection_ratio", "ratio", ratio, "cached", "higher", counted=counted, **labels)
+        for counted, ratio in (
+            ("whole run", sum(uncached) / sum(cached)),
+            ("last step", uncached[-1] / cached[-1]),
+        )
+    ]
+    for option, rows in (("cached", cached), ("uncached", uncached)):
+        found += [
+            record("row_projections", "rows", count, option, "lower", step=step, **labels)
+            for step, count in enumerate(rows, start=1)
+        ]
+    return found
+
+
+def counted_rows(model: GPT, prompt: Tensor, new_tokens: int, use_cache: bool) -> list[int]:
+    """Rows that enter `attn.c_attn` at each step of a generation, the same in each layer.
+
+    Raises ValueError where layers differ.
+    """
+    layers: list[list[int]] = [[] for _ in model.h]
+
+    def counter(layer: int) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
+        return lambda module, inputs, output: layers[layer].append(output[..., 0].numel())
+
+    projections = [m for name, m in model.named_modules() if name.endswith("attn.c_attn")]
+    handles = [m.register_forward_hook(counter(i)) for i, m in enumerate(projections)]
+    try:
+        generate(model, prompt, new_tokens, use_cache=use_cache)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if any(rows != layers[0] for rows in layers):
+        raise ValueError(f"layers project different numbers of rows: {layers}")
+    return layers[0]
+
+
+DTYPES = {"float32": (torch.float32, 4), "float16": (torch.float16, 2)}
+CAPACITY = 512
+
+
+@experiment("cache.memory-law", smoke=1, quick=1, full=1)
+def memory_law(settings: Settings) -> list[Measurement]:
+    """Bytes of real buffers against 2 · L · T · C · bytes · B, in use and reserved."""
+    record = _recorder("cache.memory-law", "counted")
+    found = []
+    for name in ("reference", "gpt2"):
+        for dtype in DTYPES:
+            for batch_size in BATCH_SIZES:
+                for counted, tokens, nbytes in _filled(
+                    preset(name), batch_size, dtype, settings.device
+                ):
+                    law = kv_cache_bytes(preset(name), tokens, batch_size, DTYPES[dtype][1])
+                    labels = {"model": name, "batch_size": batch_size, "tokens": tokens}
+                    for metric, unit, value in (
+                        ("bytes_over_law", "ratio", nbytes / law),
+                        ("bytes", "bytes", nbytes),
+                    ):
+                        found.append(record(metric, unit, value, dtype, counted=counted, **labels))
+    return found
+
+
+def _filled(
+    config: GPTConfig, batch_size: int, dtype: str, device: str
+) -> Iterator[tuple[str, int, int]]:
+    """What was counted, for how many tokens, and its bytes, while a cache is being filled."""
+    kind = DTYPES[dtype][0]
+    cache = KVCache(config, batch_size, CAPACITY, kind, device)
+    yield "reserved", CAPACITY, cache.nbytes
+    for length in (1, 2, 64, 200, CAPACITY):
+        shape = (batch_size, config.n_head, length - cache.length, config.d_head)
+        rows = torch.zeros(shape, dtype=kind, device=device)
+        for layer in range(config.n_layer):
+            cache.update(layer, rows, rows)
+        yield "in use", length, cache.nbytes_used
+
+
+@experiment("cache.memory-example", smoke=0.1, quick=0.1, full=0.1)
+def memory_example(settings: Settings) -> list[Measurement]:
+    """Decimal gigabytes of one sequence: by the closed form, and of a cache without its memory."""
+    config = GPTConfig(n_layer=32, n_head=32, n_embd=4096, context_length=32_000)
+    record = _recorder("cache.memory-example", "counted")
+    found = []
+    for option, dtype in (("fp16", "float16"), ("fp32", "float32")):
+        kind, width = DTYPES[dtype]
+        cache = KVCache(config, 1, config.context_length, kind, "meta")
+        for counted, nbytes in (
+            ("closed form", kv_cache_bytes(config, config.context_length, 1, width)),
+            ("buffers", cache.nbytes),
+        ):
+            found.append(record("gigabytes", "GB", nbytes / 1e9, option, counted=counted))
+    return found
+
+
+def _recorder(claim: str, source: str) -> Callable[..., Measurement]:
+    def record(
+        metric: str,
+        unit: str,
+        value: float | Estimate,
+        option: str,
+        direction: Direction = "lower",
+        **parameters: Parameter,
+    ) -> Measurement:
+        return Measurement(
+            claim=claim,
+            metric=metric,
+            unit=unit,
+            value=value.value if isinstance(value, Estimate) else value,
+            interval=value.interval if isinstance(value, Estimate) else None,
+            n=value.n if isinstance(value, Estimate) else None,
+            direction=direction,
+            choice="cache",
+            option=option,
+            parameters=parameters,
+            source=source,
+        )
+
+    return record

@@ -1,0 +1,181 @@
+"""L6: INT8 weights by simulated rounding, and the norms that are left out of it."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.assets import play_texts
+from benchmarks.experiment import Profile, Settings, experiment
+from benchmarks.instruments.perplexity import (
+    bits_per_byte,
+    held_out_loss,
+    loss_difference,
+    token_losses,
+)
+from benchmarks.results import Measurement, Parameter
+from benchmarks.stats import Estimate
+from reference_model.checkpoints import load_reference, reference_tokenizer
+from reference_model.config import preset
+from reference_model.model import GPT
+from reference_model.quantization.rounding import (
+    Granularity,
+    with_rounded_linears,
+    with_rounded_norms,
+)
+
+# Windows of test text that are read; None: all of it. A bootstrap wants twenty at least.
+WINDOWS: dict[Profile, int | None] = {"smoke": 24, "quick": None, "full": None}
+
+GRANULARITIES: tuple[Granularity, ...] = ("per channel", "per tensor")
+
+
+@experiment("int8.norm-share", smoke=0.1, quick=0.1, full=0.1)
+def norm_share(settings: Settings) -> list[Measurement]:
+    """Percent of GPT-2's parameters that belong to norms, counted on the built model."""
+    found = []
+    for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"):
+        with torch.device("meta"):
+            model = GPT(preset(name))
+        sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+        total = sum(sizes.values())
+        norms = sum(size for name, size in sizes.items() if ".ln_" in f".{name}")
+        for metric, unit, value in (
+            ("norm_share", "percent", 100 * norms / total),
+            ("norm_parameters", "parameters", norms),
+            ("parameters", "parameters", total),
+        ):
+            found.append(
+                Measurement(
+                    claim="int8.norm-share",
+                    metric=metric,
+                    unit=unit,
+                    value=value,
+                    interval=None,
+                    n=None,
+                    direction="none",
+                    choice="norm",
+                    option="layernorm",
+                    parameters={"model": name},
+                    source="counted",
+                )
+            )
+    return found
+
+
+@experiment("int8.weights-quality", smoke=8, quick=60, full=60)
+def weights_quality(settings: Settings) -> list[Measurement]:
+    """What rounding every linear's weights costs on held-out text, norms left out."""
+    model, tokens = load_reference().to(settings.device), held_out_tokens(settings.profile)
+    baseline = _baseline(settings)
+    found = _losses_of_the_checkpoint(settings, tokens, baseline)
+    for granularity in GRANULARITIES:
+        rounded, names = with_rounded_linears(model, granularity)
+        increase = loss_increase(model, rounded, names, tokens, baseline, settings.seed)
+        labels: dict[str, Parameter] = {"granularity": granularity}
+        found.append(_of_int8("int8.weights-quality", increase, labels))
+    return found
+
+
+@experiment("int8.norm-damage", smoke=3, quick=20, full=20)
+def norm_damage(settings: Settings) -> list[Measurement]:
+    """What rounding γ and β of every norm costs on the same text, all else in float32."""
+    model, tokens = load_reference().to(settings.device), held_out_tokens(settings.profile)
+    rounded, names = with_rounded_norms(model)
+    increase = loss_increase(model, rounded, names, tokens, _baseline(settings), settings.seed)
+    return [_of_int8("int8.norm-damage", increase, {"way": "gamma and beta per tensor"})]
+
+
+@functools.cache
+def held_out_tokens(profile: Profile) -> torch.Tensor:
+    """Token ids (N,) int64 of the test plays, one after the other, as many as the profile reads."""
+    text = "\n".join(play_texts("test").values())
+    tokens = torch.tensor(reference_tokenizer().encode(text).ids)
+    windows = WINDOWS[profile]
+    return tokens if windows is None else tokens[: windows * _window() + 1]
+
+
+def loss_increase(
+    model: GPT,
+    rounded: GPT,
+    names: Sequence[str],
+    tokens: torch.Tensor,
+    baseline: NDArray[np.float64],
+    seed: int,
+) -> Estimate:
+    """Nats per token by which ``rounded`` is worse than ``model``, whose losses are ``baseline``.
+
+    Raises ValueError where rounding did not change each of the parameters ``names``, or changed
+    another one: no difference would then mean nothing.
+    """
+    before = dict(model.named_parameters(remove_duplicate=False))
+    after = dict(rounded.named_parameters(remove_duplicate=False))
+    tied = {"wte.weight"} if "lm_head.weight" in names and model.config.head == "tied" else set()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    if changed != set(names) | tied:
+        raise ValueError(f"rounding {sorted(set(names))} changed {sorted(changed)}")
+    losses = token_losses(rounded, tokens, model.config.context_length)
+    return loss_difference(losses, baseline, seed=seed)
+
+
+@functools.cache
+def _baseline(settings: Settings) -> NDArray[np.float64]:
+    """Losses of the checkpoint in float32, (windows, window), with which both claims compare."""
+    model = load_reference().to(settings.device)
+    return token_losses(model, held_out_tokens(settings.profile), model.config.context_length)
+
+
+def _window() -> int:
+    return preset("reference").context_length
+
+
+def _losses_of_the_checkpoint(
+    settings: Settings, tokens: torch.Tensor, losses: NDArray[np.float64]
+) -> list[Measurement]:
+    """Its loss in nats, and the same loss as perplexity and as bits per byte."""
+    loss = held_out_loss(losses, seed=settings.seed)
+    predicted = tokens[1 : losses.size + 1].tolist()
+    text_bytes = len(reference_tokenizer().decode(predicted).encode())
+    bits_of_a_nat = bits_per_byte(losses.size, text_bytes)  # one nat per token, that is
+    conversions: tuple[tuple[str, str, Callable[[float], float]], ...] = (
+        ("held_out_loss", "nats/token", lambda nats: nats),
+        ("perplexity", "1", math.exp),
+        ("bits_per_byte", "bits/byte", lambda nats: nats * bits_of_a_nat),
+    )
+    return [
+        Measurement(
+            claim="int8.weights-quality",
+            metric=metric,
+            unit=unit,
+            value=convert(loss.value),
+            interval=(convert(loss.interval[0]), convert(loss.interval[1])),
+            n=loss.n,
+            direction="lower",
+            choice="number format",
+            option="float32",
+            parameters={"tokens": losses.size},
+            source="checkpoint",
+        )
+        for metric, unit, convert in conversions
+    ]
+
+
+def _of_int8(claim: str, increase: Estimate, labels: dict[str, Parameter]) -> Measurement:
+    return Measurement(
+        claim=claim,
+        metric="loss_increase",
+        unit="nats/token",
+        value=increase.value,
+        interval=increase.interval,
+        n=increase.n,
+        direction="lower",
+        choice="number format",
+        option="int8",
+        parameters=labels,
+        source="checkpoint",
+    )
