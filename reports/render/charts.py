@@ -263,34 +263,31 @@ def speedup(measurements: Sequence[Measurement], claim: Claim) -> Panels:
     title, x_title = "speed-up by the cache", "new tokens"
     if _numbers(ratios, "new_tokens") >= CURVE_NEEDS:
         return [curve(title, ratios, "new_tokens", x_title=x_title, y_title=title, log_x=True)]
-    return [_dots(title, ratios, claim, "ratio of the times")] if len(ratios) >= 2 else []
+    panels = [_dots(title, ratios, claim, "uncached seconds over cached ones")] if ratios else []
+    seconds = of(measurements, "seconds")
+    return [*panels, _bars("seconds to generate", seconds, claim, "s")] if seconds else panels
 
 
 def cache_bytes(measurements: Sequence[Measurement], claim: Claim) -> Panels:
-    sizes = [m for m in measurements if m["unit"] == "bytes"]
-    x = next((key for key in ("length", "tokens") if _numbers(sizes, key) >= 3), None)
-    if x is None:
+    """Bytes in use against the length, for one batch size: the others are multiples of it."""
+    sizes = [m for m in of(measurements, "bytes") if labels(m).get("counted") == "in use"]
+    batch = min((labels(m).get("batch_size", 1) for m in sizes), default=1)
+    sizes = [m for m in sizes if labels(m).get("batch_size", 1) == batch]
+    if _numbers(sizes, "tokens") < CURVE_NEEDS:
         return []
-    # One line per metric: it is written into the label that tells the lines apart.
-    named = [{**m, "parameters": {"bytes": words(m["metric"]), **m["parameters"]}} for m in sizes]
-    x_title = "length of the cached sequence (tokens)"
+    x_title = "tokens in the cache"
     return [
-        curve(name, part, x, x_title=x_title, y_title="bytes", log_x=True, log_y=True)
-        for name, part in _split(named, x, "bytes of the cache by length")
+        curve(name, part, "tokens", x_title=x_title, y_title="bytes", log_x=True, log_y=True)
+        for name, part in _split(sizes, "tokens", f"bytes in use, batch size {batch}")
     ]
 
 
 def row_projections(measurements: Sequence[Measurement], claim: Claim) -> Panels:
-    counts = [m for m in measurements if _is_whole_count(m)]
-    title = "rows projected to keys and values"
-    x = next((key for key in ("step", "tokens") if _numbers(counts, key) >= CURVE_NEEDS), None)
-    if x is not None:
-        return [curve(title, counts, x, x_title=words(x), y_title="rows")]
-    return [_bars(title, counts, claim, "rows")] if len(counts) >= 2 else []
-
-
-def _is_whole_count(measurement: Measurement) -> bool:
-    return "projections" in measurement["metric"] and "ratio" not in measurement["unit"]
+    counts = of(measurements, "row_projections")
+    if _numbers(counts, "step") < CURVE_NEEDS:
+        return []
+    title = "rows projected to keys and values at each step"
+    return [curve(title, counts, "step", x_title="generated token", y_title="rows")]
 
 
 # --- L6 -------------------------------------------------------------------------------------------

@@ -71,6 +71,7 @@ def page_view(results: dict[str, Any]) -> View:
             {"name": v, "symbol": SYMBOLS[v], "count": counts[v], "meaning": MEANING[v]}
             for v in SYMBOLS
         ],
+        "held_out": _held_out(results["measurements"]),
         "publications": formats.PUBLICATIONS,
         **_environment_view(results["environment"]),
     }
@@ -158,6 +159,13 @@ def _lesson_view(lesson: View, claims: Sequence[View]) -> View:
         "claims": [claim for claim in own if claim["measured"]],
         "unmeasured": [claim for claim in own if not claim["measured"]],
     }
+
+
+def _held_out(measurements: Sequence[View]) -> list[View]:
+    """How well the checkpoint predicts held-out text as it is, in full precision."""
+    metrics = ("held_out_loss", "perplexity", "bits_per_byte")
+    found = [m for m in measurements if m["metric"] in metrics and m["option"] == "float32"]
+    return [_row_view(m, ()) for m in found]
 
 
 def _environment_view(environment: View) -> View:

@@ -173,45 +173,65 @@ def made_up_measurements() -> list[Measurement]:
             )
         )
     made += norm_measurements()
-    for new_tokens, ratio in ((5, 1.3), (15, 1.74), (64, 3.1), (128, 5.2), (256, 8.7)):
+    made.append(
+        m(
+            "cache.fifteen-tokens",
+            "speedup",
+            1.74,
+            half_width=0.16,
+            unit="ratio",
+            option="cached",
+            new_tokens=15,
+            n=7,
+            source="clock",
+        )
+    )
+    for option, seconds in (("cached", 1.1), ("uncached", 1.9)):
         made.append(
             m(
                 "cache.fifteen-tokens",
-                "speedup",
-                ratio,
-                half_width=0.09 * ratio,
-                unit="ratio",
-                option="cached",
-                new_tokens=new_tokens,
+                "seconds",
+                seconds,
+                half_width=0.1,
+                unit="s",
+                option=option,
+                new_tokens=15,
                 n=7,
                 source="clock",
             )
         )
-    for option, total in (("cached", 15), ("uncached", 120)):
-        made.append(
-            m(
-                "cache.fifteenfold-projections",
-                "row_projections",
-                total,
-                unit="rows",
-                option=option,
-            )
-        )
-    made.append(m("cache.fifteenfold-projections", "projection_ratio", 8, unit="ratio"))
-    for length in (64, 128, 256, 512):
-        for option in ("in use", "reserved"):
-            size = 2 * 6 * (512 if option == "reserved" else length) * 256 * 4
+    for option in ("cached", "uncached"):
+        for step in range(1, 16):
             made.append(
                 m(
-                    "cache.memory-law",
-                    "bytes",
-                    size,
-                    unit="bytes",
+                    "cache.fifteenfold-projections",
+                    "row_projections",
+                    1 if option == "cached" else step,
+                    unit="rows",
                     option=option,
-                    length=length,
+                    step=step,
                 )
             )
-            made.append(m("cache.memory-law", "bytes_over_law", 1, option=option, length=length))
+    made.append(m("cache.fifteenfold-projections", "projection_ratio", 8, unit="ratio"))
+    for model, per_token in (("reference", 12_288), ("gpt2", 73_728)):
+        for batch_size in (1, 3):
+            for counted, tokens in (
+                ("reserved", 512),
+                ("in use", 1),
+                ("in use", 64),
+                ("in use", 200),
+                ("in use", 512),
+            ):
+                labels = {
+                    "model": model,
+                    "batch_size": batch_size,
+                    "counted": counted,
+                    "tokens": tokens,
+                    "option": "float32",
+                }
+                size = batch_size * per_token * tokens
+                made.append(m("cache.memory-law", "bytes", size, unit="bytes", **labels))
+                made.append(m("cache.memory-law", "bytes_over_law", 1, unit="ratio", **labels))
     for option, gigabytes in (("fp16", 16.777216), ("fp32", 33.554432)):
         made.append(
             m(
@@ -224,6 +244,22 @@ def made_up_measurements() -> list[Measurement]:
             )
         )
     made.append(m("int8.norm-share", "norm_share", 0.030858, unit="percent", option="layernorm"))
+    for metric, value, unit in (
+        ("held_out_loss", 2.712, "nats/token"),
+        ("bits_per_byte", 1.998, "bits/byte"),
+    ):
+        made.append(
+            m(
+                "int8.weights-quality",
+                metric,
+                value,
+                half_width=0.02,
+                unit=unit,
+                option="float32",
+                n=120,
+                source="checkpoint",
+            )
+        )
     for granularity, loss, half in (
         ("per channel", 0.0004, 0.0003),
         ("per tensor", 0.0061, 0.0009),

@@ -62,7 +62,7 @@ def test_each_chosen_chart_draws_the_measurements_of_its_claim(
     values = {m["value"] for m in of_claim(results, claim)}
     for panel in drawn:
         rows = [row for row in drawn_rows(panel) if "unit" in row]
-        assert len(rows) >= 2
+        assert rows
         assert {row["value"] for row in rows} & values
 
 

@@ -147,11 +147,14 @@ def test_what_a_verdict_means_is_said_for_the_verdict_that_was_reached(
 def test_the_checkpoints_loss_stands_on_the_page_if_it_was_measured(
     page: str, few_results: dict[str, Any]
 ) -> None:
-    assert "The reference checkpoint</h3>" not in page
-    few_results["environment"]["checkpoint"] = {"parameters": 5_901_312, "test_loss": 2.7123}
+    section = page.partition("The reference checkpoint</h3>")[2]
+    row = '<th scope="row">held out loss</th><td class="right">2.712</td>'
+    assert row + '<td class="interval">[2.692, 2.732]</td>' in section
+    few_results["measurements"] = []
+    assert "The reference checkpoint</h3>" not in render_page(few_results)
+    few_results["environment"]["checkpoint"] = {"parameters": 5_901_312}
     section = render_page(few_results).partition("The reference checkpoint</h3>")[2]
     assert "<dt>parameters</dt><dd>5,901,312</dd>" in section
-    assert "<dt>test loss</dt><dd>2.712</dd>" in section
 
 
 def test_machine_versions_commit_and_seed_stand_in_the_table_of_the_run(page: str) -> None:
