@@ -16,7 +16,7 @@ export TOKENIZERS_PARALLELISM := false
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup report test lint train
+.PHONY: help setup report readme test lint train
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ report: $(VENV)/.assets ## measure and write the page; PROFILE=smoke|quick|full
 	$(RUN) -m benchmarks run --profile $(PROFILE) --out $(PAGE)/results.json
 	$(RUN) -m reports build $(PAGE)/results.json --out $(PAGE)
 	@echo "The page: file://$(CURDIR)/$(PAGE)/index.html"
+
+readme: $(VENV)/.installed ## write the README's table of verdicts anew from the published results
+	$(RUN) -m reports table reports/published/quick.json --into README.md
 
 test: $(VENV)/.assets ## run all tests
 	$(RUN) -m pytest --durations=10

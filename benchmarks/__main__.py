@@ -11,35 +11,26 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from benchmarks.claims import Claim, load_claims, select
 from benchmarks.experiment import PROFILES, Settings
 from benchmarks.results import check_writable, write_results
-from reference_model.errors import UserError
-
-
-class Parser(argparse.ArgumentParser):
-    """Wrong arguments are told like any other wrong input: in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; {self.prog} --help explains")
+from reference_model.command_line import Parser, exit_status
 
 
 def main(arguments: list[str] | None = None) -> int:
-    try:
+    """Returns the exit status."""
+
+    def command() -> int:
         options = _parser().parse_args(arguments)
         claims = load_claims()
         if options.command == "list":
             print(_list(claims))
             return 0
         return _run(claims, options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("error: interrupted; nothing is written", file=sys.stderr)
-        return 130
+
+    return exit_status(command)
 
 
 def _parser() -> Parser:

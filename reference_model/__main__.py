@@ -6,28 +6,21 @@ Exit status: 0 done, 2 the input was wrong.
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, NoReturn, get_type_hints
+from typing import Any, get_type_hints
 
+from reference_model.command_line import Parser, exit_status
 from reference_model.config import PRESETS, GPTConfig, preset
 from reference_model.errors import UserError
 
 
-class Parser(argparse.ArgumentParser):
-    """Wrong arguments are told like any other wrong input: in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; {self.prog} --help explains")
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status."""
-    try:
+
+    def command() -> None:
         options = _parser().parse_args(arguments)
         print(_describe(options) if options.command == "describe" else _generate(options))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_status(command)
 
 
 def _parser() -> Parser:

@@ -13,7 +13,8 @@ def write_whole(folder: Path, files: Mapping[str, bytes]) -> None:
 
     A full disk or a read-only folder is a `UserError`; what was there before then stays as it was.
     """
-    parts = {folder / f"{name}.part": folder / name for name in files}
+    # The process is in the name, so that two that write the same file do not share a part of it.
+    parts = {folder / f".{name}.{os.getpid()}.part": folder / name for name in files}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for part, content in zip(parts, files.values(), strict=True):

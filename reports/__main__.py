@@ -6,29 +6,21 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from reference_model.errors import UserError
-
-
-class Parser(argparse.ArgumentParser):
-    """Wrong arguments are told like any other wrong input: in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; {self.prog} --help explains")
+from reference_model.command_line import Parser, exit_status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    try:
+    """Returns the exit status."""
+
+    def command() -> None:
         given = _parser().parse_args(arguments)
         if given.command == "build":
-            _build(given.results, given.out)
+            _build(given)
         else:
-            _table(given.results)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+            _table(given)
+
+    return exit_status(command)
 
 
 def _parser() -> Parser:
@@ -39,20 +31,25 @@ def _parser() -> Parser:
     build.add_argument("--out", type=Path, required=True, help="folder for index.html")
     table = commands.add_parser("table", help="print claims and verdicts as a Markdown table")
     table.add_argument("results", type=Path, help="what python -m benchmarks run wrote")
+    table.add_argument("--into", type=Path, help="a text file that has a place for the table")
     return parser
 
 
-def _build(results: Path, out: Path) -> None:
+def _build(given: argparse.Namespace) -> None:
     from reports.render.site import build_site
 
-    print(build_site(results, out))
+    print(build_site(given.results, given.out))
 
 
-def _table(results: Path) -> None:
+def _table(given: argparse.Namespace) -> None:
     from benchmarks.results import read_results
-    from reports.table import verdict_table
+    from reports.table import put_into, verdict_table
 
-    print(verdict_table(read_results(results)))
+    table = verdict_table(read_results(given.results))
+    if given.into:
+        put_into(given.into, table)
+    else:
+        print(table)
 
 
 if __name__ == "__main__":

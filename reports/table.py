@@ -1,10 +1,16 @@
-"""Claims and verdicts as the Markdown table of the README."""
+"""Claims and verdicts as a Markdown table, and its place in the README."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
+
+from reference_model.errors import UserError
+from reference_model.files import write_whole
+
+START, END = "<!-- verdicts -->", "<!-- /verdicts -->"
 
 
 def verdict_table(results: dict[str, Any]) -> str:
@@ -15,6 +21,20 @@ def verdict_table(results: dict[str, Any]) -> str:
         if claim["measurements"]
     ]
     return tabulate(rows, headers=["claim", "verdict", "because"], tablefmt="github")
+
+
+def put_into(path: Path, table: str) -> None:
+    """Replace what stands between the two marks of a text file; UserError where one is missing."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}; name a text file") from None
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        raise UserError(f"{path} has no place for a table; put {START} and {END} where it belongs")
+    new = f"{before}{START}\n{table}\n{END}{after}"
+    write_whole(path.parent, {path.name: new.encode()})
 
 
 def _cell(text: str) -> str:

@@ -213,5 +213,5 @@ def test_an_interrupted_run_says_so_and_writes_nothing(
 
     give(monkeypatch, (SAVING, interrupted))
     assert main(["run", "--out", str(tmp_path / "r.json")]) == 130
-    assert "error: interrupted; nothing is written" in capsys.readouterr().err
+    assert "error: interrupted; nothing half done is left behind" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -227,12 +227,12 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
 
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """full_disk(name): writing a file whose name begins so ends half-way, as on a full disk."""
+    """full_disk(name): writing a file with this in its name ends half-way, as on a full disk."""
     write = Path.write_bytes
 
     def fill(name: str) -> None:
         def write_half(path: Path, content: bytes) -> int:
-            if not path.name.startswith(name):
+            if name not in path.name:
                 return write(path, content)
             write(path, content[: len(content) // 2])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

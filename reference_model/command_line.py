@@ -1,0 +1,30 @@
+"""What the command lines share: a mistake of the user is one line, without a traceback."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from reference_model.errors import UserError
+
+MISTAKE = 2
+INTERRUPTED = 130
+
+
+class Parser(argparse.ArgumentParser):
+    """Wrong arguments are told like any other wrong input: as a `UserError`."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; {self.prog} --help explains")
+
+
+def exit_status(command: Callable[[], int | None]) -> int:
+    """Run a command; its own exit status, 2 after a `UserError`, 130 when interrupted."""
+    try:
+        return command() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return MISTAKE
+    except KeyboardInterrupt:
+        print("error: interrupted; nothing half done is left behind", file=sys.stderr)
+        return INTERRUPTED
