@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import lzma
-import math
 import sys
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.assets import PLAYS, Split, play_texts
+from benchmarks.instruments.perplexity import bits_per_byte
 from reference_model import checkpoints, training
 from reference_model.command_line import Parser, exit_status
 from reference_model.config import preset
@@ -97,11 +97,6 @@ def compressed_bits_per_byte(text: str) -> dict[str, float]:
     return {name: 8 * size / len(raw) for name, size in sizes.items()}
 
 
-def bits_per_byte(nats_per_token: float, tokens: int, text: str) -> float:
-    """Loss in bits per byte of the text, comparable across vocabularies and with compressors."""
-    return nats_per_token * tokens / math.log(2) / len(text.encode())
-
-
 def make_card(
     model: GPT, tokens: dict[Split, Tensor], progress: training.Progress
 ) -> dict[str, Any]:
@@ -129,7 +124,7 @@ def make_card(
         "loss_curve": progress.curve,
         "loss": losses,
         "bits_per_byte": {
-            split: bits_per_byte(losses[split], len(ids), texts[split])
+            split: bits_per_byte(losses[split] * len(ids), len(texts[split].encode()))
             for split, ids in tokens.items()
         },
         "compressors_bits_per_byte": {"test": compressed_bits_per_byte(texts["test"])},
