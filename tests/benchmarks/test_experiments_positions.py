@@ -67,9 +67,9 @@ def test_rotary_scores_depend_on_the_distance_only() -> None:
 
 def test_the_deviation_finds_one_score_that_is_out_of_line() -> None:
     distance = torch.arange(6)[None, :] - torch.arange(6)[:, None]
-    scores = distance.double() ** 2
+    scores = (distance.double() ** 2).repeat(3, 1, 1)
     assert positions.largest_shift_deviation(scores) == 0
-    scores[4, 1] += 0.25
+    scores[1, 4, 1] += 0.25
     assert positions.largest_shift_deviation(scores) == 0.25
 
 
