@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,6 +16,7 @@ from reference_model.errors import UserError
 CLAIMS_FILE = Path(__file__).with_name("claims.toml")
 LESSONS = ("L1", "L2", "L3", "L4", "L5", "L6")
 
+Combination = Literal["together", "apart"]
 RegionKind = Literal["inside", "outside", "at_least", "at_most", "equals"]
 REGION_KINDS: tuple[RegionKind, ...] = get_args(RegionKind)
 Side = Literal["within", "without", "across"]
@@ -80,7 +81,11 @@ class Requirement:
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence that can fail. ``scale`` names the models it speaks of."""
+    """A sentence that can fail. ``scale`` names the models it speaks of.
+
+    Requirements hold together, or each stands apart: a claim that may hold for one and not for
+    another.
+    """
 
     id: str
     lesson: str
@@ -89,6 +94,7 @@ class Claim:
     sources: list[str]
     scale: str
     requirements: list[Requirement]
+    requirements_hold: Combination = "together"
 
 
 def load_claims(path: Path = CLAIMS_FILE) -> list[Claim]:
@@ -128,14 +134,19 @@ def _claims(document: dict[str, Any]) -> list[Claim]:
 def _claim(entry: dict[str, Any]) -> Claim:
     name = f"claim {entry.get('id', '(without id)')}"
     keys = {"id": str, "lesson": str, "statement": str, "said_in": list, "sources": list}
-    _check_keys(name, entry, {**keys, "scale": str, "requirement": list}, {})
+    required: dict[str, type] = {**keys, "scale": str, "requirement": list}
+    _check_keys(name, entry, required, {"requirements_hold": str})
+    combination = entry.get("requirements_hold", "together")
+    if combination not in get_args(Combination):
+        allowed = ", ".join(get_args(Combination))
+        raise ValueError(f"{name}: requirements_hold is {combination!r}, not one of {allowed}")
     if entry["lesson"] not in LESSONS:
         raise ValueError(f"{name}: lesson is {entry['lesson']!r}, not one of {', '.join(LESSONS)}")
     if not entry["sources"] or not entry["requirement"]:
         raise ValueError(f"{name}: needs one source and one requirement at least")
     requirements = [_requirement(name, part) for part in entry["requirement"]]
     fields = {key: entry[key] for key in (*keys, "scale")}
-    return Claim(**fields, requirements=requirements)
+    return Claim(**fields, requirements=requirements, requirements_hold=combination)
 
 
 def _requirement(claim: str, entry: dict[str, Any]) -> Requirement:
@@ -160,7 +171,7 @@ def _region(name: str, kind: RegionKind, given: Any) -> Region:
 
 
 def _check_keys(
-    name: str, entry: dict[str, Any], required: dict[str, type], optional: dict[str, type]
+    name: str, entry: dict[str, Any], required: Mapping[str, type], optional: Mapping[str, type]
 ) -> None:
     known = {**required, **optional}
     for key, value in entry.items():

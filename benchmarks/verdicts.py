@@ -2,7 +2,8 @@
 
 A measurement confirms a requirement if its 95 % interval (or its exact value) lies within the
 region, refutes it if it lies without, and leaves it open if it reaches across the border. A
-requirement looks at all its measurements, a claim at all its requirements.
+requirement looks at all its measurements, a claim at all its requirements: which must hold together,
+unless the claim says that each stands apart.
 """
 
 from __future__ import annotations
@@ -48,17 +49,22 @@ def judge_requirement(
         return Judgement("open", f"{requirement.text}: {absent}", [])
     judged = [(m, judge_measurement(m, requirement.region)) for m in matched]
     verdicts = {verdict for _, verdict in judged}
-    verdict: Verdict
+    verdict = _of_a_range(verdicts)
     if len(verdicts) == 1:
-        verdict = verdicts.pop()
         because = wording.agreement(requirement, matched, verdict)
-    elif verdicts >= {"confirmed", "refuted"}:
-        verdict = "depends"
+    elif verdict == "depends":
         because = wording.border(requirement, judged)
     else:
-        verdict = "open"
         because = wording.undecided(requirement, judged)
     return Judgement(verdict, because, [m.id for m in matched])
+
+
+def _of_a_range(verdicts: set[Verdict]) -> Verdict:
+    """Of cases that stand apart: what all say, or `depends` where some confirm and some refute."""
+    if len(verdicts) == 1:
+        return next(iter(verdicts))
+    split = "depends" in verdicts or verdicts >= {"confirmed", "refuted"}
+    return "depends" if split else "open"
 
 
 def judge_claim(
@@ -67,8 +73,11 @@ def judge_claim(
     """The claim, and each of its requirements in turn."""
     parts = [judge_requirement(part, measurements, absent) for part in claim.requirements]
     verdicts = {part.verdict for part in parts}
-    precedence: tuple[Verdict, ...] = ("refuted", "open", "depends", "confirmed")
-    verdict = next(verdict for verdict in precedence if verdict in verdicts)
+    if claim.requirements_hold == "apart":
+        verdict = _of_a_range(verdicts)
+    else:
+        precedence: tuple[Verdict, ...] = ("refuted", "open", "depends", "confirmed")
+        verdict = next(verdict for verdict in precedence if verdict in verdicts)
     if not measurements:
         return Judgement(verdict, wording.sentence(absent), []), parts
     because = wording.conjunction([(part.verdict, part.because) for part in parts])

@@ -68,7 +68,7 @@ def norm_share(settings: Settings) -> list[Measurement]:
     return found
 
 
-@experiment("int8.weights-quality", smoke=8, quick=60, full=60)
+@experiment("int8.weights-quality", smoke=6, quick=42, full=42)
 def weights_quality(settings: Settings) -> list[Measurement]:
     """What rounding every linear's weights costs on held-out text, norms left out."""
     model, tokens = load_reference().to(settings.device), held_out_tokens(settings.profile)
@@ -82,7 +82,7 @@ def weights_quality(settings: Settings) -> list[Measurement]:
     return found
 
 
-@experiment("int8.norm-damage", smoke=3, quick=20, full=20)
+@experiment("int8.norm-damage", smoke=2, quick=12, full=12)
 def norm_damage(settings: Settings) -> list[Measurement]:
     """What rounding γ and β of every norm costs on the same text, all else in float32."""
     model, tokens = load_reference().to(settings.device), held_out_tokens(settings.profile)

@@ -28,45 +28,45 @@ VOCABULARY, CONTEXT, D_HEAD = 256, 32, 64
 DEPTHS = (2, 4, 8, 16, 32, 48)
 # The theorem bounds the second moment of the Pre-LN stream after l layers by 1 + l/2 and 1 + 3l/2,
 # and its exponent is what remains when the 1, which is the input, no longer counts: from 8 layers
-# on it is a fifth of the lower bound at most.
+# on it is a fifth of the lower bound at most. Within these bounds the moment still rises a little
+# faster than in proportion, since attention makes the tokens alike and then averages less away, so
+# that the exponent comes out nearer to -0.55 than to -0.5.
 LEAST_DEPTH_OF_LAW = 8
 
 Variant = tuple[NormPlacement, Initialization]
-THEOREM_AND_GPT2: tuple[Variant, ...] = tuple(
-    itertools.product(("post", "pre"), ("xavier", "gpt2"))
-)
+THEOREM: tuple[Variant, ...] = (("post", "xavier"), ("pre", "xavier"))
+GPT2: tuple[Variant, ...] = (("post", "gpt2"), ("pre", "gpt2"))
 OTHERS: tuple[Variant, ...] = (("double", "gpt2"), ("deepnorm", "deepnorm"))
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How wide the models are, how many are drawn, and how many sequences each one reads."""
+    """What is built, how wide, how many of each, and how many sequences each one reads."""
 
+    variants: tuple[Variant, ...]
     width: int
     seeds: int
     batch_size: int
 
 
 SWEEP: dict[Profile, Scale] = {
-    "smoke": Scale(width=128, seeds=5, batch_size=4),
-    "quick": Scale(width=128, seeds=8, batch_size=8),
-    "full": Scale(width=768, seeds=20, batch_size=8),
+    "smoke": Scale(THEOREM, width=128, seeds=4, batch_size=8),
+    "quick": Scale(THEOREM + GPT2, width=128, seeds=8, batch_size=8),
+    "full": Scale(THEOREM + GPT2, width=768, seeds=20, batch_size=8),
 }
 # GPT-2's 0.02 belongs to its width: in a narrow model it makes the layers do next to nothing.
-DEEPEST: dict[Profile, Scale | None] = {
-    "smoke": None,
-    "quick": Scale(width=768, seeds=3, batch_size=2),
-    "full": Scale(width=768, seeds=20, batch_size=8),
+DEEPEST: dict[Profile, Scale] = {
+    "quick": Scale(THEOREM + GPT2 + OTHERS, width=768, seeds=3, batch_size=2),
+    "full": Scale(THEOREM + GPT2 + OTHERS, width=768, seeds=20, batch_size=8),
 }
 
 
-@experiment(CLAIM, smoke=10, quick=130, full=3600)
+@experiment(CLAIM, smoke=8, quick=110, full=3600)
 def gradient_profile(settings: Settings) -> list[Measurement]:
     """Gradients at initialisation against depth (one exponent), and layer by layer at 48 layers."""
     found = list(_sweep(settings, SWEEP[settings.profile]))
-    deepest = DEEPEST[settings.profile]
-    if deepest is not None:
-        found += _deepest(settings, deepest)
+    if settings.profile in DEEPEST:
+        found += _deepest(settings, DEEPEST[settings.profile])
     return found
 
 
@@ -130,7 +130,7 @@ def exponents(depths: tuple[int, ...], norms: NDArray[np.float64]) -> NDArray[np
 
 
 def _sweep(settings: Settings, scale: Scale) -> Iterator[Measurement]:
-    for placement, initialization in THEOREM_AND_GPT2:
+    for placement, initialization in scale.variants:
         by_depth = [
             _over_seeds(settings, placement, initialization, depth, scale)[:, -1]
             for depth in DEPTHS
@@ -149,7 +149,7 @@ def _sweep(settings: Settings, scale: Scale) -> Iterator[Measurement]:
 
 def _deepest(settings: Settings, scale: Scale) -> Iterator[Measurement]:
     depth = DEPTHS[-1]
-    for placement, initialization in THEOREM_AND_GPT2 + OTHERS:
+    for placement, initialization in scale.variants:
         norms = _over_seeds(settings, placement, initialization, depth, scale)  # (seeds, L)
         record = _recorder(placement, initialization, scale)
         for layer, samples in enumerate(norms.T, start=1):

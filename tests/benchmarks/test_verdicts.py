@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import wording
-from benchmarks.claims import Claim, Region, Requirement
+from benchmarks.claims import Claim, Combination, Region, Requirement
 from benchmarks.results import Measurement
 from benchmarks.verdicts import judge_claim, judge_measurement, judge_requirement
 
@@ -35,8 +35,9 @@ def requires(region: Region = BETWEEN, metric: str = "speedup", **where: Any) ->
     return Requirement(f"the {metric} is right", metric, where, region)
 
 
-def claim(*requirements: Requirement) -> Claim:
-    return Claim("cache.example", "L5", "It is so.", [], ["a paper"], "any", list(requirements))
+def claim(*requirements: Requirement, hold: Combination = "together") -> Claim:
+    parts = list(requirements)
+    return Claim("cache.example", "L5", "It is so.", [], ["a paper"], "any", parts, hold)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +99,29 @@ def test_a_claim_is_as_good_as_its_worst_requirement(
     assert judgement.verdict == verdict
     assert len(parts) == 2
     assert sorted(judgement.measurements) == sorted(m.id for m in cases)
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ({"a": [1.8], "b": [1.8]}, "confirmed"),
+        ({"a": [9.0], "b": [9.0]}, "refuted"),
+        ({"a": [1.8], "b": [9.0]}, "depends"),
+        ({"a": [1.8, 9.0], "b": []}, "depends"),
+        ({"a": [], "b": [9.0]}, "open"),
+        ({"a": [1.8], "b": []}, "open"),
+    ],
+)
+def test_requirements_that_stand_apart_do_not_refute_each_other(
+    values: dict[str, list[float]], verdict: str
+) -> None:
+    cases = [
+        measured(value, metric=metric, length=i)
+        for metric, row in values.items()
+        for i, value in enumerate(row)
+    ]
+    apart = claim(requires(metric="a"), requires(metric="b"), hold="apart")
+    assert judge_claim(apart, cases)[0].verdict == verdict
 
 
 def test_only_what_fits_metric_option_and_parameters_is_looked_at() -> None:
