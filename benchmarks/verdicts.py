@@ -2,8 +2,8 @@
 
 A measurement confirms a requirement if its 95 % interval (or its exact value) lies within the
 region, refutes it if it lies without, and leaves it open if it reaches across the border. A
-requirement looks at all its measurements, a claim at all its requirements: which must hold together,
-unless the claim says that each stands apart.
+requirement looks at all its measurements, a claim at all its requirements, which must hold
+together unless the claim says that each stands apart.
 """
 
 from __future__ import annotations
