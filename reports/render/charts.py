@@ -36,9 +36,9 @@ def panels(claim: Claim, measurements: Sequence[Measurement]) -> Panels:
 
 
 def generic(measurements: Sequence[Measurement], claim: Claim) -> Panels:
-    """A curve over a number that was varied, else dots; for metrics measured at least twice."""
+    """A curve over a number that was varied, else dots, of what the requirements speak of."""
     drawn = []
-    for metric in dict.fromkeys(m["metric"] for m in measurements):
+    for metric in dict.fromkeys(requirement["metric"] for requirement in claim["requirements"]):
         chosen = of(measurements, metric)
         if len(chosen) >= 2 and len({m["value"] for m in chosen}) > 1:
             drawn += _generic_panels(chosen, claim)
@@ -84,7 +84,7 @@ def _dots(
 
 def _bars(title: str, chosen: list[Measurement], claim: Claim, x_title: str) -> Panel:
     """Shares of one are shown in percent."""
-    metric, percent = chosen[0]["metric"], chosen[0]["unit"] in ("ratio", "share", "1")
+    metric, percent = chosen[0]["metric"], chosen[0]["unit"] == "ratio"
     return bars(title, chosen, x_title=x_title, percent=percent, borders=borders(claim, metric))
 
 
@@ -123,7 +123,7 @@ def _spans_decades(chosen: Sequence[Measurement]) -> bool:
 
 def _axis_title(chosen: Sequence[Measurement]) -> str:
     metric, unit = words(chosen[0]["metric"]), chosen[0]["unit"]
-    return metric if unit in ("1", "", "ratio", "share") else f"{metric} ({unit})"
+    return metric if unit in ("1", "ratio", metric) else f"{metric} ({unit})"
 
 
 # --- L1 -------------------------------------------------------------------------------------------
@@ -211,11 +211,18 @@ def both_sizes(measurements: Sequence[Measurement], claim: Claim) -> Panels:
 def saved_share(measurements: Sequence[Measurement], claim: Claim) -> Panels:
     panels = []
     for metric, where in (("saved_share", ""), ("saved_share_at_other_sizes", ", other sizes")):
-        shares = of(measurements, metric)
+        shares = [_named_by_model(m) for m in of(measurements, metric)]
         if len(shares) >= 2:
             title = f"share of the parameters that tying saves{where}"
             panels.append(_bars(title, shares, claim, "saved share"))
     return panels
+
+
+def _named_by_model(measurement: Measurement) -> Measurement:
+    """Published models go by their own name alone; another sum says what it is."""
+    option, model = measurement["option"], labels(measurement).get("model", "")
+    name = model if option == "as published" else f"{option} ({model})"
+    return {**measurement, "option": name, "parameters": {}}
 
 
 # --- L4 -------------------------------------------------------------------------------------------

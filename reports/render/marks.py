@@ -86,7 +86,7 @@ def name_of(measurement: Measurement, keys: Iterable[str]) -> str:
     parts = []
     for key in keys:
         value = labels(measurement).get(key)
-        if value is None:
+        if value is None or (value == "none" and key != "option"):
             continue
         bare = isinstance(value, str)
         parts.append(words(label(value)) if bare else f"{words(key)} {label(value)}")
@@ -233,7 +233,7 @@ def bars(
         title=x_title,
         # Room at the right for the value that stands there.
         scale=alt.Scale(domain=[lowest * 1.15, furthest * 1.22 or 1.0], nice=False),
-        axis=alt.Axis(tickCount=5, grid=True, format="~%" if percent else "~s"),
+        axis=alt.Axis(tickCount=4, grid=True, labelOverlap=True, format="~%" if percent else "~s"),
     )
     base = alt.Chart(alt.Data(values=data)).encode(y=_rows_axis(names))
     layers = [
@@ -265,7 +265,9 @@ def _border_note(borders: Sequence[str]) -> str:
 
 def _row_names(measurements: Sequence[Measurement]) -> list[str]:
     """Names of the rows, in lines short enough to leave room for the chart on a phone."""
-    keys = varying(measurements)
+    keys: Sequence[str] = varying(measurements)
+    if len(measurements) == 1:
+        keys = [key for key, value in labels(measurements[0]).items() if isinstance(value, str)]
     names = [name_of(m, keys) or label(m["option"]) for m in measurements]
     return ["\n".join(wrap(name, NAME_WIDTH)) for name in names]
 
@@ -320,7 +322,8 @@ def _value_axis(channel: type[Channel], title: str, data: Sequence[Row], log: bo
     """The axis of the values; on a log scale it has a tick at each power of ten, or few more."""
     if not log:
         scale = alt.Scale(zero=False)
-        return channel("value:Q", title=title, scale=scale, axis=alt.Axis(tickCount=6, grid=True))
+        axis = alt.Axis(tickCount=5, grid=True, labelOverlap=True)
+        return channel("value:Q", title=title, scale=scale, axis=axis)
     positive = [row[end] for row in data for end in ("low", "high") if row[end] > 0]
     low, high = math.log10(min(positive)), math.log10(max(positive))
     margin = max(0.06 * (high - low), 0.03)

@@ -116,11 +116,19 @@ def made_up_measurements() -> list[Measurement]:
         made.append(m("position.relative", "shift_deviation", deviation, option=option))
     made += [
         m("position.embedding-untouched", "embedding_change", 0.0, option="rope", state="trained"),
-        m("position.embedding-untouched", "norm_change", 0.0, option="rope", state="trained"),
+        m(
+            "position.embedding-untouched",
+            "norm_change",
+            0.0,
+            unit="ratio",
+            option="rope",
+            state="trained",
+        ),
         m(
             "position.embedding-untouched",
             "norm_change",
             0.384,
+            unit="ratio",
             half_width=0.02,
             option="learned",
             state="trained",
@@ -130,6 +138,7 @@ def made_up_measurements() -> list[Measurement]:
             "position.embedding-untouched",
             "norm_change",
             0.031,
+            unit="ratio",
             half_width=0.004,
             option="sinusoidal",
             state="trained",
@@ -149,7 +158,7 @@ def made_up_measurements() -> list[Measurement]:
                 "saved_share",
                 share,
                 unit="ratio",
-                option="tied",
+                option="as published",
                 model=model,
                 source="published configuration",
             )

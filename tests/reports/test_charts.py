@@ -50,7 +50,8 @@ def made_up(metric: str = "metric", *, count: int = 3, **fields: Any) -> Measure
     ]
 
 
-NO_REQUIREMENTS: dict[str, Any] = {"id": "any.claim", "requirements": []}
+def any_claim(metric: str = "metric", claim: str = "any.claim") -> dict[str, Any]:
+    return {"id": claim, "requirements": [{"metric": metric, "region": {"equals": 0}}]}
 
 
 @pytest.mark.parametrize("claim", sorted(CHARTS))
@@ -126,9 +127,13 @@ def test_gradients_under_the_theorems_initialization_and_in_use_are_drawn_on_one
 
 
 def test_unknown_metrics_that_were_measured_twice_are_drawn_as_dots() -> None:
-    (panel,) = panels(NO_REQUIREMENTS, made_up("new_metric"))
+    (panel,) = panels(any_claim("new_metric"), made_up("new_metric"))
     assert panel.title == "new metric"
     assert [row["name"] for row in drawn_rows(panel)] == ["option 0", "option 1", "option 2"]
+
+
+def test_what_no_requirement_speaks_of_is_left_to_the_table() -> None:
+    assert panels(any_claim("another_metric"), made_up("new_metric")) == []
 
 
 def test_a_number_that_was_varied_becomes_the_axis_of_a_curve() -> None:
@@ -136,18 +141,18 @@ def test_a_number_that_was_varied_becomes_the_axis_of_a_curve() -> None:
         {**m, "option": "one", "parameters": {"length": 64 * 2**i}}
         for i, m in enumerate(made_up(count=5))
     ]
-    (panel,) = panels(NO_REQUIREMENTS, measurements)
+    (panel,) = panels(any_claim(), measurements)
     assert sorted(row["x"] for row in drawn_rows(panel)) == [64, 128, 256, 512, 1024]
 
 
 @pytest.mark.parametrize("measurements", [[], made_up(count=1), made_up(value=2.0)])
 def test_nothing_is_drawn_where_there_is_nothing_to_compare(measurements: Measurements) -> None:
-    assert panels(NO_REQUIREMENTS, measurements) == []
+    assert panels(any_claim(), measurements) == []
 
 
 @pytest.mark.parametrize("claim", sorted(CHARTS))
 def test_a_chosen_chart_whose_metrics_are_missing_falls_back_or_stays_away(claim: str) -> None:
-    entry = {"id": claim, "requirements": []}
+    entry = any_claim("other", claim)
     assert panels(entry, made_up(count=1)) == []
     assert [panel.title for panel in panels(entry, made_up("other"))] == ["other"]
 
@@ -158,7 +163,7 @@ def test_more_series_than_colours_are_split_over_panels() -> None:
         for kind in range(4)
         for i, m in enumerate(made_up(count=8))
     ]
-    drawn = panels(NO_REQUIREMENTS, measurements)
+    drawn = panels(any_claim(), measurements)
     assert [panel.title for panel in drawn] == ["metric, option 0", "metric, option 1"]
     assert all(len(panel.series) == 4 for panel in drawn)
 
@@ -178,5 +183,5 @@ def test_ids_inside_a_drawing_carry_its_name(results: dict[str, Any]) -> None:
     measurements = [
         {**m, "option": "one", "parameters": {"length": i}} for i, m in enumerate(made_up(count=5))
     ]
-    (panel,) = panels(NO_REQUIREMENTS, measurements)
+    (panel,) = panels(any_claim(), measurements)
     assert ' id="clip' not in static_svg(panel, "name")
