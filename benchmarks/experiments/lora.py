@@ -36,7 +36,7 @@ DEVIATION = WIDTH**-0.5  # of B's entries, and of a Gaussian A's
 # Relative standard error of the variance at each rank. Eleven simultaneous intervals are 2.84 of
 # them wide to either side, which leaves a margin within ±2 %.
 PRECISION: dict[Profile, float] = {"smoke": 0.003, "quick": 0.0025, "full": 0.001}
-LEAST_REPLICAS = 8
+LEAST_REPLICAS = 4
 
 
 @experiment("lora.trainable-share", smoke=0.1, quick=0.1, full=0.1)
@@ -178,7 +178,7 @@ def exponent(points: list[VarianceAtRank], family: int = 1) -> Estimate:
     return power_law_exponent(ranks, values, errors, family=family)
 
 
-@experiment("lora.product-variance", smoke=4, quick=5, full=20)
+@experiment("lora.product-variance", smoke=1.5, quick=2, full=10)
 def product_variance(settings: Settings) -> list[Measurement]:
     """Var(BA) against r·σ_A²·σ_B² at each rank, and its exponent in the rank.
 
@@ -199,7 +199,7 @@ def product_variance(settings: Settings) -> list[Measurement]:
     return measurements
 
 
-@experiment("lora.update-variance", smoke=8, quick=12, full=60)
+@experiment("lora.update-variance", smoke=3, quick=4, full=25)
 def update_variance(settings: Settings) -> list[Measurement]:
     """Exponent of Var(s·BA) in the rank, by scaling and by the distribution of A.
 

@@ -40,7 +40,7 @@ def counted_parameters(config: GPTConfig) -> int:
         return sum(p.numel() for p in GPT(config).parameters())
 
 
-@experiment("position.parameters", smoke=3, quick=3, full=3)
+@experiment("position.parameters", smoke=2, quick=2, full=2)
 def position_parameters(settings: Settings) -> list[Measurement]:
     """Parameters that each encoding adds to GPT-2 small: counted, in closed form, as a share."""
     without = counted_parameters(preset("gpt2", position="none"))
@@ -99,7 +99,7 @@ def largest_shift_deviation(scores: Tensor) -> float:
     )
 
 
-@experiment("position.relative", smoke=3, quick=3, full=3)
+@experiment("position.relative", smoke=2, quick=2, full=2)
 def relative(settings: Settings) -> list[Measurement]:
     """Largest change of an attention score when query and key are shifted together.
 
@@ -109,11 +109,9 @@ def relative(settings: Settings) -> list[Measurement]:
     measurements = []
     for config in _encodings():
         scores = scores_at_all_positions(config, generator)
-        labels: dict[str, Parameter] = {
-            "rope_scaling": config.rope_scaling,
-            "context": config.context_length,
-            "pairs": PAIRS,
-        }
+        labels: dict[str, Parameter] = {"context": config.context_length, "pairs": PAIRS}
+        if config.position == "rope":
+            labels["rope_scaling"] = config.rope_scaling
         for metric, value in (
             ("shift_deviation", largest_shift_deviation(scores)),
             ("score_root_mean_square", float(scores.square().mean().sqrt())),
@@ -238,7 +236,7 @@ def _training_tokens(needed: int) -> Tensor:
     return torch.cat(parts)
 
 
-@experiment("position.embedding-untouched", smoke=5, quick=45, full=3600)
+@experiment("position.embedding-untouched", smoke=4, quick=45, full=3600)
 def embedding_untouched(settings: Settings) -> list[Measurement]:
     """What each encoding does to the stream that enters the first block, on the test plays.
 
@@ -255,18 +253,22 @@ def embedding_untouched(settings: Settings) -> list[Measurement]:
     )
     for position in ("rope", "alibi", "none"):
         other = with_weights_of(reference, reference.config.replace(position=position))
-        change = touch(other, windows[:EXACT_WINDOWS]).largest
-        measurements.append(
-            _measured(
-                "position.embedding-untouched",
-                "embedding_change",
-                "1",
-                change,
-                position,
-                shipped,
-                "checkpoint",
+        found = touch(other, windows[:EXACT_WINDOWS])
+        for metric, unit, largest in (
+            ("embedding_change", "1", found.largest),
+            ("norm_change", "ratio", float(found.norm_change.max())),
+        ):
+            measurements.append(
+                _measured(
+                    "position.embedding-untouched",
+                    metric,
+                    unit,
+                    largest,
+                    position,
+                    shipped,
+                    "checkpoint",
+                )
             )
-        )
     if settings.profile in TRAINING:
         measurements += _sinusoidal(TRAINING[settings.profile], settings.seed)
     return measurements

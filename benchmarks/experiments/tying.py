@@ -25,7 +25,7 @@ def counted_parameters(head: Head) -> int:
         return sum(p.numel() for p in GPT(preset("gpt2", head=head)).parameters())
 
 
-@experiment("tying.saving-small", smoke=1.5, quick=1.5, full=1.5)
+@experiment("tying.saving-small", smoke=1, quick=1, full=1)
 def saving_small(settings: Settings) -> list[Measurement]:
     """What tying saves on GPT-2 small, of the tied size and of the untied one."""
     tied, untied = counted_parameters("tied"), counted_parameters("untied")
@@ -96,7 +96,7 @@ def saving_large(settings: Settings) -> list[Measurement]:
     told, llama = "GPT-2 small's saving", {"model": "Llama-2-7B"}
     share = SAID_SAVING / SAID_SIZE
     measurements = [_exact(claim, "saved_share", "ratio", share, told, llama, "the claim")]
-    for model in published_models():
+    for model in sorted(published_models(), key=lambda model: model.parameters or 0):
         found = saving(model)
         if found is None or model.parameters is None:
             continue
