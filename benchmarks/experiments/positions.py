@@ -242,8 +242,9 @@ def embedding_untouched(settings: Settings) -> list[Measurement]:
 
     Learned positions are those of the shipped checkpoint, and encodings that add nothing are put
     in their place there. Sinusoidal positions have models trained for them, with and without the
-    √C that the original paper puts on the embeddings. The interval is that of the text (blocks:
-    windows), given the model.
+    √C that the original paper puts on the embeddings; embeddings grow in training while sinusoids
+    do not, so that the change shrinks with the steps, which are a label. The interval is that of
+    the text (blocks: windows), given the model.
     """
     reference = load_reference()
     windows = text_windows(joined("test"), reference.config.context_length)
