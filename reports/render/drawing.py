@@ -10,7 +10,8 @@ import vl_convert
 
 from reports.render.marks import INK, Panel
 
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
+# These three are as wide as each other, here and wherever the page is read: no label is cut off.
+FONT = "Arial, 'Liberation Sans', Helvetica, sans-serif"
 TEXT = {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12}
 FAINT = {"gridColor": INK, "gridOpacity": 0.12, "tickColor": INK, "tickOpacity": 0.4}
 
@@ -42,9 +43,12 @@ def specification(panel: Panel) -> dict[str, Any]:
     return spec
 
 
-def static_svg(panel: Panel, name: str) -> str:
-    """SVG without scripts or outside references; ``name`` keeps its ids apart on the page."""
-    spec = _static(panel)
+def static_svg(panel: Panel, name: str, width: int) -> str:
+    """SVG without scripts or outside references, ``width`` pixels wide as it is.
+
+    ``name`` keeps its ids apart from those of other drawings on the page.
+    """
+    spec = _static(panel) | {"width": width}
     spec["autosize"] = {"type": "fit-x", "contains": "padding"}
     svg = vl_convert.vegalite_to_svg(spec)
     svg = re.sub(r'\bid="(clip\d+|gradient_\d+)"', rf'id="{name}-\1"', svg)

@@ -31,7 +31,6 @@ SERIES_SHAPES = {
     "cross": "M4.2 1h3.6v3.2H11v3.6H7.8V11H4.2V7.8H1V4.2h3.2z",
     "triangle-down": "M6 10.8L11.2 1.4H.8z",
 }
-WIDTH = 560
 NAME_WIDTH = 24  # letters in a line
 MOST_SERIES = len(SERIES_COLOURS)
 MANY_POINTS = 16  # more than these on a line, and its intervals become a band
@@ -172,7 +171,7 @@ def curve(
         layers.insert(1, base.mark_line(strokeWidth=1.6, opacity=0.85).encode(y=y_axis))
     return Panel(
         title,
-        alt.layer(*layers).properties(width=WIDTH, height=280),
+        alt.layer(*layers).properties(height=280),
         "Dashed: what the law predicts." if dashed else "",
         tuple(order) if len(order) > 1 else (),
     )
@@ -209,7 +208,7 @@ def dots(
             x=x_axis, tooltip=tooltips()
         ),
     ]
-    chart = alt.layer(*layers).properties(width=WIDTH, height=_rows_height(names))
+    chart = alt.layer(*layers).properties(height=_rows_height(names))
     return Panel(title, chart, _border_note([number(border) for border in borders]))
 
 
@@ -246,7 +245,7 @@ def bars(
     if any(row["low"] != row["high"] for row in data):
         rule = base.mark_rule(strokeWidth=1.6, color=INK)
         layers.append(rule.encode(x=alt.X("low:Q"), x2="high:Q"))
-    chart = alt.layer(*layers).properties(width=WIDTH, height=_rows_height(names))
+    chart = alt.layer(*layers).properties(height=_rows_height(names))
     shown = [f"{border * 100:.3g} %" if percent else number(border) for border in borders]
     return Panel(title, chart, _border_note(shown))
 

@@ -19,6 +19,8 @@ HERE = Path(__file__).parent
 ARTICLE = "6 Things I Learned Building LLMs From Scratch"
 FEW_ROWS = 8  # a table this short stands open
 FEW_SOURCES = 2
+# Of a drawing, in pixels, as the style sheet lays charts out on a wide screen.
+WIDTH_ALONE, WIDTH_OF_TWO = 640, 384
 MEANING = {
     "confirmed": "the 95 % interval, or the exact value, lies inside the claim's region",
     "refuted": "it lies wholly outside",
@@ -103,7 +105,9 @@ def _claim_view(
                 "title": panel.title,
                 "note": panel.note,
                 "legend": panel.legend,
-                "svg": static_svg(panel, f"{anchor}-{index}"),
+                "svg": static_svg(
+                    panel, f"{anchor}-{index}", WIDTH_ALONE if len(drawn) == 1 else WIDTH_OF_TWO
+                ),
                 "specification": specification(panel),
             }
             for index, panel in enumerate(drawn)

@@ -3,7 +3,8 @@
 import copy
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,287 +32,77 @@ def measurement(claim: str, metric: str, value: float, **fields: Any) -> Measure
 
 
 def made_up_measurements() -> list[Measurement]:
-    m = measurement
     made: list[Measurement] = []
-    for rank in (1, 2, 4, 8, 16, 32, 64, 128, 256):
-        for option, total in (("untied", 163_037_184), ("tied", 124_439_808)):
-            made.append(
-                m(
-                    "lora.trainable-share",
-                    "trainable_share",
-                    100 * 36_864 * rank / total,
-                    unit="percent",
-                    option=option,
-                    choice="head",
-                    rank=rank,
-                    targets="query,value",
-                )
-            )
-    for i in range(11):
-        rank, wiggle = 2**i, 1 + 0.004 * math.sin(7 * i)
-        made.append(
-            m(
-                "lora.product-variance",
-                "variance",
-                rank * wiggle,
-                half_width=0.01 * rank,
-                rank=rank,
-            )
-        )
-        made.append(
-            m(
-                "lora.product-variance",
-                "product_variance_ratio",
-                wiggle,
-                half_width=0.01,
-                rank=rank,
-            )
-        )
-        for option, power in (("alpha/r", -1.0), ("alpha/sqrt(r)", 0.0)):
-            for law in ("gaussian", "uniform"):
-                made.append(
-                    m(
-                        "lora.update-variance",
-                        "variance",
-                        wiggle * rank**power,
-                        half_width=0.015 * rank**power,
-                        option=option,
-                        a=law,
-                        rank=rank,
-                    )
-                )
-    made.append(
-        m(
-            "lora.product-variance",
-            "product_variance_exponent",
-            1.0003,
-            half_width=0.002,
-        )
-    )
-    for option, power in (("alpha/r", -1.001), ("alpha/sqrt(r)", 0.002)):
-        for law in ("gaussian", "uniform"):
-            made.append(
-                m(
-                    "lora.update-variance",
-                    "update_variance_exponent",
-                    power,
-                    half_width=0.003,
-                    option=option,
-                    a=law,
-                )
-            )
+    for part in (lora, positions, tying, norms, cache, int8):
+        made += part()
+    return made
+
+
+def lora() -> Iterator[Measurement]:
+    of = partial(measurement, "lora.trainable-share")
+    for rank in (2**i for i in range(9)):
+        for head, total in (("untied", 163_037_184), ("tied", 124_439_808)):
+            share = 100 * 36_864 * rank / total
+            labels = {"head": head, "rank": rank, "targets": "query,value"}
+            yield of("trainable_share", share, unit="percent", option="LoRA", **labels)
+    product = partial(measurement, "lora.product-variance")
+    update = partial(measurement, "lora.update-variance")
+    yield product("product_variance_exponent", 1.0003, half_width=0.002)
+    for rank in (2**i for i in range(11)):
+        wiggle = 1 + 0.004 * math.sin(7 * rank)
+        yield product("variance", rank * wiggle, half_width=0.01 * rank, rank=rank)
+        yield product("product_variance_ratio", wiggle, half_width=0.01, rank=rank)
+        for option, power in (("alpha/r", -1), ("alpha/sqrt(r)", 0)):
+            size = wiggle * float(rank) ** power
+            for a in ("gaussian", "uniform"):
+                labels = {"option": option, "a": a, "rank": rank}
+                yield update("variance", size, half_width=0.015 * size, **labels)
+    for option, power in (("alpha/r", -1), ("alpha/sqrt(r)", 0)):
+        for a in ("gaussian", "uniform"):
+            labels = {"option": option, "a": a}
+            yield update("update_variance_exponent", power + 0.001, half_width=0.003, **labels)
+
+
+def positions() -> Iterator[Measurement]:
+    of = partial(measurement, choice="positions")
     for option in ("learned", "sinusoidal", "rope", "alibi", "none"):
         count = 786_432 if option == "learned" else 0
-        made.append(
-            m(
-                "position.parameters",
-                "parameters",
-                count,
-                unit="parameters",
-                option=option,
-                choice="positions",
-            )
-        )
+        yield of("position.parameters", "parameters", count, unit="parameters", option=option)
     for option, deviation in (("rope", 3.1e-15), ("sinusoidal", 2.3), ("learned", 0.9)):
-        made.append(m("position.relative", "shift_deviation", deviation, option=option))
-    made += [
-        m("position.embedding-untouched", "embedding_change", 0.0, option="rope", state="trained"),
-        m(
-            "position.embedding-untouched",
-            "norm_change",
-            0.0,
-            unit="ratio",
-            option="rope",
-            state="trained",
-        ),
-        m(
-            "position.embedding-untouched",
-            "norm_change",
-            0.384,
-            unit="ratio",
-            half_width=0.02,
-            option="learned",
-            state="trained",
-            n=64,
-        ),
-        m(
-            "position.embedding-untouched",
-            "norm_change",
-            0.031,
-            unit="ratio",
-            half_width=0.004,
-            option="sinusoidal",
-            state="trained",
-            n=64,
-        ),
-    ]
-    made += [
-        m("tying.saving-small", "parameters_saved", 38_597_376, unit="parameters", option="tied"),
-        m("tying.saving-small", "parameters", 124_439_808, unit="parameters", option="tied"),
-        m("tying.saving-small", "parameters", 163_037_184, unit="parameters", option="untied"),
-        m("tying.saving-small", "saved_share", 0.310169, unit="ratio", option="tied", of="tied"),
-    ]
+        yield of("position.relative", "shift_deviation", deviation, option=option)
+    untouched = partial(of, "position.embedding-untouched", state="trained")
+    yield untouched("embedding_change", 0.0, option="rope")
+    change = partial(untouched, "norm_change", unit="ratio", n=64)
+    yield change(0.384, half_width=0.02, option="learned")
+    yield change(0.031, half_width=0.004, option="sinusoidal")
+
+
+def tying() -> Iterator[Measurement]:
+    small = partial(measurement, "tying.saving-small")
+    yield small("parameters_saved", 38_597_376, unit="parameters", option="tied")
+    yield small("parameters", 124_439_808, unit="parameters", option="tied")
+    yield small("parameters", 163_037_184, unit="parameters", option="untied")
+    yield small("saved_share", 0.310169, unit="ratio", option="tied")
+    published = {"option": "as published", "source": "published configuration"}
     for model, share in (("Llama-2-7B", 0.0194), ("Mistral-7B", 0.0181), ("Llama-3-8B", 0.0654)):
-        made.append(
-            m(
-                "tying.saving-large",
-                "saved_share",
-                share,
-                unit="ratio",
-                option="as published",
-                model=model,
-                source="published configuration",
-            )
-        )
+        large = partial(measurement, "tying.saving-large", unit="ratio", **published)
+        yield large("saved_share", share, model=model)
     for family, model, tied in (
         ("LLaMA", "Llama-2-7B", 0),
         ("LLaMA", "Llama-3.2-1B", 1),
         ("Mistral", "Mistral-7B", 0),
         ("Falcon", "Falcon-7B", 1),
-        ("Gemma", "Gemma-2-9B", 1),
     ):
-        made.append(
-            m(
-                "tying.abandoned",
-                "tied",
-                tied,
-                option="tied",
-                family=family,
-                model=model,
-                source="published configuration",
-            )
-        )
-    made += norm_measurements()
-    made.append(
-        m(
-            "cache.fifteen-tokens",
-            "speedup",
-            1.74,
-            half_width=0.16,
-            unit="ratio",
-            option="cached",
-            new_tokens=15,
-            n=7,
-            source="clock",
-        )
-    )
-    for option, seconds in (("cached", 1.1), ("uncached", 1.9)):
-        made.append(
-            m(
-                "cache.fifteen-tokens",
-                "seconds",
-                seconds,
-                half_width=0.1,
-                unit="s",
-                option=option,
-                new_tokens=15,
-                n=7,
-                source="clock",
-            )
-        )
-    for option in ("cached", "uncached"):
-        for step in range(1, 16):
-            made.append(
-                m(
-                    "cache.fifteenfold-projections",
-                    "row_projections",
-                    1 if option == "cached" else step,
-                    unit="rows",
-                    option=option,
-                    step=step,
-                )
-            )
-    made.append(m("cache.fifteenfold-projections", "projection_ratio", 8, unit="ratio"))
-    for model, per_token in (("reference", 12_288), ("gpt2", 73_728)):
-        for batch_size in (1, 3):
-            for counted, tokens in (
-                ("reserved", 512),
-                ("in use", 1),
-                ("in use", 64),
-                ("in use", 200),
-                ("in use", 512),
-            ):
-                labels = {
-                    "model": model,
-                    "batch_size": batch_size,
-                    "counted": counted,
-                    "tokens": tokens,
-                    "option": "float32",
-                }
-                size = batch_size * per_token * tokens
-                made.append(m("cache.memory-law", "bytes", size, unit="bytes", **labels))
-                made.append(m("cache.memory-law", "bytes_over_law", 1, unit="ratio", **labels))
-    for option, gigabytes in (("fp16", 16.777216), ("fp32", 33.554432)):
-        made.append(
-            m(
-                "cache.memory-example",
-                "gigabytes",
-                gigabytes,
-                unit="GB",
-                option=option,
-                length=32000,
-            )
-        )
-    made.append(m("int8.norm-share", "norm_share", 0.030858, unit="percent", option="layernorm"))
-    for metric, value, unit in (
-        ("held_out_loss", 2.712, "nats/token"),
-        ("bits_per_byte", 1.998, "bits/byte"),
-    ):
-        made.append(
-            m(
-                "int8.weights-quality",
-                metric,
-                value,
-                half_width=0.02,
-                unit=unit,
-                option="float32",
-                n=120,
-                source="checkpoint",
-            )
-        )
-    for granularity, loss, half in (
-        ("per channel", 0.0004, 0.0003),
-        ("per tensor", 0.0061, 0.0009),
-    ):
-        made.append(
-            m(
-                "int8.weights-quality",
-                "loss_increase",
-                loss,
-                half_width=half,
-                unit="nats/token",
-                option="int8",
-                granularity=granularity,
-                n=120,
-            )
-        )
-    for way, loss, half in (
-        ("gamma and beta per tensor", 0.0009, 0.0004),
-        ("gamma, beta and input per tensor", 0.0093, 0.0015),
-        ("integer statistics", 0.0312, 0.0029),
-    ):
-        made.append(
-            m(
-                "int8.norm-damage",
-                "loss_increase",
-                loss,
-                half_width=half,
-                unit="nats/token",
-                option="int8",
-                way=way,
-                n=120,
-            )
-        )
-    return made
+        abandoned = partial(measurement, "tying.abandoned", **published)
+        yield abandoned("tied", tied, family=family, model=model)
 
 
-def norm_measurements() -> list[Measurement]:
-    def made(metric: str, value: float, spread: float, **labels: Any) -> Measurement:
+def norms() -> Iterator[Measurement]:
+    def of(metric: str, value: float, spread: float, **labels: Any) -> Measurement:
         half_width = spread if metric == "exponent" else spread * abs(value)
         claim = "norm.gradient-profile"
         return measurement(claim, metric, value, half_width=half_width, n=5, **labels)
 
-    all_made = []
     for option, initialization, slope in (
         ("pre", "xavier", -0.01),
         ("post", "xavier", 0.09),
@@ -322,13 +113,52 @@ def norm_measurements() -> list[Measurement]:
         labels = {"option": option, "initialization": initialization}
         for layer in range(1, 49):
             value = 0.2 * math.exp(slope * layer) * (1 + 0.05 * math.sin(layer))
-            all_made.append(made("gradient_norm", value, 0.05, depth=48, layer=layer, **labels))
-        all_made.append(made("first_to_last_ratio", math.exp(-48 * slope), 0.1, depth=48, **labels))
+            yield of("gradient_norm", value, 0.05, depth=48, layer=layer, **labels)
+        yield of("first_to_last_ratio", math.exp(-48 * slope), 0.1, depth=48, **labels)
         power = -0.5 if labels == {"option": "pre", "initialization": "xavier"} else 0.01
-        all_made.append(made("exponent", power, 0.04, **labels))
+        yield of("exponent", power, 0.04, **labels)
         for depth in (2, 4, 8, 16, 32, 48):
-            all_made.append(made("last_layer_gradient", depth**power, 0.05, depth=depth, **labels))
-    return all_made
+            yield of("last_layer_gradient", depth**power, 0.05, depth=depth, **labels)
+
+
+def cache() -> Iterator[Measurement]:
+    timed = partial(measurement, "cache.fifteen-tokens", new_tokens=15, n=7, source="clock")
+    yield timed("speedup", 1.74, half_width=0.16, unit="ratio", option="cached")
+    yield timed("seconds", 1.1, half_width=0.1, unit="s", option="cached")
+    yield timed("seconds", 1.9, half_width=0.1, unit="s", option="uncached")
+    rows = partial(measurement, "cache.fifteenfold-projections")
+    yield rows("projection_ratio", 8, unit="ratio", option="cached")
+    for step in range(1, 16):
+        yield rows("row_projections", 1, unit="rows", option="cached", step=step)
+        yield rows("row_projections", step, unit="rows", option="uncached", step=step)
+    law = partial(measurement, "cache.memory-law", option="float32")
+    for model, per_token in (("reference", 12_288), ("gpt2", 73_728)):
+        for batch_size in (1, 3):
+            for tokens in (1, 64, 200, 512):
+                labels = {"model": model, "batch_size": batch_size, "counted": "in use"}
+                size = batch_size * per_token * tokens
+                yield law("bytes", size, unit="bytes", tokens=tokens, **labels)
+                yield law("bytes_over_law", 1, unit="ratio", tokens=tokens, **labels)
+    example = partial(measurement, "cache.memory-example", unit="GB")
+    yield example("gigabytes", 16.777216, option="fp16")
+    yield example("gigabytes", 33.554432, option="fp32")
+
+
+def int8() -> Iterator[Measurement]:
+    share = partial(measurement, "int8.norm-share", unit="percent")
+    yield share("norm_share", 0.030858, option="layernorm")
+    as_it_is = {"option": "float32", "n": 120, "source": "checkpoint", "half_width": 0.02}
+    quality = partial(measurement, "int8.weights-quality")
+    yield quality("held_out_loss", 2.712, unit="nats/token", **as_it_is)
+    yield quality("bits_per_byte", 1.998, unit="bits/byte", **as_it_is)
+    rounded = {"option": "int8", "n": 120, "unit": "nats/token"}
+    increase = partial(quality, "loss_increase", **rounded)
+    yield increase(0.0004, half_width=0.0003, granularity="per channel")
+    yield increase(0.0061, half_width=0.0009, granularity="per tensor")
+    damage = partial(measurement, "int8.norm-damage", "loss_increase", **rounded)
+    yield damage(0.0009, half_width=0.0004, way="gamma and beta per tensor")
+    yield damage(0.0093, half_width=0.0015, way="gamma, beta and input per tensor")
+    yield damage(0.0312, half_width=0.0029, way="integer statistics")
 
 
 @pytest.fixture(scope="session")

@@ -172,7 +172,7 @@ def test_colours_follow_the_page_and_shapes_tell_series_apart_without_them(
     results: dict[str, Any],
 ) -> None:
     panel = draw(results, "norm.gradient-profile")[1]
-    svg = static_svg(panel, "name")
+    svg = static_svg(panel, "name", 500)
     assert 'fill="currentColor"' in svg
     assert not [text for text in svg.split("<text")[1:] if 'fill="currentColor"' not in text]
     assert {"var(--series-1)", "var(--series-2)"} <= {colour for _, colour, _ in panel.legend}
@@ -184,4 +184,4 @@ def test_ids_inside_a_drawing_carry_its_name(results: dict[str, Any]) -> None:
         {**m, "option": "one", "parameters": {"length": i}} for i, m in enumerate(made_up(count=5))
     ]
     (panel,) = panels(any_claim(), measurements)
-    assert ' id="clip' not in static_svg(panel, "name")
+    assert ' id="clip' not in static_svg(panel, "name", 500)
