@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from reference_model.cache import KVCache
+from reference_model.config import GPTConfig
 from reference_model.errors import UserError
 from reference_model.model import GPT
 
@@ -25,7 +26,7 @@ def generate(
     cache, the prompt is prefilled once and each step computes one token; without, each step
     computes the whole sequence anew (but the head only for its last token).
     """
-    _check(prompt, new_tokens, temperature, top_k, model.config.vocab_size)
+    _check(model.config, prompt, new_tokens, temperature, top_k)
     batch_size, length = prompt.shape
     sequence = prompt.new_empty(batch_size, length + new_tokens)
     sequence[:, :length] = prompt
@@ -59,20 +60,27 @@ def choose(
 
 
 def _check(
-    prompt: Tensor, new_tokens: int, temperature: float, top_k: int | None, vocab_size: int
+    config: GPTConfig, prompt: Tensor, new_tokens: int, temperature: float, top_k: int | None
 ) -> None:
     if prompt.ndim != 2 or prompt.numel() == 0:
         raise UserError(
             f"the prompt has shape {tuple(prompt.shape)}; use (batch, time) with at least one token"
         )
     lowest, highest = int(prompt.min()), int(prompt.max())
-    if lowest < 0 or highest >= vocab_size:
+    if lowest < 0 or highest >= config.vocab_size:
         raise UserError(
             f"the prompt holds token ids {lowest} … {highest}, the model knows 0 … "
-            f"{vocab_size - 1}; encode it with the model's own tokenizer"
+            f"{config.vocab_size - 1}; encode it with the model's own tokenizer"
         )
     if new_tokens < 1:
         raise UserError(f"new_tokens={new_tokens} asks for nothing; use a whole number ≥ 1")
+    length = prompt.shape[1] + new_tokens
+    if config.position == "learned" and length - 1 > config.context_length:
+        # The model would say so too, but only after all the work that can be done.
+        raise UserError(
+            f"position='learned' has {config.context_length} positions, received a prompt of "
+            f"{prompt.shape[1]} tokens and {new_tokens} to follow; ask for fewer"
+        )
     if not temperature >= 0:
         raise UserError(f"temperature={temperature} is negative; use 0 for greedy, or more")
     if top_k is not None and top_k < 1:

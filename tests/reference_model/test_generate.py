@@ -49,9 +49,11 @@ def test_generation_may_end_with_the_last_position_of_the_context(
     # The last token is written but never read: 12 positions carry 13 tokens.
     model = tiny_model(context_length=12)
     assert generate(model, PROMPT, 10).shape == (2, 13)
-    for use_cache in (True, False):
-        with pytest.raises(UserError, match="has 12 positions"):
-            generate(model, PROMPT, 11, use_cache=use_cache)
+    model.register_forward_pre_hook(lambda *_: pytest.fail("worked before it refused"))
+    with pytest.raises(
+        UserError, match=r"has 12 positions, .* prompt of 3 tokens and 11 to follow"
+    ):
+        generate(model, PROMPT, 11)
 
 
 @pytest.mark.parametrize("use_cache", [True, False])
