@@ -90,6 +90,11 @@ class GPTConfig:
             raise UserError(
                 f"rope_scaling_factor={self.rope_scaling_factor!r} is no stretch; use a number ≥ 1"
             )
+        if self.rope_scaling == "none" and self.rope_scaling_factor != 1:
+            raise UserError(
+                f"rope_scaling_factor={self.rope_scaling_factor!r} has no effect with "
+                "rope_scaling='none'; use interpolation or ntk, or leave the factor at 1"
+            )
         if self.rope_scaling != "none" and self.position != "rope":
             raise UserError(
                 f"rope_scaling={self.rope_scaling!r} needs position='rope', received "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -25,15 +25,6 @@ def enlarge(model: nn.Module, seed: int = 1) -> None:
         else:
             drawn = 0.2 * noise + (1.0 if "ln_" in name and name.endswith("weight") else 0.0)
         parameter.data.copy_(drawn)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Models this small are slower on two threads, and sums in one order are the same each time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

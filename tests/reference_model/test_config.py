@@ -73,6 +73,7 @@ def test_a_size_is_a_whole_number_of_at_least_one(name: str, value: object) -> N
         ({"position": "rope", "n_embd": 63, "n_head": 3}, ["position='rope'", "21", "even"]),
         ({"position": "sinusoidal", "n_embd": 63, "n_head": 3}, ["'sinusoidal'", "63", "even"]),
         ({"position": "rope", "rope_scaling_factor": 0.5}, ["rope_scaling_factor=0.5", "≥ 1"]),
+        ({"position": "rope", "rope_scaling_factor": 2.0}, ["no effect", "interpolation or ntk"]),
         ({"rope_scaling": "ntk"}, ["rope_scaling='ntk'", "position='rope'", "'learned'"]),
     ],
 )
