@@ -24,7 +24,7 @@ from reference_model.model import GPT
 NEW_TOKENS, PROMPT_TOKENS = 15, 1  # as the claims about 15 tokens count them
 
 LENGTHS: dict[Profile, tuple[int, ...]] = {
-    "smoke": (1, 2, 33, 100),
+    "smoke": (1, 2, 33, 70),
     "quick": (1, 2, 33, 128, 512),
     "full": (1, 2, 33, 128, 255, 256, 511, 512),
 }
@@ -40,7 +40,7 @@ CHUNKINGS: dict[str, Callable[[int], list[int]]] = {
 }
 # Prompt and new tokens of the greedy runs; both together fit the checkpoint's context.
 GREEDY: dict[Profile, tuple[tuple[int, int], ...]] = {
-    "smoke": ((1, 20), (100, 20)),
+    "smoke": ((1, 15), (70, 15)),
     "quick": ((1, 100), (37, 100), (400, 100)),
     "full": ((1, 511), (37, 400), (256, 256), (400, 112)),
 }

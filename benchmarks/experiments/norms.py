@@ -75,9 +75,9 @@ def build(
     initialization: Initialization,
     depth: int,
     width: int,
-    generator: torch.Generator,
+    device: str = "cpu",
 ) -> GPT:
-    """An untrained model, its weights drawn from ``generator`` (on whose device it lies).
+    """An untrained model, its weights drawn from torch's global generator.
 
     Under ``xavier`` it meets the theorem's assumption of inputs N(0, I): token embeddings have
     variance 1 and the head, which must not inherit them, is not tied. Otherwise it is GPT-2.
@@ -92,26 +92,20 @@ def build(
         initialization=initialization,
         head="untied" if initialization == "xavier" else "tied",
     )
-    with torch.device("meta"):  # would otherwise draw every weight twice
+    with torch.device(device):
         model = GPT(config)
-    model.to_empty(device=generator.device)
-    if config.head == "tied":
-        model.lm_head.weight = model.wte.weight
-    model.initialize(generator)
-    if initialization == "xavier":
-        torch.nn.init.normal_(model.wte.weight, generator=generator)
+        if initialization == "xavier":
+            torch.nn.init.normal_(model.wte.weight)
     return model
 
 
-def gradient_norms(model: GPT, batch_size: int, generator: torch.Generator) -> NDArray[np.float64]:
+def gradient_norms(model: GPT, batch_size: int) -> NDArray[np.float64]:
     """Norm of the gradient of each layer's `mlp.c_proj.weight`, (L,), first layer first.
 
     The loss is the mean cross-entropy of random tokens, each predicted from random ones before it.
     """
     size = (batch_size, model.config.context_length + 1)
-    tokens = torch.randint(
-        model.config.vocab_size, size, generator=generator, device=generator.device
-    )
+    tokens = torch.randint(model.config.vocab_size, size, device=model.wte.weight.device)
     loss = cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
     matrices = [
         weight for name, weight in model.named_parameters() if name.endswith("mlp.c_proj.weight")
@@ -170,9 +164,9 @@ def _over_seeds(
     rows = []
     for index in range(scale.seeds):
         seed = int(np.random.SeedSequence((settings.seed, depth, index)).generate_state(1)[0])
-        generator = torch.Generator(settings.device).manual_seed(seed)
-        model = build(placement, initialization, depth, scale.width, generator)
-        rows.append(gradient_norms(model, scale.batch_size, generator))
+        torch.manual_seed(seed)
+        model = build(placement, initialization, depth, scale.width, settings.device)
+        rows.append(gradient_norms(model, scale.batch_size))
     return np.stack(rows)
 
 
