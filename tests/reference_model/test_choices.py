@@ -47,7 +47,7 @@ def test_every_combination_builds_runs_learns_and_generates(
             n_embd=8,
             position=position,
             rope_scaling=rope_scaling,
-            rope_scaling_factor=2.0,
+            rope_scaling_factor=1.0 if rope_scaling == "none" else 2.0,
             norm_placement=norm_placement,
             norm=norm,
             embedding_scale=embedding_scale,
