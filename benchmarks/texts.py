@@ -1,0 +1,48 @@
+"""The plays as tokens: whole splits, and batches of shuffled windows."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from benchmarks.assets import Split, play_texts
+from reference_model.checkpoints import reference_tokenizer
+from reference_model.training import Batches
+
+
+def joined(split: Split) -> str:
+    """All plays of a split, one after the other."""
+    return "\n".join(play_texts(split).values())
+
+
+def encode(tokenizer: Tokenizer, text: str) -> Tensor:
+    """Token ids (N,) int64."""
+    return torch.tensor(tokenizer.encode(text).ids)
+
+
+@functools.cache
+def reference_tokens(split: Split) -> Tensor:
+    """Token ids (N,) int64 of all plays of a split, in the vocabulary of the checkpoint."""
+    return encode(reference_tokenizer(), joined(split))
+
+
+def shuffled_windows(tokens: Tensor, window: int, batch_size: int, seed: int) -> Batches:
+    """Batches (B, window + 1): each epoch cuts the text at another offset and shuffles the pieces.
+
+    So every token is seen once an epoch, and never twice in the same place.
+    """
+    count = (len(tokens) - window - 1) // window
+    per_epoch = count // batch_size
+
+    def batch(step: int) -> Tensor:
+        epoch, position = divmod(step, per_epoch)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        offset = int(torch.randint(window, (), generator=generator))
+        order = torch.randperm(count, generator=generator)
+        chosen = order[position * batch_size : (position + 1) * batch_size]
+        return tokens[offset + chosen[:, None] * window + torch.arange(window + 1)]
+
+    return batch
