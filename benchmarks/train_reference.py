@@ -1,7 +1,7 @@
 """The recipe that made the shipped checkpoint: tokenizer, training, held-out losses, card.
 
-`make train` runs it: about 75 minutes on two CPU cores. A run that was stopped goes on from its
-last evaluation.
+`make train` runs it; one CPU core with bfloat16 instructions needs about 75 minutes. A run that was
+stopped goes on from its last evaluation.
 """
 
 import bz2
@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from benchmarks.assets import PLAYS, Split, play_texts
 from benchmarks.instruments.perplexity import bits_per_byte
+from benchmarks.texts import encode, joined, shuffled_windows
 from reference_model import checkpoints, training
 from reference_model.command_line import Parser, exit_status
 from reference_model.config import preset
@@ -44,11 +45,6 @@ RECIPE = training.Recipe(
 )
 
 
-def joined(split: Split) -> str:
-    """All plays of a split, one after the other."""
-    return "\n".join(play_texts(split).values())
-
-
 def train_tokenizer(text: str, vocab_size: int) -> Tokenizer:
     """A byte-level BPE of the given size; it can write any text, also what it never saw."""
     tokenizer = Tokenizer(models.BPE())
@@ -63,30 +59,6 @@ def train_tokenizer(text: str, vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-def encode(tokenizer: Tokenizer, text: str) -> Tensor:
-    """Token ids (N,) int64."""
-    return torch.tensor(tokenizer.encode(text).ids)
-
-
-def shuffled_windows(tokens: Tensor, window: int, batch_size: int, seed: int) -> training.Batches:
-    """Batches (B, window + 1): each epoch cuts the text at another offset and shuffles the pieces.
-
-    So every token is seen once an epoch, and never twice in the same place.
-    """
-    count = (len(tokens) - window - 1) // window
-    per_epoch = count // batch_size
-
-    def batch(step: int) -> Tensor:
-        epoch, position = divmod(step, per_epoch)
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        offset = int(torch.randint(window, (), generator=generator))
-        order = torch.randperm(count, generator=generator)
-        chosen = order[position * batch_size : (position + 1) * batch_size]
-        return tokens[offset + chosen[:, None] * window + torch.arange(window + 1)]
-
-    return batch
-
-
 def compressed_bits_per_byte(text: str) -> dict[str, float]:
     """What general compressors reach on the same bytes, at their strongest setting."""
     raw = text.encode()
@@ -95,6 +67,11 @@ def compressed_bits_per_byte(text: str) -> dict[str, float]:
         "xz": len(lzma.compress(raw, preset=9 | lzma.PRESET_EXTREME)),
     }
     return {name: 8 * size / len(raw) for name, size in sizes.items()}
+
+
+def sha256_of(content: bytes) -> str:
+    """In hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def make_card(
@@ -112,11 +89,13 @@ def make_card(
             "plays": {split: list(play_texts(split)) for split in tokens},
             "bytes": {split: len(text.encode()) for split, text in texts.items()},
             "tokens": {split: len(ids) for split, ids in tokens.items()},
-            "text_sha256": {
-                split: hashlib.sha256(text.encode()).hexdigest() for split, text in texts.items()
-            },
+            "text_sha256": {split: sha256_of(text.encode()) for split, text in texts.items()},
         },
-        "recipe": {"batch_size": BATCH_SIZE, **dataclasses.asdict(RECIPE)},
+        "recipe": {
+            "batch_size": BATCH_SIZE,
+            "dropout": CONFIG.dropout,
+            **dataclasses.asdict(RECIPE),
+        },
         "command": "make train",
         "tokens_seen": progress.tokens,
         "steps": progress.step,
@@ -145,10 +124,11 @@ def run(work: Path, out: Path) -> None:
     torch.manual_seed(RECIPE.seed)
     model = GPT(CONFIG)
     batches = shuffled_windows(tokens["train"], CONFIG.context_length, BATCH_SIZE, RECIPE.seed)
+    data = f"batches of {BATCH_SIZE} from SHA-256 {sha256_of(tokens['train'].numpy().tobytes())}"
     progress = training.Progress()
     started = time.monotonic()
     with tqdm(total=RECIPE.steps, unit="step", dynamic_ncols=True) as bar:
-        for progress in training.train(model, batches, tokens["validation"], RECIPE, work):
+        for progress in training.train(model, batches, tokens["validation"], RECIPE, work, data):
             bar.update(progress.step - bar.n)
             if progress.curve:
                 last = progress.curve[-1]

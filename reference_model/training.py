@@ -6,7 +6,6 @@ tokens in the same order as one that was not.
 
 import dataclasses
 import io
-import json
 import math
 import pickle
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from reference_model.files import write_whole
 from reference_model.model import GPT
 
 Batches = Callable[[int], Tensor]  # step -> tokens (B, T + 1)
+Run = dict[str, Any]  # every field of the model's configuration and of the recipe, and the data
 
 STATE_FILE = "state.pt"
 
@@ -40,7 +40,6 @@ class Recipe:
     learning_rate: float  # of AdamW
     optimizer: Literal["adamw", "muon"] = "adamw"
     matrix_learning_rate: float = 0.02  # of Muon
-    schedule: Literal["linear", "constant"] = "linear"  # after warm-up: down to 0, or level
     warmup_steps: int = 100
     weight_decay: float = 0.1  # of matrices; norms and biases have none
     gradient_clip: float = 1.0
@@ -66,11 +65,9 @@ class Progress:
 
 
 def learning_rate_factor(step: int, recipe: Recipe) -> float:
-    """Share of the peak learning rate at a step: linear warm-up, then the schedule."""
+    """Share of the peak learning rate at a step: linear warm-up, then linear down to 0."""
     if step < recipe.warmup_steps:
         return (step + 1) / recipe.warmup_steps
-    if recipe.schedule == "constant":
-        return 1.0
     return (recipe.steps - step) / max(1, recipe.steps - recipe.warmup_steps)
 
 
@@ -145,18 +142,21 @@ def train(
     validation_tokens: Tensor,
     recipe: Recipe,
     folder: Path | None = None,
+    data: str = "",
 ) -> Iterator[Progress]:
     """Train in place, yielding after every step; the model ends with its best validation weights.
 
     With a folder, each evaluation leaves a state there, from which a later call with the same
-    recipe goes on. Raises `UserError` when the loss is no longer finite, or when the folder
-    holds the state of another recipe.
+    recipe, model configuration and name of the data goes on (and yields first where it stands).
+    Raises `UserError` when the loss is no longer finite, or when the folder holds another run.
     """
+    run = {**dataclasses.asdict(model.config), **dataclasses.asdict(recipe), "data": data}
     optimizers = make_optimizers(model, recipe)
     progress = Progress()
     best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     if folder is not None and (folder / STATE_FILE).exists():
-        progress, best = _resume(folder, model, optimizers, recipe)
+        progress, best = _resume(folder, model, optimizers, run)
+        yield progress
     recent: list[float] = []
     model.train()
     while progress.step < recipe.steps and progress.evaluations_since_best < recipe.patience:
@@ -188,7 +188,7 @@ def train(
             _evaluate(model, validation_tokens, progress, recent, best)
             recent.clear()
             if folder is not None:
-                _save(folder, model, optimizers, recipe, progress, best)
+                _save(folder, model, optimizers, run, progress, best)
         yield progress
     model.load_state_dict(best)
 
@@ -213,12 +213,12 @@ def _save(
     folder: Path,
     model: GPT,
     optimizers: list[torch.optim.Optimizer],
-    recipe: Recipe,
+    run: Run,
     progress: Progress,
     best: dict[str, Tensor],
 ) -> None:
     state = {
-        "recipe": json.dumps(dataclasses.asdict(recipe)),
+        "run": run,
         "progress": dataclasses.asdict(progress),
         "model": model.state_dict(),
         "best": best,
@@ -230,20 +230,19 @@ def _save(
 
 
 def _resume(
-    folder: Path, model: GPT, optimizers: list[torch.optim.Optimizer], recipe: Recipe
+    folder: Path, model: GPT, optimizers: list[torch.optim.Optimizer], run: Run
 ) -> tuple[Progress, dict[str, Tensor]]:
     path = folder / STATE_FILE
     try:
         state = torch.load(path, weights_only=True)
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
         raise UserError(f"{path} is not a whole training state; delete it to start anew") from None
-    if state["recipe"] != json.dumps(dataclasses.asdict(recipe)):
-        raise UserError(
-            f"{path} belongs to another recipe, received {recipe}; delete it to start anew"
-        )
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    if shapes != {name: tensor.shape for name, tensor in state["model"].items()}:
-        raise UserError(f"{path} belongs to another model; delete it to start anew")
+    for field_name, value in run.items():
+        if state["run"].get(field_name) != value:
+            raise UserError(
+                f"{path} belongs to a run with {field_name}={state['run'].get(field_name)!r}, "
+                f"received {value!r}; delete it to start anew"
+            )
     model.load_state_dict(state["model"])
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -84,12 +85,10 @@ def test_the_forward_pass_may_run_in_bfloat16(position: str) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
 
 
-def test_the_learning_rate_rises_evenly_and_falls_evenly_or_stays() -> None:
+def test_the_learning_rate_rises_evenly_and_falls_evenly() -> None:
     recipe = Recipe(steps=10, learning_rate=1.0, warmup_steps=4)
     falling = [learning_rate_factor(step, recipe) for step in range(10)]
     assert falling == pytest.approx([1 / 4, 2 / 4, 3 / 4, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
-    level = dataclasses.replace(recipe, schedule="constant")
-    assert [learning_rate_factor(step, level) for step in range(10)] == falling[:4] + [1.0] * 6
     assert learning_rate_factor(0, dataclasses.replace(recipe, warmup_steps=0)) == 1.0
 
 
@@ -192,8 +191,9 @@ def test_the_folder_of_a_run_changes_nothing_in_it(tmp_path: Path) -> None:
 
 def test_a_finished_run_takes_no_further_step_and_gives_its_best_weights(tmp_path: Path) -> None:
     model, again = new_model(), new_model()
-    run(model, RECIPE, tmp_path)
-    assert list(train(again, counting_batches, VALIDATION, RECIPE, tmp_path)) == []
+    finished = run(model, RECIPE, tmp_path)
+    assert list(train(again, counting_batches, VALIDATION, RECIPE, tmp_path)) == [finished]
+    assert finished.step == RECIPE.steps
     assert_same_weights(again, model)
 
 
@@ -252,16 +252,27 @@ def test_a_loss_that_is_no_number_does_not_reach_the_weights() -> None:
     assert torch.equal(model.wte.weight, before)
 
 
-def test_the_state_of_another_recipe_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "recipe", "told"),
+    [
+        ({}, {"learning_rate": 2e-2}, "learning_rate=0.01, received 0.02"),
+        ({"n_embd": 32}, {}, "n_embd=16, received 32"),
+        ({"dropout": 0.5}, {}, "dropout=0.0, received 0.5"),  # no weight has another shape
+    ],
+)
+def test_the_state_of_another_run_is_refused(
+    tmp_path: Path, model: dict[str, Any], recipe: dict[str, Any], told: str
+) -> None:
     run(new_model(), RECIPE, tmp_path, stop_at=3)
-    message = refusal(new_model(), dataclasses.replace(RECIPE, learning_rate=2e-2), tmp_path)
-    assert "state.pt belongs to another recipe" in message
+    message = refusal(new_model(**model), dataclasses.replace(RECIPE, **recipe), tmp_path)
+    assert "state.pt belongs to a run with " + told in message
 
 
-def test_the_state_of_another_model_is_refused(tmp_path: Path) -> None:
-    run(new_model(), RECIPE, tmp_path, stop_at=3)
-    message = refusal(new_model(n_embd=32), RECIPE, tmp_path)
-    assert "state.pt belongs to another model" in message
+def test_the_state_of_a_run_on_other_data_is_refused(tmp_path: Path) -> None:
+    for _ in train(new_model(), counting_batches, VALIDATION, RECIPE, tmp_path, data="plays"):
+        pass
+    with pytest.raises(UserError, match="data='plays', received 'poems'"):
+        next(train(new_model(), counting_batches, VALIDATION, RECIPE, tmp_path, data="poems"))
 
 
 @pytest.mark.parametrize("keep", [0, 100, -100])
@@ -272,7 +283,7 @@ def test_a_damaged_state_is_refused(tmp_path: Path, keep: int) -> None:
     assert "state.pt is not a whole training state" in refusal(new_model(), RECIPE, tmp_path)
 
 
-@pytest.mark.parametrize("field", ["optimizer", "schedule", "precision"])
+@pytest.mark.parametrize("field", ["optimizer", "precision"])
 def test_an_unknown_choice_of_the_recipe_is_named(field: str) -> None:
     with pytest.raises(UserError, match=f"{field}='best' is not a known choice"):
         dataclasses.replace(RECIPE, **{field: "best"})
