@@ -17,6 +17,7 @@ CLAIMS_FILE = Path(__file__).with_name("claims.toml")
 LESSONS = ("L1", "L2", "L3", "L4", "L5", "L6")
 
 Combination = Literal["together", "apart"]
+Role = Literal["claim", "instrument"]
 RegionKind = Literal["inside", "outside", "at_least", "at_most", "equals"]
 REGION_KINDS: tuple[RegionKind, ...] = get_args(RegionKind)
 Side = Literal["within", "without", "across"]
@@ -64,13 +65,15 @@ class Region:
 class Requirement:
     """One condition of a claim: every measurement of ``metric`` that fits ``where`` in the region.
 
-    A value in ``where`` may be a list: any of them fits.
+    A value in ``where`` may be a list: any of them fits. An instrument's requirement is a case with
+    a known answer: unless it is confirmed, the claim is open, whatever the others say.
     """
 
     text: str
     metric: str
     where: dict[str, Parameter | list[Parameter]]
     region: Region
+    role: Role = "claim"
 
     def matches(self, measurement: Measurement) -> bool:
         labels = {"choice": measurement.choice, **measurement.labels}
@@ -151,12 +154,16 @@ def _claim(entry: dict[str, Any]) -> Claim:
 
 def _requirement(claim: str, entry: dict[str, Any]) -> Requirement:
     name = f"{claim}, requirement {entry.get('text', '(without text)')!r}"
-    optional: dict[str, type] = {"where": dict, **dict.fromkeys(REGION_KINDS, object)}
+    optional: dict[str, type] = {"where": dict, "role": str}
+    optional |= dict.fromkeys(REGION_KINDS, object)
     _check_keys(name, entry, {"text": str, "metric": str}, optional)
     regions = [_region(name, kind, entry[kind]) for kind in REGION_KINDS if kind in entry]
     if len(regions) != 1:
         raise ValueError(f"{name}: needs exactly one of {', '.join(REGION_KINDS)}")
-    return Requirement(entry["text"], entry["metric"], entry.get("where", {}), regions[0])
+    role = entry.get("role", "claim")
+    if role not in get_args(Role):
+        raise ValueError(f"{name}: role is {role!r}, not one of {', '.join(get_args(Role))}")
+    return Requirement(entry["text"], entry["metric"], entry.get("where", {}), regions[0], role)
 
 
 def _region(name: str, kind: RegionKind, given: Any) -> Region:

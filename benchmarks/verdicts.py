@@ -3,7 +3,8 @@
 A measurement confirms a requirement if its 95 % interval (or its exact value) lies within the
 region, refutes it if it lies without, and leaves it open if it reaches across the border. A
 requirement looks at all its measurements, a claim at all its requirements, which must hold
-together unless the claim says that each stands apart.
+together unless the claim says that each stands apart. An instrument that misses its known answer
+leaves the claim open.
 """
 
 from __future__ import annotations
@@ -72,8 +73,12 @@ def judge_claim(
 ) -> tuple[Judgement, list[Judgement]]:
     """The claim, and each of its requirements in turn."""
     parts = [judge_requirement(part, measurements, absent) for part in claim.requirements]
-    verdicts = {part.verdict for part in parts}
-    if claim.requirements_hold == "apart":
+    roles = [requirement.role for requirement in claim.requirements]
+    verdicts = {part.verdict for part, role in zip(parts, roles, strict=True) if role == "claim"}
+    known_answers = {p.verdict for p, role in zip(parts, roles, strict=True) if role != "claim"}
+    if known_answers - {"confirmed"}:
+        verdict: Verdict = "open"  # an instrument that is not proven decides nothing
+    elif claim.requirements_hold == "apart":
         verdict = _of_a_range(verdicts)
     else:
         precedence: tuple[Verdict, ...] = ("refuted", "open", "depends", "confirmed")

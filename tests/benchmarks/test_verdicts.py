@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import wording
-from benchmarks.claims import Claim, Combination, Region, Requirement
+from benchmarks.claims import Claim, Combination, Region, Requirement, Role
 from benchmarks.results import Measurement
 from benchmarks.verdicts import judge_claim, judge_measurement, judge_requirement
 
@@ -31,8 +31,10 @@ def measured(value: float, half: float | None = None, **labels: Any) -> Measurem
     )
 
 
-def requires(region: Region = BETWEEN, metric: str = "speedup", **where: Any) -> Requirement:
-    return Requirement(f"the {metric} is right", metric, where, region)
+def requires(
+    region: Region = BETWEEN, metric: str = "speedup", role: Role = "claim", **where: Any
+) -> Requirement:
+    return Requirement(f"the {metric} is right", metric, where, region, role)
 
 
 def claim(*requirements: Requirement, hold: Combination = "together") -> Claim:
@@ -99,6 +101,26 @@ def test_a_claim_is_as_good_as_its_worst_requirement(
     assert judgement.verdict == verdict
     assert len(parts) == 2
     assert sorted(judgement.measurements) == sorted(m.id for m in cases)
+
+
+@pytest.mark.parametrize(
+    ("known_answer", "claimed", "verdict"),
+    [
+        (1.8, 1.8, "confirmed"),
+        (1.8, 9.0, "refuted"),
+        (9.0, 1.8, "open"),
+        (9.0, 9.0, "open"),
+        (None, 9.0, "open"),
+    ],
+)
+def test_an_instrument_that_misses_its_known_answer_decides_nothing(
+    known_answer: float | None, claimed: float, verdict: str
+) -> None:
+    cases = [measured(claimed, metric="claimed")]
+    if known_answer is not None:
+        cases.append(measured(known_answer, metric="known"))
+    tested = claim(requires(metric="known", role="instrument"), requires(metric="claimed"))
+    assert judge_claim(tested, cases)[0].verdict == verdict
 
 
 @pytest.mark.parametrize(
