@@ -121,7 +121,8 @@ class GPT(nn.Module):
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if config.head == "tied":
             self.lm_head.weight = self.wte.weight
-        self.initialize()
+        if not self.wte.weight.is_meta:  # a model without memory has nothing to draw
+            self.initialize()
 
     def forward(
         self, tokens: Tensor, cache: KVCache | None = None, last_only: bool = False
