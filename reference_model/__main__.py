@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from reference_model.command_line import Parser, exit_status
+from reference_model.command_line import Parser, exit_status, seed
 from reference_model.config import PRESETS, GPTConfig, preset
 from reference_model.errors import UserError
 
@@ -41,7 +41,7 @@ def _parser() -> Parser:
     generate.add_argument("--tokens", type=int, default=120)
     generate.add_argument("--temperature", type=float, default=0.8, help="0: greedy")
     generate.add_argument("--top-k", type=int)
-    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--seed", type=seed, default=0)
     generate.add_argument("--no-cache", action="store_true", help="compute every token anew")
     return parser
 

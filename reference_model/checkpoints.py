@@ -162,8 +162,10 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
     files = [folder / WEIGHTS_FILE]
     if (folder / INDEX_FILE).exists():
         shards = _read_json(folder / INDEX_FILE).get("weight_map")
-        if not isinstance(shards, dict):
-            raise UserError(f"{folder / INDEX_FILE} has no weight_map; fetch it again")
+        if not isinstance(shards, dict) or not all(isinstance(n, str) for n in shards.values()):
+            raise UserError(
+                f"{folder / INDEX_FILE} has no weight_map of file names; fetch it again"
+            )
         files = [folder / name for name in sorted(set(shards.values()))]
     tensors: dict[str, Tensor] = {}
     for file in files:

@@ -18,6 +18,13 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; {self.prog} --help explains")
 
 
+def seed(text: str) -> int:
+    """The type of a --seed argument."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2^32 - 1")
+    return int(text)
+
+
 def exit_status(command: Callable[[], int | None]) -> int:
     """Run a command; its own exit status, 2 after a `UserError`, 130 when interrupted."""
     try:

@@ -227,6 +227,12 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: (folder / "model.safetensors.index.json").write_text("{}"),
         r"model\.safetensors\.index\.json has no weight_map",
     ),
+    "index of no files": (
+        lambda folder: (folder / "model.safetensors.index.json").write_text(
+            '{"weight_map": {"wte.weight": 1}}'
+        ),
+        r"model\.safetensors\.index\.json has no weight_map",
+    ),
     "missing shard": (
         lambda folder: (folder / "model.safetensors.index.json").write_text(
             '{"weight_map": {"wte.weight": "model-00001-of-00002.safetensors"}}'
