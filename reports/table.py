@@ -16,11 +16,11 @@ START, END = "<!-- verdicts -->", "<!-- /verdicts -->"
 def verdict_table(results: dict[str, Any]) -> str:
     """A row per claim that was measured; those not measured are left to the page."""
     rows = [
-        [f"`{claim['id']}`", claim["verdict"], _cell(claim["because"])]
+        [f"`{claim['id']}`", claim["verdict"], _cell(claim["scale"]), _cell(claim["because"])]
         for claim in results["claims"]
         if claim["measurements"]
     ]
-    return tabulate(rows, headers=["claim", "verdict", "because"], tablefmt="github")
+    return tabulate(rows, headers=["claim", "verdict", "at", "because"], tablefmt="github")
 
 
 def put_into(path: Path, table: str) -> None:

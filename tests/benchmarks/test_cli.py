@@ -34,9 +34,19 @@ def command(*arguments: str, folder: Path, root: Path) -> subprocess.CompletedPr
     )
 
 
-def saved_share(value: float, claim: str = SAVING, option: str = "tied") -> Measurement:
+def saved_share(value: float, claim: str = SAVING, option: str = "as published") -> Measurement:
     return Measurement(
-        claim, "saved_share", "1", value, None, None, "none", "head", option, {}, "counted"
+        claim,
+        "saved_share_of_untied",
+        "1",
+        value,
+        None,
+        None,
+        "none",
+        "head",
+        option,
+        {},
+        "counted",
     )
 
 
@@ -125,13 +135,17 @@ def test_a_run_prints_a_table_and_writes_every_claim(
     path = tmp_path / "r.json"
     assert main(["run", "--only", "tying.saving-*", "--seed", "3", "--out", str(path)]) == 0
     printed = capsys.readouterr()
-    assert re.search(rf"{SAVING}\s+refuted\s+Saved share 0\.0195 is above 0\.005", printed.out)
+    assert re.search(
+        rf"{SAVING}\s+refuted\s+Saved share of untied 0\.0195 is above 0\.005", printed.out
+    )
+    assert "(at: published shapes of models of about 7 B parameters)" in printed.out
+    assert printed.out.count("(at: ") == 1
     assert "1 of 2 claims decided" in printed.out
     assert "100%" in printed.err
     results = read_results(path)
     assert [claim["id"] for claim in results["claims"]] == [claim.id for claim in load_claims()]
     told = {claim["id"]: (claim["verdict"], claim["because"]) for claim in results["claims"]}
-    assert told[SAVING] == ("refuted", "Saved share 0.0195 is above 0.005.")
+    assert told[SAVING] == ("refuted", "Saved share of untied 0.0195 is above 0.005.")
     assert told["tying.saving-small"] == ("open", "Not built yet.")
     assert told["cache.memory-law"] == ("open", "Not selected in this run.")
     assert results["environment"]["seed"] == 3

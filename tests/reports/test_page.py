@@ -1,3 +1,4 @@
+import html
 import re
 from html.parser import HTMLParser
 from typing import Any
@@ -44,6 +45,17 @@ def test_every_claim_is_on_the_page_and_links_to_the_place_that_speaks_of_it(
         anchor = claim["id"].replace(".", "-")
         assert f"#{anchor}" in outline.targets
         assert outline.ids.count(anchor) == 1
+
+
+def test_the_scale_of_each_tested_claim_stands_beside_its_verdict(
+    page: str, results: dict[str, Any]
+) -> None:
+    rows = re.findall(r'<tr role="row">(.*?)</tr>', page, re.DOTALL)
+    for claim in results["claims"]:
+        (row,) = [row for row in rows if f">{claim['id']}</a>" in row]
+        scale = f"Tested at: {html.escape(claim['scale'], quote=False)}</span>"
+        tested = claim["seconds"] is not None
+        assert (scale.replace("'", "&#39;") in row) == tested
 
 
 def test_no_two_elements_share_an_id_and_every_inner_link_leads_somewhere(page: str) -> None:

@@ -142,4 +142,7 @@ def test_the_table_has_a_row_per_measured_claim_and_survives_pipes(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 + len(measured)
     assert "a \\| b and c" in lines[2]
-    assert {line.replace("\\|", "").count("|") for line in lines} == {4}
+    assert {line.replace("\\|", "").count("|") for line in lines} == {5}
+    assert all(
+        f" {claim['scale']} " in line for claim, line in zip(measured, lines[2:], strict=True)
+    )
