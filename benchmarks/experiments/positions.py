@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+import math
+from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.assets import play_texts
 from benchmarks.experiment import Settings, experiment
 from benchmarks.results import Measurement, Parameter
-from benchmarks.stats import Estimate, bootstrap_mean_interval
-from benchmarks.train_reference import encode, joined, shuffled_windows
+from benchmarks.stats import Estimate, bootstrap_mean_interval, mean_interval
+from benchmarks.texts import encode, reference_tokens, shuffled_windows
 from reference_model import training
 from reference_model.checkpoints import load_reference, reference_tokenizer
 from reference_model.config import EmbeddingScale, GPTConfig, Position, RopeScaling, preset
 from reference_model.costs import parameters_by_part
 from reference_model.model import GPT
 from reference_model.positions import (
-    NoPositions,
     alibi_bias,
     make_additive_positions,
     rotary_angles,
@@ -146,60 +147,80 @@ class Training:
     """How far models with sinusoidal positions are trained before they are looked at."""
 
     steps: int
-    seeds: int
+    seeds: dict[EmbeddingScale, int]  # one trained model each, which is one observation
 
 
 # A smoke run has no time to train: there the claim's part on sinusoidal positions stays open.
-TRAINING = {"quick": Training(steps=100, seeds=1), "full": Training(steps=2000, seeds=5)}
+# What is judged has the √C of the original paper; embeddings without it are its control.
+TRAINING = {
+    "quick": Training(steps=100, seeds={"sqrt_width": 5, "none": 2}),
+    "full": Training(steps=2000, seeds={"sqrt_width": 5, "none": 5}),
+}
 BATCH_SIZE = 4
 EXACT_WINDOWS = 16  # enough where nothing at all may change
+WINDOWS_AT_ONCE = 64  # bounds the memory of a comparison in float64
 
 
-@contextmanager
-def without_positions(model: GPT) -> Iterator[None]:
-    """The model with nothing added to its token embeddings."""
-    positions = model.wpe
-    model.wpe = NoPositions()
+class _Entered(Exception):  # ends a forward pass; nothing has failed
+    """Raised where the first block begins, with what enters it."""
+
+    def __init__(self, stream: Tensor) -> None:
+        self.stream = stream
+
+
+def entering(model: GPT, windows: Tensor) -> Tensor:
+    """What enters the first block in a forward pass over windows (B, T): (B, T, C)."""
+
+    def stop(block: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        raise _Entered(inputs[0])
+
+    handle = model.h[0].register_forward_pre_hook(stop)
     try:
-        yield
+        model(windows)
+    except _Entered as entered:
+        return entered.stream
     finally:
-        model.wpe = positions
+        handle.remove()
+    raise ValueError("the forward pass did not reach the first block")
 
 
 @torch.inference_mode()
 def streams(model: GPT, windows: Tensor) -> tuple[Tensor, Tensor]:
-    """What enters the first block, (B, T, C) float64, with and without positions."""
-    touched = model.embed(windows)
-    with without_positions(model):
-        untouched = model.embed(windows)
-    return touched.double(), untouched.double()
+    """What enters the first block, and the (scaled) token embeddings alone: (B, T, C) float64."""
+    embeddings = model.wte(windows)
+    if model.config.embedding_scale == "sqrt_width":
+        embeddings = embeddings * math.sqrt(model.config.n_embd)
+    return entering(model, windows).double(), embeddings.double()
 
 
 @dataclass(frozen=True)
 class Touch:
-    """What positions do to each token's vector, (windows, T) each."""
+    """What positions do to each token's vector, (windows, T) each, on the CPU."""
 
-    norm_change: Tensor  # | ‖with‖ / ‖without‖ − 1 |
-    norm_growth: Tensor  # ‖with‖ / ‖without‖ − 1
-    cosine: Tensor  # of with and without
+    norm_change: Tensor  # | ‖entering‖ / ‖embedding‖ − 1 |
+    norm_growth: Tensor  # ‖entering‖ / ‖embedding‖ − 1
+    cosine: Tensor  # of entering and embedding
     largest: float  # largest difference of a coordinate
 
 
 def touch(model: GPT, windows: Tensor) -> Touch:
-    """Compare the stream with and without positions over windows (windows, T) of token ids."""
-    touched, untouched = streams(model, windows)
-    growth = touched.norm(dim=-1) / untouched.norm(dim=-1) - 1
-    cosine = torch.cosine_similarity(touched, untouched, dim=-1)
-    return Touch(growth.abs(), growth, cosine, float((touched - untouched).abs().max()))
+    """Compare what enters the first block with the embeddings over windows (windows, T) of ids."""
+    growths, cosines, largest = [], [], 0.0
+    for piece in windows.split(WINDOWS_AT_ONCE):
+        touched, untouched = streams(model, piece)
+        growths.append((touched.norm(dim=-1) / untouched.norm(dim=-1) - 1).cpu())
+        cosines.append(torch.cosine_similarity(touched, untouched, dim=-1).cpu())
+        largest = max(largest, float((touched - untouched).abs().max()))
+    growth = torch.cat(growths)
+    return Touch(growth.abs(), growth, torch.cat(cosines), largest)
 
 
-def text_windows(text: str, window: int) -> Tensor:
-    """Token ids (windows, window) of a text in the reference vocabulary, without overlap."""
-    ids = encode(reference_tokenizer(), text)
-    return ids[: len(ids) // window * window].view(-1, window)
+def in_windows(tokens: Tensor, window: int) -> Tensor:
+    """Token ids (N,) as windows (windows, window) without overlap."""
+    return tokens[: len(tokens) // window * window].view(-1, window)
 
 
-def train_sinusoidal(scale: EmbeddingScale, training_of: Training, seed: int) -> GPT:
+def train_sinusoidal(scale: EmbeddingScale, steps: int, seed: int, device: str = "cpu") -> GPT:
     """The toy model with sinusoidal positions, trained on plays in the reference vocabulary."""
     config = preset(
         "toy",
@@ -208,23 +229,24 @@ def train_sinusoidal(scale: EmbeddingScale, training_of: Training, seed: int) ->
         embedding_scale=scale,
     )
     torch.manual_seed(seed)
-    model = GPT(config)
+    model = GPT(config).to(device)
     recipe = training.Recipe(
-        steps=training_of.steps,
+        steps=steps,
         learning_rate=3e-3,
-        warmup_steps=training_of.steps // 10,
-        evaluate_every=max(training_of.steps // 4, 100),
+        warmup_steps=steps // 10,
+        evaluate_every=max(steps // 4, 100),
         seed=seed,
     )
     window = config.context_length
-    needed = training_of.steps * BATCH_SIZE * window
-    batches = shuffled_windows(_training_tokens(needed), window, BATCH_SIZE, seed)
-    validation = text_windows(next(iter(play_texts("validation").values())), window).flatten()
-    for _ in training.train(model, batches, validation[: 16 * window + 1], recipe):
+    tokens = _training_tokens(steps * BATCH_SIZE * window).to(device)
+    batches = shuffled_windows(tokens, window, BATCH_SIZE, seed)
+    validation = _first_validation_tokens(16 * window + 1).to(device)
+    for _ in training.train(model, batches, validation, recipe):
         pass
     return model.eval()
 
 
+@functools.cache
 def _training_tokens(needed: int) -> Tensor:
     """The first training plays, as many as it takes to see no token twice; all, if too few."""
     tokenizer, parts, count = reference_tokenizer(), [], 0
@@ -236,43 +258,51 @@ def _training_tokens(needed: int) -> Tensor:
     return torch.cat(parts)
 
 
-@experiment("position.embedding-untouched", smoke=4, quick=45, full=3600)
+@functools.cache
+def _first_validation_tokens(count: int) -> Tensor:
+    return encode(reference_tokenizer(), next(iter(play_texts("validation").values())))[:count]
+
+
+@experiment("position.embedding-untouched", smoke=4, quick=75, full=3600)
 def embedding_untouched(settings: Settings) -> list[Measurement]:
     """What each encoding does to the stream that enters the first block, on the test plays.
 
-    Learned positions are those of the shipped checkpoint, and encodings that add nothing are put
-    in their place there. Sinusoidal positions have models trained for them, with and without the
-    √C that the original paper puts on the embeddings; embeddings grow in training while sinusoids
-    do not, so that the change shrinks with the steps, which are a label. The interval is that of
-    the text (blocks: windows), given the model.
+    Learned positions are those of the shipped checkpoint, with an interval of the text (blocks:
+    windows) given that model; encodings that add nothing are put in their place there. Sinusoidal
+    positions have models trained for them, each seed one observation. Embeddings grow in training
+    while sinusoids do not, so that the change is still shrinking after as few steps as these: it
+    is that of a briefly trained model, and the steps are a label.
     """
-    reference = load_reference()
-    windows = text_windows(joined("test"), reference.config.context_length)
-    shipped: dict[str, Parameter] = {"state": "trained", "model": "reference"}
-    measurements = _touches(
-        "learned", shipped, touch(reference, windows), settings.seed, "checkpoint"
-    )
+    reference = load_reference().to(settings.device)
+    tokens = reference_tokens("test").to(settings.device)
+    windows = in_windows(tokens, reference.config.context_length)
+    measurements = list(_shipped(reference, windows, settings.seed))
     for position in ("rope", "alibi", "none"):
         other = with_weights_of(reference, reference.config.replace(position=position))
-        found = touch(other, windows[:EXACT_WINDOWS])
-        for metric, unit, largest in (
-            ("embedding_change", "1", found.largest),
-            ("norm_change", "ratio", float(found.norm_change.max())),
-        ):
-            measurements.append(
-                _measured(
-                    "position.embedding-untouched",
-                    metric,
-                    unit,
-                    largest,
-                    position,
-                    shipped,
-                    "checkpoint",
-                )
-            )
+        found = touch(other.to(settings.device), windows[:EXACT_WINDOWS])
+        measurements += [
+            _touched("embedding_change", found.largest, position, SHIPPED, "checkpoint"),
+            _touched(
+                "norm_change", float(found.norm_change.max()), position, SHIPPED, "checkpoint"
+            ),
+        ]
     if settings.profile in TRAINING:
-        measurements += _sinusoidal(TRAINING[settings.profile], settings.seed)
+        trained = TRAINING[settings.profile]
+        for scale, seeds in trained.seeds.items():
+            measurements += _sinusoidal(scale, trained.steps, seeds, tokens, settings)
     return measurements
+
+
+SHIPPED: dict[str, Parameter] = {"state": "trained", "model": "reference"}
+
+
+def _shipped(reference: GPT, windows: Tensor, seed: int) -> Iterator[Measurement]:
+    """The checkpoint's own positions: the largest difference, and means over tokens."""
+    found = touch(reference, windows)
+    yield _touched("embedding_change", found.largest, "learned", SHIPPED, "checkpoint")
+    for metric in ("norm_change", "norm_growth", "cosine"):
+        mean = bootstrap_mean_interval(getattr(found, metric).numpy(), seed=seed)
+        yield _touched(metric, mean, "learned", SHIPPED, "checkpoint")
 
 
 def with_weights_of(model: GPT, config: GPTConfig) -> GPT:
@@ -283,37 +313,37 @@ def with_weights_of(model: GPT, config: GPTConfig) -> GPT:
     return other.eval()
 
 
-def _sinusoidal(training_of: Training, first_seed: int) -> list[Measurement]:
-    text = joined("test")
-    measurements = []
-    for scale in get_args(EmbeddingScale):
-        for seed in range(first_seed, first_seed + training_of.seeds):
-            model = train_sinusoidal(scale, training_of, seed)
-            windows = text_windows(text, model.config.context_length)
-            labels: dict[str, Parameter] = {
-                "state": "trained",
-                "model": "toy",
-                "embedding_scale": scale,
-                "steps": training_of.steps,
-                "seed": seed,
-            }
-            found = touch(model, windows)
-            measurements += _touches("sinusoidal", labels, found, first_seed, "training")
-    return measurements
+def _sinusoidal(
+    scale: EmbeddingScale, steps: int, seeds: int, tokens: Tensor, settings: Settings
+) -> Iterator[Measurement]:
+    """Means over trained models of each one's mean over tokens, with Student's interval."""
+    by_metric = defaultdict(list)
+    for seed in range(settings.seed, settings.seed + seeds):
+        model = train_sinusoidal(scale, steps, seed, settings.device)
+        found = touch(model, in_windows(tokens, model.config.context_length))
+        by_metric["embedding_change"].append(found.largest)
+        for metric in ("norm_change", "norm_growth", "cosine"):
+            by_metric[metric].append(float(getattr(found, metric).mean()))
+    labels: dict[str, Parameter] = {
+        "state": "trained",
+        "model": "toy",
+        "embedding_scale": scale,
+        "steps": steps,
+    }
+    for metric, samples in by_metric.items():
+        yield _touched(metric, mean_interval(samples), "sinusoidal", labels, "training")
 
 
-def _touches(
-    option: str, labels: dict[str, Parameter], found: Touch, seed: int, source: str
-) -> list[Measurement]:
-    """The largest difference, and means over tokens with intervals over windows."""
+def _touched(
+    metric: str,
+    found: float | Estimate,
+    option: str,
+    labels: dict[str, Parameter],
+    source: str,
+) -> Measurement:
+    unit = "ratio" if metric.startswith("norm_") else "1"
     claim = "position.embedding-untouched"
-    measurements = [
-        _measured(claim, "embedding_change", "1", found.largest, option, labels, source)
-    ]
-    for metric, unit in (("norm_change", "ratio"), ("norm_growth", "ratio"), ("cosine", "1")):
-        mean = bootstrap_mean_interval(getattr(found, metric).numpy(), seed=seed)
-        measurements.append(_measured(claim, metric, unit, mean, option, labels, source))
-    return measurements
+    return _measured(claim, metric, unit, found, option, labels, source)
 
 
 def _measured(

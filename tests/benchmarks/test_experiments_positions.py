@@ -127,12 +127,30 @@ def test_a_shrinking_norm_is_a_change_too() -> None:
     assert bool((found.norm_growth == -0.5).all())
 
 
-def test_the_model_keeps_its_positions_after_they_were_taken_away() -> None:
+class PositionsInEmbed(GPT):
+    """A rope model that slips positions in beside those it declares."""
+
+    def embed(self, tokens: torch.Tensor, start: int = 0) -> torch.Tensor:
+        t = torch.arange(start, start + tokens.shape[1], device=tokens.device)
+        return super().embed(tokens, start) + 0.1 * t[:, None]
+
+
+def test_positions_that_a_rope_model_adds_in_its_embedding_are_found() -> None:
+    found = positions.touch(PositionsInEmbed(SMALL.replace(position="rope")), windows())
+    assert found.largest == pytest.approx(0.1 * 31, rel=1e-5)
+    assert bool((found.norm_change[:, 1:] > 0.05).all())
+
+
+def test_positions_added_after_the_embedding_are_found() -> None:
+    model = GPT(SMALL.replace(position="rope"))
+    model.h[0].register_forward_pre_hook(lambda block, inputs: (inputs[0] + 0.5, *inputs[1:]))
+    assert positions.touch(model, windows()).largest == pytest.approx(0.5)
+
+
+def test_looking_at_what_enters_leaves_no_hook_behind() -> None:
     model = GPT(SMALL)
-    before = model(windows())
-    with positions.without_positions(model):
-        assert not torch.equal(model(windows()), before)
-    assert torch.equal(model(windows()), before)
+    positions.entering(model, windows())
+    assert model(windows()).shape == (12, 32, 64)
 
 
 @pytest.mark.parametrize(("scale", "factor"), [("none", 1), ("sqrt_width", 4)])
@@ -159,10 +177,39 @@ def test_a_smoke_run_decides_all_but_the_models_it_has_no_time_to_train() -> Non
     assert norm.n > 100  # windows of the test plays, not their tokens
 
 
+def test_a_run_that_trains_has_one_mean_over_models_for_each_scale(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seeds_of: dict[str, list[int]] = {"sqrt_width": [], "none": []}
+
+    def train(scale: EmbeddingScale, steps: int, seed: int, device: str) -> GPT:
+        seeds_of[scale].append(seed)
+        torch.manual_seed(seed)
+        changes = SMALL.replace(vocab_size=4096, position="sinusoidal", embedding_scale=scale)
+        return GPT(changes).eval()
+
+    monkeypatch.setattr(positions, "train_sinusoidal", train)
+    measurements = positions.embedding_untouched(Settings("quick", "cpu", seed=3))
+    assert seeds_of == {"sqrt_width": [3, 4, 5, 6, 7], "none": [3, 4]}
+    changes = {
+        m.parameters["embedding_scale"]: m
+        for m in measurements
+        if m.metric == "norm_change" and m.option == "sinusoidal"
+    }
+    assert {scale: m.n for scale, m in changes.items()} == {"sqrt_width": 5, "none": 2}
+    low, high = changes["sqrt_width"].interval or (0, 0)
+    assert 0 < low < changes["sqrt_width"].value < high
+    sinusoidal = "sinusoidal positions on embeddings times √C change the norm by 5 % or more"
+    verdicts = judged("position.embedding-untouched", measurements)
+    (text,) = (text for text in verdicts if text.startswith(sinusoidal))
+    assert verdicts[text] == "confirmed"  # untrained embeddings of 0.02 are drowned by any wave
+    not_scaled = [m for m in measurements if m.parameters.get("embedding_scale") != "sqrt_width"]
+    assert judged("position.embedding-untouched", not_scaled)[text] == "open"
+
+
 def test_training_moves_the_embeddings_that_sinusoids_are_compared_with() -> None:
-    short = positions.Training(steps=2, seeds=1)
-    model = positions.train_sinusoidal("sqrt_width", short, seed=0)
-    again = positions.train_sinusoidal("sqrt_width", short, seed=0)
+    model = positions.train_sinusoidal("sqrt_width", 2, seed=0)
+    again = positions.train_sinusoidal("sqrt_width", 2, seed=0)
     torch.manual_seed(0)
     untrained = GPT(model.config)
     assert torch.equal(model.wte.weight, again.wte.weight)
