@@ -30,17 +30,18 @@ def saving_small(settings: Settings) -> list[Measurement]:
     """What tying saves on GPT-2 small, of the tied size and of the untied one."""
     tied, untied = counted_parameters("tied"), counted_parameters("untied")
     saved = untied - tied
-    found = (
-        ("parameters", "parameters", tied, "tied"),
-        ("parameters", "parameters", untied, "untied"),
-        ("parameters_saved", "parameters", saved, "tied"),
-        ("saved_share", "ratio", saved / tied, "tied"),
-        ("saved_share_of_untied", "ratio", saved / untied, "tied"),
+    found: tuple[tuple[str, str, float, str, dict[str, Parameter]], ...] = (
+        ("parameters", "parameters", tied, "tied", {}),
+        ("parameters", "parameters", untied, "untied", {}),
+        ("parameters_saved", "parameters", saved, "tied", {}),
+        ("saved_share", "ratio", saved / tied, "tied", {"of": "tied size"}),
+        ("saved_share", "ratio", saved / untied, "tied", {"of": "untied size"}),
     )
-    labels: dict[str, Parameter] = {"model": "gpt2"}
     return [
-        _exact("tying.saving-small", metric, unit, value, option, labels, "counted")
-        for metric, unit, value, option in found
+        _exact(
+            "tying.saving-small", metric, unit, value, option, {"model": "gpt2", **of}, "counted"
+        )
+        for metric, unit, value, option, of in found
     ]
 
 
@@ -95,7 +96,9 @@ def saving_large(settings: Settings) -> list[Measurement]:
     claim = "tying.saving-large"
     told, llama = "GPT-2 small's saving", {"model": "Llama-2-7B"}
     share = SAID_SAVING / SAID_SIZE
-    measurements = [_exact(claim, "saved_share", "ratio", share, told, llama, "the claim")]
+    measurements = [
+        _exact(claim, "saved_share_of_untied", "ratio", share, told, llama, "the claim")
+    ]
     for model in sorted(published_models(), key=lambda model: model.parameters or 0):
         found = saving(model)
         if found is None or model.parameters is None:
@@ -104,7 +107,7 @@ def saving_large(settings: Settings) -> list[Measurement]:
         labels: dict[str, Parameter] = {"model": model.name}
         for metric, unit, value in (
             ("parameters_saved", "parameters", found.parameters),
-            ("saved_share", "ratio", found.share),
+            ("saved_share_of_untied", "ratio", found.share),
         ):
             measurements.append(
                 _exact(

@@ -210,7 +210,11 @@ def both_sizes(measurements: Sequence[Measurement], claim: Claim) -> Panels:
 
 def saved_share(measurements: Sequence[Measurement], claim: Claim) -> Panels:
     panels = []
-    for metric, where in (("saved_share", ""), ("saved_share_at_other_sizes", ", other sizes")):
+    metric_of_large = "saved_share_of_untied"
+    for metric, where in (
+        (metric_of_large, ""),
+        (f"{metric_of_large}_at_other_sizes", ", other sizes"),
+    ):
         shares = [_named_by_model(m) for m in of(measurements, metric)]
         if len(shares) >= 2:
             title = f"share of the parameters that tying saves{where}"
