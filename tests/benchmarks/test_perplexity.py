@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from benchmarks.instruments.perplexity import (
@@ -16,6 +17,8 @@ from benchmarks.instruments.perplexity import (
     loss_difference,
     token_losses,
 )
+from reference_model.checkpoints import REFERENCE_FOLDER, load_reference, reference_card
+from reference_model.config import preset
 
 VOCABULARY = 7
 
@@ -103,3 +106,10 @@ def test_perplexity_is_the_exponential_of_the_mean_loss() -> None:
 
 def test_a_uniform_guess_among_256_bytes_costs_eight_bits_a_byte() -> None:
     assert bits_per_byte(100 * math.log(256), 100) == pytest.approx(8)
+
+
+def test_losses_token_by_token_have_the_mean_that_the_card_states() -> None:
+    card = reference_card()
+    tokens = load_file(REFERENCE_FOLDER / card["test_slice"]["file"])["tokens"].long()
+    losses = token_losses(load_reference(), tokens, preset("reference").context_length)
+    assert losses.mean() == pytest.approx(card["test_slice"]["loss"], abs=1e-5)
