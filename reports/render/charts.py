@@ -131,9 +131,9 @@ def _axis_title(chosen: Sequence[Measurement]) -> str:
 
 def trainable_share(measurements: Sequence[Measurement], claim: Claim) -> Panels:
     shares = of(measurements, "trainable_share")
-    title, y_title = "share of the weights that LoRA trains", "trained share (percent)"
     if _numbers(shares, "rank") < CURVE_NEEDS:
-        return [_bars(title, shares, claim, y_title)] if shares else []
+        return []
+    title, y_title = "share of the weights that LoRA trains", "trained share (percent)"
     return [
         curve(name, part, "rank", x_title="rank", y_title=y_title, log_x=True, log_y=True)
         for name, part in _split(shares, "rank", title)
@@ -232,11 +232,15 @@ def _named_by_model(measurement: Measurement) -> Measurement:
 # --- L4 -------------------------------------------------------------------------------------------
 
 
+WHOSE = {"xavier": "Xavier's", "gpt2": "GPT-2's", "deepnorm": "DeepNorm's"}
+
+
 def gradient_profile(measurements: Sequence[Measurement], claim: Claim) -> Panels:
     """Layer by layer in the deepest model, first to last in one number, and against the depth."""
-    ratios = of(measurements, "first_to_last_ratio")
-    title = "first layer's gradient over the last layer's"
-    between = [_dots(title, ratios, claim, "ratio", log=True)] if len(ratios) >= 2 else []
+    ratios, between = of(measurements, "first_to_last_ratio"), []
+    if len(ratios) >= 2:
+        title = f"first layer's gradient over the last layer's, {_wide(ratios)}"
+        between = [_dots(title, ratios, claim, "ratio", log=True)]
     return [
         *_by_theory(of(measurements, "gradient_norm"), "layer", "gradient norm by layer"),
         *_by_theory(of(measurements, "last_layer_gradient"), "depth", "last layer's gradient"),
@@ -245,14 +249,14 @@ def gradient_profile(measurements: Sequence[Measurement], claim: Claim) -> Panel
 
 
 def _by_theory(chosen: list[Measurement], x: str, title: str) -> Panels:
-    """A panel under the theorem's initialization, one under those in use, on the same scale."""
+    """A panel under the theorem's initialization, one under all others, on the same scale."""
     if _numbers(chosen, x) < CURVE_NEEDS:
         return []
-    xavier = [m for m in chosen if labels(m).get("initialization") == "xavier"]
-    in_use = [m for m in chosen if m not in xavier]
+    xavier = [m for m in chosen if labels(m)["initialization"] == "xavier"]
+    others = [m for m in chosen if m not in xavier]
     return [
         curve(
-            f"{title}, {where}",
+            f"{title}, {_wide(part)}, {_initializations(part)}",
             part,
             x,
             x_title=words(x),
@@ -261,31 +265,41 @@ def _by_theory(chosen: list[Measurement], x: str, title: str) -> Panels:
             log_y=True,
             y_reach=chosen,
         )
-        for where, part in (("Xavier's initialisation", xavier), ("as in use", in_use))
+        for part in (xavier, others)
         if part
     ]
+
+
+def _wide(chosen: Sequence[Measurement]) -> str:
+    widths = dict.fromkeys(labels(m)["width"] for m in chosen)
+    return f"{' and '.join(map(str, widths))} wide"
+
+
+def _initializations(chosen: Sequence[Measurement]) -> str:
+    used = dict.fromkeys(labels(m)["initialization"] for m in chosen)
+    return f"{' and '.join(WHOSE[name] for name in used)} initialisation"
 
 
 # --- L5 -------------------------------------------------------------------------------------------
 
 
 def speedup(measurements: Sequence[Measurement], claim: Claim) -> Panels:
-    ratios = of(measurements, "speedup")
-    title, x_title = "speed-up by the cache", "new tokens"
-    if _numbers(ratios, "new_tokens") >= CURVE_NEEDS:
-        return [curve(title, ratios, "new_tokens", x_title=x_title, y_title=title, log_x=True)]
-    panels = [_dots(title, ratios, claim, "uncached seconds over cached ones")] if ratios else []
-    seconds = of(measurements, "seconds")
-    return [*panels, _bars("seconds to generate", seconds, claim, "s")] if seconds else panels
+    ratios, seconds = of(measurements, "speedup"), of(measurements, "seconds")
+    if not ratios or not seconds:
+        return []
+    return [
+        _dots("speed-up by the cache", ratios, claim, "uncached seconds over cached ones"),
+        _bars("seconds to generate", seconds, claim, "s"),
+    ]
 
 
 def cache_bytes(measurements: Sequence[Measurement], claim: Claim) -> Panels:
     """Bytes in use against the length, for one batch size: the others are multiples of it."""
-    sizes = [m for m in of(measurements, "bytes") if labels(m).get("counted") == "in use"]
-    batch = min((labels(m).get("batch_size", 1) for m in sizes), default=1)
-    sizes = [m for m in sizes if labels(m).get("batch_size", 1) == batch]
+    sizes = [m for m in of(measurements, "bytes") if labels(m)["counted"] == "in use"]
     if _numbers(sizes, "tokens") < CURVE_NEEDS:
         return []
+    batch = min(labels(m)["batch_size"] for m in sizes)
+    sizes = [m for m in sizes if labels(m)["batch_size"] == batch]
     x_title = "tokens in the cache"
     return [
         curve(name, part, "tokens", x_title=x_title, y_title="bytes", log_x=True, log_y=True)

@@ -60,7 +60,7 @@ def render_page(results: dict[str, Any]) -> str:
 def page_view(results: dict[str, Any]) -> View:
     measurements = {m["id"]: m for m in results["measurements"]}
     texts = tomllib.loads((HERE / "lessons.toml").read_text(encoding="utf-8"))
-    profile = str(results["environment"].get("profile", "quick"))
+    profile = results["environment"]["profile"]
     claims = [_claim_view(c, measurements, texts["means"], profile) for c in results["claims"]]
     lessons = [_lesson_view(lesson, claims) for lesson in texts["lesson"]]
     counts = Counter(claim["verdict"] for claim in claims)
@@ -86,7 +86,7 @@ def _claim_view(
     anchor = claim["id"].replace(".", "-")
     verdict = claim["verdict"]
     drawn = panels(claim, own) if own else []
-    said_in = [letter for letter in claim.get("said_in", []) if letter in formats.PUBLICATIONS]
+    said_in = [letter for letter in claim["said_in"] if letter in formats.PUBLICATIONS]
     return {
         **claim,
         "anchor": anchor,
@@ -96,7 +96,7 @@ def _claim_view(
         "papers": [s for s in claim["sources"] if not (said_in and ARTICLE in s)],
         "requirements": [{**r, "symbol": SYMBOLS[r["verdict"]]} for r in claim["requirements"]],
         "means": means.get(claim["id"], {}).get(verdict),
-        "took": formats.duration(claim.get("seconds")),
+        "took": formats.duration(claim["seconds"]),
         "command": f"python -m benchmarks run --profile {profile} "
         f"--only {claim['id']} --out results.json",
         "charts": [
@@ -175,15 +175,15 @@ def _held_out(measurements: Sequence[View]) -> list[View]:
 def _environment_view(environment: View) -> View:
     """The stamp for the header, and every field of it as (name, text) for the table at the end."""
     rest = {k: v for k, v in environment.items() if k != "checkpoint"}
-    commit = str(environment.get("commit", "unknown"))
+    commit = environment["commit"]
     known = commit.isalnum() and len(commit) >= 12
     return {
         "stamp": {
-            "profile": environment.get("profile", "unknown"),
+            "profile": environment["profile"],
             "machine": _machine(environment),
             "commit": commit[:12] if known else commit,
-            "dirty": environment.get("dirty") is True,
-            "date": formats.moment(environment.get("utc", "unknown")),
+            "dirty": environment["dirty"] is True,
+            "date": formats.moment(environment["utc"]),
         },
         "checkpoint": _facts(environment.get("checkpoint") or {}),
         "facts": _facts(rest),
@@ -191,10 +191,8 @@ def _environment_view(environment: View) -> View:
 
 
 def _machine(environment: View) -> str:
-    parts = [str(environment.get("cpu", "unknown machine"))]
-    if "cores" in environment:
-        parts.append(f"{environment['cores']} cores")
-    gpu = str(environment.get("gpu", "none"))
+    parts = [environment["cpu"], f"{environment['cores']} cores"]
+    gpu = environment["gpu"]
     if not gpu.startswith(("none", "unknown")):
         parts.append(gpu)
     return ", ".join(parts)

@@ -102,6 +102,7 @@ def norms() -> Iterator[Measurement]:
     def of(metric: str, value: float, spread: float, **labels: Any) -> Measurement:
         half_width = spread if metric == "exponent" else spread * abs(value)
         claim = "norm.gradient-profile"
+        labels["width"] = 128 if metric in ("exponent", "last_layer_gradient") else 768
         return measurement(claim, metric, value, half_width=half_width, n=5, **labels)
 
     for option, initialization, slope in (

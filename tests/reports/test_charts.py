@@ -118,14 +118,26 @@ def test_an_exact_zero_has_a_place_on_a_log_scale_and_shows_its_true_value(
     assert row["text"] == "0"
 
 
-def test_gradients_under_the_theorems_initialization_and_in_use_are_drawn_on_one_scale(
+def test_gradients_under_the_theorems_initialization_and_under_others_are_drawn_on_one_scale(
     results: dict[str, Any],
 ) -> None:
-    theory, in_use, *_ = draw(results, "norm.gradient-profile")
+    theory, others, *_ = draw(results, "norm.gradient-profile")
     assert theory.series == ("pre", "post")
-    assert in_use.series == ("pre · gpt2", "post · gpt2", "deepnorm · deepnorm")
-    scales = [p.chart.to_dict()["layer"][1]["encoding"]["y"]["scale"] for p in (theory, in_use)]
+    assert others.series == ("pre · gpt2", "post · gpt2", "deepnorm · deepnorm")
+    scales = [p.chart.to_dict()["layer"][1]["encoding"]["y"]["scale"] for p in (theory, others)]
     assert scales[0] == scales[1]
+
+
+def test_gradients_are_drawn_with_the_width_and_the_initialization_they_were_measured_at(
+    results: dict[str, Any],
+) -> None:
+    assert [panel.title for panel in draw(results, "norm.gradient-profile")] == [
+        "gradient norm by layer, 768 wide, Xavier's initialisation",
+        "gradient norm by layer, 768 wide, GPT-2's and DeepNorm's initialisation",
+        "last layer's gradient, 128 wide, Xavier's initialisation",
+        "last layer's gradient, 128 wide, GPT-2's and DeepNorm's initialisation",
+        "first layer's gradient over the last layer's, 768 wide",
+    ]
 
 
 def test_unknown_metrics_that_were_measured_twice_are_drawn_as_dots() -> None:
