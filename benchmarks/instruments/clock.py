@@ -18,6 +18,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, NoReturn
 
+import reference_model
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -59,7 +61,7 @@ def fresh_process_samples(
     if processes < 1:
         raise ValueError(f"processes is {processes}: nothing would be measured")
     environment = dict(os.environ)
-    paths = [str(ROOT), environment.get("PYTHONPATH", "")]
+    paths = [_home_of_the_model(), str(ROOT), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     if threads is not None:
         environment.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
@@ -67,8 +69,13 @@ def fresh_process_samples(
     return [_one_process(target, request, environment) for _ in range(processes)]
 
 
+def _home_of_the_model() -> str:
+    """The folder this process imports the model from: its children shall measure no other one."""
+    return str(Path(reference_model.__file__).resolve().parents[1])
+
+
 def _one_process(target: str, request: str, environment: dict[str, str]) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.instruments.clock", target]
+    command = [sys.executable, "-P", "-m", "benchmarks.instruments.clock", target]
     done = subprocess.run(
         command, input=request, env=environment, capture_output=True, text=True, check=False
     )

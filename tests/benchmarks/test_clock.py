@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import reference_model
+from benchmarks.instruments import clock
 from benchmarks.instruments.clock import durations, fresh_process_samples
 
 THIS = "test_clock"
@@ -48,6 +51,26 @@ def test_each_observation_has_a_process_of_its_own(monkeypatch: pytest.MonkeyPat
     )
     assert len({sample["process"] for sample in samples} | {os.getpid()}) == 3
     assert [(s["word"], s["threads"]) for s in samples] == [("naïve", "1")] * 2
+
+
+def which_model() -> dict[str, Any]:
+    import reference_model
+
+    return {"file": reference_model.__file__}
+
+
+def test_a_new_process_measures_the_model_that_its_parent_imported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stub = tmp_path / "reference_model" / "__init__.py"
+    stub.parent.mkdir()
+    stub.touch()
+    monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
+    target = f"{THIS}:which_model"
+    assert fresh_process_samples(target, {}, processes=1) == [{"file": reference_model.__file__}]
+    monkeypatch.setattr(reference_model, "__file__", str(stub))
+    monkeypatch.chdir(clock.ROOT)  # the working directory does not come first either
+    assert fresh_process_samples(target, {}, processes=1) == [{"file": str(stub)}]
 
 
 def divide(by: int) -> dict[str, Any]:
