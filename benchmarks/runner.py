@@ -11,13 +11,13 @@ from time import perf_counter
 from typing import Any
 
 from benchmarks.claims import Claim
-from benchmarks.experiment import Experiment, Settings
+from benchmarks.experiment import PROFILES, Experiment, Settings
 from benchmarks.instruments.environment import environment_stamp, usable_cores
 from benchmarks.results import SCHEMA_VERSION, Measurement
 from benchmarks.verdicts import NOT_BUILT, judge_claim
 from reference_model.errors import UserError
 
-NOT_SELECTED = "not selected in this run"
+NOT_SELECTED = "not selected in this run; --only selects it"
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,17 @@ def _measure(each: Experiment, settings: Settings) -> Outcome:
             raise ValueError(f"it returned a measurement of {m.claim}")
         if ids.count(m.id) > 1:
             raise ValueError(f"it returned {m.id} more than once")
-    absent = f"not built yet, or no part of the {settings.profile} profile"
-    return Outcome(measurements, seconds, absent)
+    return Outcome(measurements, seconds, _missing(each, settings))
+
+
+def _missing(each: Experiment, settings: Settings) -> str:
+    """Why an experiment that ran has nothing for a requirement: only longer runs measure more."""
+    now = _seconds(each, settings)
+    longer = [name for name in PROFILES if (each.seconds[name] or 0.0) > now]
+    if not longer:
+        return NOT_BUILT
+    where = " or ".join(longer)
+    return f"not measured in the {settings.profile} profile; run {where}, unless not built yet"
 
 
 def _seed_everything(seed: int) -> None:

@@ -39,6 +39,7 @@ PHRASES = {
     },
 }
 NAMED_AT_MOST = 6
+WOULD_DECIDE = "; more observations would decide it"  # by a narrower interval
 
 
 def figures(measurement: Measurement, region: Region | None = None) -> str:
@@ -68,6 +69,11 @@ def figures(measurement: Measurement, region: Region | None = None) -> str:
 
 def agreement(requirement: Requirement, measurements: Sequence[Measurement], verdict: str) -> str:
     """One sentence on measurements that all have the same verdict."""
+    text = _agreement(requirement, measurements, verdict)
+    return f"{text}{WOULD_DECIDE}" if verdict == "open" else text
+
+
+def _agreement(requirement: Requirement, measurements: Sequence[Measurement], verdict: str) -> str:
     subject, region = _subject(requirement), requirement.region
     phrase = _phrase(region, verdict)
     as_stated = region.kind == "equals" and verdict == "confirmed"
@@ -98,7 +104,7 @@ def undecided(requirement: Requirement, judged: Judged) -> str:
     return (
         f"{_subject(requirement)} {_phrase(region, decided)} in {total - len(open_ones)} of "
         f"{total} cases, but {figures(example, region)} "
-        f"at {_labels(example, [m for m, _ in judged])} {_phrase(region, 'open')}"
+        f"at {_labels(example, [m for m, _ in judged])} {_phrase(region, 'open')}{WOULD_DECIDE}"
     )
 
 

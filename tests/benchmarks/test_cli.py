@@ -147,7 +147,7 @@ def test_a_run_prints_a_table_and_writes_every_claim(
     told = {claim["id"]: (claim["verdict"], claim["because"]) for claim in results["claims"]}
     assert told[SAVING] == ("refuted", "Saved share of untied 0.0195 is above 0.005.")
     assert told["tying.saving-small"] == ("open", "Not built yet.")
-    assert told["cache.memory-law"] == ("open", "Not selected in this run.")
+    assert told["cache.memory-law"] == ("open", "Not selected in this run; --only selects it.")
     assert results["environment"]["seed"] == 3
     assert results["environment"]["threads"] == torch.get_num_threads()
 
@@ -162,6 +162,41 @@ def test_what_is_too_long_for_a_profile_stays_open_and_says_where_it_runs(
     entry = next(claim for claim in read_results(path)["claims"] if claim["id"] == SAVING)
     assert entry["verdict"] == "open"
     assert entry["because"] == "Too long for the smoke profile; run quick or full."
+
+
+@pytest.mark.parametrize(
+    ("profile", "reason"),
+    [
+        ("smoke", "not measured in the smoke profile; run quick or full, unless not built yet"),
+        ("quick", "not built yet"),
+        ("full", "not built yet"),
+    ],
+)
+def test_what_an_experiment_leaves_out_is_sent_to_the_profiles_that_take_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str, reason: str
+) -> None:
+    one_way = Measurement(
+        claim="int8.norm-damage",
+        metric="loss_increase",
+        unit="nats/token",
+        value=0.001,
+        interval=None,
+        n=None,
+        direction="lower",
+        choice="number format",
+        option="int8",
+        parameters={"way": "gamma and beta per tensor"},
+        source="counted",
+    )
+    seconds = {"smoke": 0.1, "quick": 0.2, "full": 0.2}
+    partly = Experiment(one_way.claim, lambda _: [one_way], seconds)
+    monkeypatch.setattr(experiments, "all_experiments", lambda: [partly])
+    path = tmp_path / "r.json"
+    assert main(["run", "--profile", profile, "--out", str(path)]) == 0
+    claims = read_results(path)["claims"]
+    requirements = next(c["requirements"] for c in claims if c["id"] == one_way.claim)
+    left_out = [r["because"].removeprefix(f"{r['text']}: ") for r in requirements[1:]]
+    assert left_out == [reason, reason]
 
 
 def test_every_experiment_starts_from_the_same_random_state(

@@ -246,6 +246,15 @@ def test_the_border_is_a_list_where_no_single_label_tells_the_sides_apart() -> N
     assert "but not for (a = 0, b = 1) and (a = 1, b = 0) (3)" in told
 
 
+def test_an_interval_that_reaches_across_the_border_is_told_with_what_would_decide_it() -> None:
+    across, inside = measured(1.6, 0.1, length=1), measured(2.0, 0.1, length=2)
+    alone = "speedup 1.60 (95 % 1.50 to 1.70, n = 7) reaches across a border of 1.6 to 2.5"
+    decide = "; more observations would decide it"
+    assert because(BETWEEN, across) == alone + decide
+    assert because(BETWEEN, across, inside).endswith(f"a border of 1.6 to 2.5{decide}")
+    assert decide not in because(BETWEEN, inside)
+
+
 def test_what_is_missing_is_named_beside_what_is_decided() -> None:
     parts = claim(requires(metric="a"), requires(metric="b"), requires(metric="c"))
     judgement, _ = judge_claim(parts, [measured(2.0, metric="a"), measured(1.8, metric="b")])
