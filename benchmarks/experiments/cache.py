@@ -9,15 +9,20 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from benchmarks.assets import play_texts
 from benchmarks.experiment import Profile, Settings, experiment
 from benchmarks.instruments.clock import durations, fresh_process_samples
 from benchmarks.results import Direction, Measurement, Parameter
 from benchmarks.stats import Estimate, geometric_mean_ratio_interval, mean_interval
+from benchmarks.texts import reference_tokens
 from reference_model.cache import KVCache
-from reference_model.checkpoints import load_reference, reference_tokenizer
+from reference_model.checkpoints import load_reference
 from reference_model.config import GPTConfig, preset
-from reference_model.costs import kv_cache_bytes, kv_row_projections
+from reference_model.costs import (
+    forward_flops,
+    kv_cache_bytes,
+    kv_row_projections,
+    parameters_by_part,
+)
 from reference_model.generate import generate
 from reference_model.model import GPT
 
@@ -65,8 +70,7 @@ def same_output(settings: Settings) -> list[Measurement]:
     Beside them stands what float arithmetic does alone: how far the logits of a passage move when
     it is read without a cache twice, once as part of a longer one.
     """
-    text = torch.tensor(reference_tokenizer().encode("\n".join(play_texts("test").values())).ids)
-    text = text.to(settings.device)
+    text = reference_tokens("test").to(settings.device)
     lengths = LENGTHS[settings.profile]
     record = _recorder("cache.same-output", "checkpoint")
     found = []
@@ -127,7 +131,11 @@ ROUNDS = 3  # alternations of both arms in one process
 
 @experiment("cache.fifteen-tokens", smoke=None, quick=70, full=200)
 def fifteen_tokens(settings: Settings) -> list[Measurement]:
-    """Seconds to generate 15 tokens with GPT-2 small, with and without a cache, and their ratio."""
+    """Seconds to generate 15 tokens with GPT-2 small, with and without a cache, and their ratio.
+
+    Beside them stands the work that was asked for: FLOPs of the whole generation, and bytes of
+    weights read per token, which are the same in both arms.
+    """
     threads = torch.get_num_threads()
     arguments = {"preset_name": "gpt2", "device": settings.device, "rounds": ROUNDS}
     samples = fresh_process_samples(
@@ -145,7 +153,43 @@ def fifteen_tokens(settings: Settings) -> list[Measurement]:
     for option in ("cached", "uncached"):
         seconds = mean_interval([sample[option] for sample in samples])
         found.append(record("seconds", "s", seconds, option, "lower", **labels))
-    return found
+    return found + list(generation_work(preset("gpt2")))
+
+
+def generation_work(config: GPTConfig) -> Iterator[Measurement]:
+    """Both arms' FLOPs over the run, and float32 weight bytes per token, in closed form.
+
+    Every step reads each weight once. A tied head is the embedding, which is read as a whole; of
+    an untied embedding and of the positions only a few rows are, which count nothing here.
+    """
+    record = _recorder("cache.fifteen-tokens", "closed form")
+    labels: dict[str, Parameter] = {
+        "new_tokens": NEW_TOKENS,
+        "prompt_tokens": PROMPT_TOKENS,
+        "batch_size": 1,
+    }
+    for option, use_cache in (("cached", True), ("uncached", False)):
+        flops = generation_flops(config, PROMPT_TOKENS, NEW_TOKENS, use_cache=use_cache)
+        yield record("flops", "FLOP", flops, option, **labels)
+        yield record("weight_bytes", "bytes/token", read_weight_bytes(config), option, **labels)
+
+
+def generation_flops(
+    config: GPTConfig, prompt_tokens: int, new_tokens: int, *, use_cache: bool
+) -> int:
+    """FLOPs of all steps for one sequence; the head sees the last position of each alone."""
+    total, past = 0, 0
+    for length in range(prompt_tokens, prompt_tokens + new_tokens):
+        total += forward_flops(config, length - past, past, last_only=True).total
+        past = length if use_cache else 0
+    return total
+
+
+def read_weight_bytes(config: GPTConfig, bytes_per_value: int = 4) -> int:
+    """Bytes of the weights that one step reads: all but tables of which a step reads a few rows."""
+    parts = parameters_by_part(config)
+    looked_up = parts["positions"] + (parts["token embedding"] if config.head == "untied" else 0)
+    return (sum(parts.values()) - looked_up) * bytes_per_value
 
 
 def generation_seconds(preset_name: str, device: str, rounds: int) -> dict[str, float]:
