@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.assets import play_texts
 from benchmarks.experiment import Profile, Settings, experiment
 from benchmarks.instruments.perplexity import (
     bits_per_byte,
@@ -20,6 +19,7 @@ from benchmarks.instruments.perplexity import (
 )
 from benchmarks.results import Measurement, Parameter
 from benchmarks.stats import Estimate
+from benchmarks.texts import reference_tokens
 from reference_model.checkpoints import load_reference, reference_tokenizer
 from reference_model.config import preset
 from reference_model.model import GPT
@@ -91,11 +91,9 @@ def norm_damage(settings: Settings) -> list[Measurement]:
     return [_of_int8("int8.norm-damage", increase, {"way": "gamma and beta per tensor"})]
 
 
-@functools.cache
 def held_out_tokens(profile: Profile) -> torch.Tensor:
     """Token ids (N,) int64 of the test plays, one after the other, as many as the profile reads."""
-    text = "\n".join(play_texts("test").values())
-    tokens = torch.tensor(reference_tokenizer().encode(text).ids)
+    tokens = reference_tokens("test")
     windows = WINDOWS[profile]
     return tokens if windows is None else tokens[: windows * _window() + 1]
 
