@@ -7,6 +7,7 @@ import math
 import numbers
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,8 @@ from reference_model.files import write_whole
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
+
+    from benchmarks.stats import Estimate
 
 SCHEMA_VERSION = 1
 SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
@@ -76,6 +79,37 @@ class Measurement:
     def as_json(self) -> dict[str, Any]:
         interval = None if self.interval is None else list(self.interval)
         return {"id": self.id, **asdict(self), "interval": interval}
+
+
+def measured(
+    found: float | Estimate,
+    *,
+    claim: str,
+    metric: str,
+    unit: str,
+    direction: Direction,
+    choice: str,
+    option: str,
+    parameters: Mapping[str, Parameter],
+    source: str,
+) -> Measurement:
+    """The measurement of a number, which is exact, or of an estimate, with its interval and n."""
+    from benchmarks.stats import Estimate  # numpy is heavy for who only reads results
+
+    estimate = found if isinstance(found, Estimate) else None
+    return Measurement(
+        claim=claim,
+        metric=metric,
+        unit=unit,
+        value=found.value if isinstance(found, Estimate) else found,
+        interval=estimate.interval if estimate else None,
+        n=estimate.n if estimate else None,
+        direction=direction,
+        choice=choice,
+        option=option,
+        parameters=dict(parameters),
+        source=source,
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from benchmarks.experiment import Profile, Settings, experiment
 from benchmarks.instruments.clock import durations, fresh_process_samples
-from benchmarks.results import Direction, Measurement, Parameter
+from benchmarks.results import Direction, Measurement, Parameter, measured
 from benchmarks.stats import Estimate, geometric_mean_ratio_interval, mean_interval
 from benchmarks.texts import reference_tokens
 from reference_model.cache import KVCache
@@ -327,13 +327,11 @@ def _recorder(claim: str, source: str) -> Callable[..., Measurement]:
         direction: Direction = "lower",
         **parameters: Parameter,
     ) -> Measurement:
-        return Measurement(
+        return measured(
+            value,
             claim=claim,
             metric=metric,
             unit=unit,
-            value=value.value if isinstance(value, Estimate) else value,
-            interval=value.interval if isinstance(value, Estimate) else None,
-            n=value.n if isinstance(value, Estimate) else None,
             direction=direction,
             choice="cache",
             option=option,

@@ -17,7 +17,7 @@ from benchmarks.instruments.perplexity import (
     loss_difference,
     token_losses,
 )
-from benchmarks.results import Measurement, Parameter
+from benchmarks.results import Measurement, Parameter, measured
 from benchmarks.stats import Estimate
 from benchmarks.texts import reference_tokens
 from reference_model.checkpoints import load_reference, reference_tokenizer
@@ -51,13 +51,11 @@ def norm_share(settings: Settings) -> list[Measurement]:
             ("parameters", "parameters", total),
         ):
             found.append(
-                Measurement(
+                measured(
+                    value,
                     claim="int8.norm-share",
                     metric=metric,
                     unit=unit,
-                    value=value,
-                    interval=None,
-                    n=None,
                     direction="none",
                     choice="norm",
                     option="layernorm",
@@ -146,13 +144,13 @@ def _losses_of_the_checkpoint(
         ("bits_per_byte", "bits/byte", lambda nats: nats * bits_of_a_nat),
     )
     return [
-        Measurement(
+        measured(
+            Estimate(
+                convert(loss.value), (convert(loss.interval[0]), convert(loss.interval[1])), loss.n
+            ),
             claim="int8.weights-quality",
             metric=metric,
             unit=unit,
-            value=convert(loss.value),
-            interval=(convert(loss.interval[0]), convert(loss.interval[1])),
-            n=loss.n,
             direction="lower",
             choice="number format",
             option="float32",
@@ -164,13 +162,11 @@ def _losses_of_the_checkpoint(
 
 
 def _of_int8(claim: str, increase: Estimate, labels: dict[str, Parameter]) -> Measurement:
-    return Measurement(
+    return measured(
+        increase,
         claim=claim,
         metric="loss_increase",
         unit="nats/token",
-        value=increase.value,
-        interval=increase.interval,
-        n=increase.n,
         direction="lower",
         choice="number format",
         option="int8",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.experiment import Profile, Settings, experiment
-from benchmarks.results import Measurement, Parameter
+from benchmarks.results import Measurement, Parameter, measured
 from benchmarks.stats import Estimate, power_law_exponent
 from reference_model.config import preset
 from reference_model.costs import LoRATarget, lora_parameters, parameter_count
@@ -49,13 +49,11 @@ def trainable_share(settings: Settings) -> list[Measurement]:
             for rank in SHARE_RANKS:
                 share = 100 * lora_parameters(config, rank, names) / parameter_count(config)
                 measurements.append(
-                    Measurement(
+                    measured(
+                        share,
                         claim="lora.trainable-share",
                         metric="trainable_share",
                         unit="percent",
-                        value=share,
-                        interval=None,
-                        n=None,
                         direction="lower",
                         choice="adapters",
                         option="LoRA",
@@ -239,16 +237,14 @@ def _variance_points(
 def _estimated(
     claim: str, metric: str, option: str, labels: Mapping[str, Parameter], estimate: Estimate
 ) -> Measurement:
-    return Measurement(
+    return measured(
+        estimate,
         claim=claim,
         metric=metric,
         unit="1",
-        value=estimate.value,
-        interval=estimate.interval,
-        n=estimate.n,
         direction="none",
         choice="scaling",
         option=option,
-        parameters=dict(labels),
+        parameters=labels,
         source="simulation",
     )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
 from benchmarks.experiment import Profile, Settings, experiment
-from benchmarks.results import Measurement
+from benchmarks.results import Measurement, measured
 from benchmarks.stats import Estimate, geometric_mean_ratio_interval, mean_interval
 from reference_model.config import GPTConfig, Initialization, NormPlacement
 from reference_model.model import GPT
@@ -178,13 +178,11 @@ def _recorder(
     placement: NormPlacement, initialization: Initialization, scale: Scale
 ) -> Callable[..., Measurement]:
     def record(metric: str, unit: str, estimate: Estimate, **labels: int) -> Measurement:
-        return Measurement(
+        return measured(
+            estimate,
             claim=CLAIM,
             metric=metric,
             unit=unit,
-            value=estimate.value,
-            interval=estimate.interval,
-            n=estimate.n,
             direction="none",
             choice="norm placement",
             option=placement,

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from benchmarks.assets import play_texts
 from benchmarks.experiment import Settings, experiment
-from benchmarks.results import Measurement, Parameter
+from benchmarks.instruments.counting import counted_parameters
+from benchmarks.results import Measurement, Parameter, measured
 from benchmarks.stats import Estimate, bootstrap_mean_interval, mean_interval
 from benchmarks.texts import encode, reference_tokens, shuffled_windows
 from reference_model import training
@@ -33,12 +34,6 @@ from reference_model.positions import (
 POSITIONS: tuple[Position, ...] = get_args(Position)
 
 # ---- position.parameters
-
-
-def counted_parameters(config: GPTConfig) -> int:
-    """Parameters of the model as built."""
-    with torch.device("meta"):  # shapes without memory
-        return sum(p.numel() for p in GPT(config).parameters())
 
 
 @experiment("position.parameters", smoke=2, quick=2, full=2)
@@ -355,14 +350,11 @@ def _measured(
     labels: dict[str, Parameter],
     source: str,
 ) -> Measurement:
-    estimate = found if isinstance(found, Estimate) else None
-    return Measurement(
+    return measured(
+        found,
         claim=claim,
         metric=metric,
         unit=unit,
-        value=found.value if isinstance(found, Estimate) else found,
-        interval=estimate.interval if estimate else None,
-        n=estimate.n if estimate else None,
         direction="none",
         choice="positions",
         option=option,

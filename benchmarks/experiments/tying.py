@@ -7,28 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from benchmarks.experiment import Settings, experiment
-from benchmarks.results import Measurement, Parameter
+from benchmarks.instruments.counting import counted_parameters
+from benchmarks.results import Measurement, Parameter, measured
 from reference_model.config import Head, preset
-from reference_model.model import GPT
 
 PUBLISHED_FILE = Path(__file__).parents[1] / "published_models.toml"
 ABOUT_7B = (6e9, 9e9)  # parameters
 SAID_SAVING, SAID_SIZE = 38.6e6, 6.74e9  # the sum as it is told: GPT-2 small's saving, Llama's size
 
 
-def counted_parameters(head: Head) -> int:
-    """Parameters of GPT-2 small as built, a shared matrix counted once."""
-    with torch.device("meta"):  # shapes without memory
-        return sum(p.numel() for p in GPT(preset("gpt2", head=head)).parameters())
-
-
 @experiment("tying.saving-small", smoke=1, quick=1, full=1)
 def saving_small(settings: Settings) -> list[Measurement]:
     """What tying saves on GPT-2 small, of the tied size and of the untied one."""
-    tied, untied = counted_parameters("tied"), counted_parameters("untied")
+    heads: tuple[Head, Head] = ("tied", "untied")
+    tied, untied = (counted_parameters(preset("gpt2", head=head)) for head in heads)
     saved = untied - tied
     found: tuple[tuple[str, str, float, str, dict[str, Parameter]], ...] = (
         ("parameters", "parameters", tied, "tied", {}),
@@ -149,16 +142,14 @@ def _exact(
     labels: Mapping[str, Parameter],
     source: str,
 ) -> Measurement:
-    return Measurement(
+    return measured(
+        value,
         claim=claim,
         metric=metric,
         unit=unit,
-        value=value,
-        interval=None,
-        n=None,
         direction="lower" if metric == "parameters" else "none",
         choice="head",
         option=option,
-        parameters=dict(labels),
+        parameters=labels,
         source=source,
     )

@@ -10,6 +10,7 @@ import torch
 from benchmarks.claims import load_claims
 from benchmarks.experiment import Settings
 from benchmarks.experiments import positions
+from benchmarks.instruments.counting import counted_parameters
 from benchmarks.results import Measurement
 from benchmarks.verdicts import judge_claim
 from reference_model.config import EmbeddingScale, GPTConfig, Position, preset
@@ -42,9 +43,7 @@ def test_only_learned_positions_cost_parameters() -> None:
 @pytest.mark.parametrize("position", positions.POSITIONS)
 def test_the_closed_form_is_what_a_toy_model_counts(position: Position) -> None:
     config = preset("toy", position=position)
-    added = positions.counted_parameters(config) - positions.counted_parameters(
-        config.replace(position="none")
-    )
+    added = counted_parameters(config) - counted_parameters(config.replace(position="none"))
     assert added == parameters_by_part(config)["positions"]
     assert added == (256 * 128 if position == "learned" else 0)
 

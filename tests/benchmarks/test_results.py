@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import pytest
 from benchmarks.claims import load_claims
 from benchmarks.experiment import Settings
 from benchmarks.instruments.environment import environment_stamp
-from benchmarks.results import Measurement, check_writable, read_results, write_results
+from benchmarks.results import Measurement, check_writable, measured, read_results, write_results
 from benchmarks.runner import run
+from benchmarks.stats import Estimate
 from reference_model.errors import UserError
 
 
@@ -49,6 +51,23 @@ def results() -> dict[str, Any]:
 def write_raw(path: Path, results: dict[str, Any]) -> Path:
     path.write_text(json.dumps(results), encoding="utf-8")
     return path
+
+
+@pytest.mark.parametrize(
+    ("found", "fields"),
+    [
+        (Estimate(1.84, (1.79, 1.90), 7), {"value": 1.84, "interval": (1.79, 1.90), "n": 7}),
+        (np.int64(3), {"value": 3, "interval": None, "n": None}),
+    ],
+)
+def test_an_estimate_brings_its_interval_and_a_number_is_exact(
+    found: Any, fields: dict[str, Any]
+) -> None:
+    whole = measurement(**fields)
+    others = asdict(whole)
+    for field in fields:
+        del others[field]
+    assert measured(found, **others) == whole
 
 
 def test_what_is_written_is_what_is_read(tmp_path: Path, results: dict[str, Any]) -> None:
