@@ -27,8 +27,8 @@ def saving_small(settings: Settings) -> list[Measurement]:
         ("parameters", "parameters", tied, "tied", {}),
         ("parameters", "parameters", untied, "untied", {}),
         ("parameters_saved", "parameters", saved, "tied", {}),
-        ("saved_share", "ratio", saved / tied, "tied", {"of": "tied size"}),
-        ("saved_share", "ratio", saved / untied, "tied", {"of": "untied size"}),
+        ("saved_share", "ratio", saved / tied, "tied", {"share_of": "tied size"}),
+        ("saved_share", "ratio", saved / untied, "tied", {"share_of": "untied size"}),
     )
     return [
         _exact(

@@ -30,7 +30,7 @@ def test_tying_saves_vocabulary_times_width_on_gpt2_small() -> None:
     measurements = tying.saving_small(SMOKE)
     (saved,) = (m.value for m in measurements if m.metric == "parameters_saved")
     assert saved == 50_257 * 768
-    shares = {m.parameters["of"]: m.value for m in measurements if m.metric == "saved_share"}
+    shares = {m.parameters["share_of"]: m.value for m in measurements if m.metric == "saved_share"}
     assert shares == {
         "tied size": float(Fraction(50_257 * 768, 124_439_808)),
         "untied size": float(Fraction(50_257 * 768, 163_037_184)),
@@ -41,7 +41,7 @@ def test_tying_saves_vocabulary_times_width_on_gpt2_small() -> None:
 def test_whether_30_percent_are_saved_depends_on_what_they_are_a_share_of() -> None:
     measurements = tying.saving_small(SMOKE)
     assert verdict("tying.saving-small", measurements) == "depends"
-    of_tied_only = [m for m in measurements if m.parameters.get("of") != "untied size"]
+    of_tied_only = [m for m in measurements if m.parameters.get("share_of") != "untied size"]
     assert verdict("tying.saving-small", of_tied_only) == "confirmed"
 
 

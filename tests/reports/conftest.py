@@ -82,8 +82,8 @@ def tying() -> Iterator[Measurement]:
     yield small("parameters_saved", 38_597_376, unit="parameters", option="tied")
     yield small("parameters", 124_439_808, unit="parameters", option="tied")
     yield small("parameters", 163_037_184, unit="parameters", option="untied")
-    yield small("saved_share", 0.310169, unit="ratio", option="tied", of="tied size")
-    yield small("saved_share", 0.236740, unit="ratio", option="tied", of="untied size")
+    yield small("saved_share", 0.310169, unit="ratio", option="tied", share_of="tied size")
+    yield small("saved_share", 0.236740, unit="ratio", option="tied", share_of="untied size")
     published = {"option": "as published", "source": "published configuration"}
     for model, share in (("Llama-2-7B", 0.0194), ("Mistral-7B", 0.0181), ("Llama-3-8B", 0.0654)):
         large = partial(measurement, "tying.saving-large", unit="ratio", **published)
