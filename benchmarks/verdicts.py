@@ -73,11 +73,12 @@ def judge_claim(
 ) -> tuple[Judgement, list[Judgement]]:
     """The claim, and each of its requirements in turn."""
     parts = [judge_requirement(part, measurements, absent) for part in claim.requirements]
-    roles = [requirement.role for requirement in claim.requirements]
-    verdicts = {part.verdict for part, role in zip(parts, roles, strict=True) if role == "claim"}
-    known_answers = {p.verdict for p, role in zip(parts, roles, strict=True) if role != "claim"}
-    if known_answers - {"confirmed"}:
-        verdict: Verdict = "open"  # an instrument that is not proven decides nothing
+    both = list(zip(claim.requirements, parts, strict=True))
+    verdicts = {part.verdict for requirement, part in both if requirement.role == "claim"}
+    instruments = [part for requirement, part in both if requirement.role == "instrument"]
+    unproven = [part.because for part in instruments if part.verdict != "confirmed"]
+    if unproven:
+        verdict: Verdict = "open"
     elif claim.requirements_hold == "apart":
         verdict = _of_a_range(verdicts)
     else:
@@ -85,6 +86,9 @@ def judge_claim(
         verdict = next(verdict for verdict in precedence if verdict in verdicts)
     if not measurements:
         return Judgement(verdict, wording.sentence(absent), []), parts
-    because = wording.conjunction([(part.verdict, part.because) for part in parts])
+    if unproven:
+        because = wording.sentence(f"the instrument is not proven: {', and '.join(unproven)}")
+    else:
+        because = wording.conjunction([(part.verdict, part.because) for part in parts])
     rests_on = dict.fromkeys(name for part in parts for name in part.measurements)
     return Judgement(verdict, because, list(rests_on)), parts

@@ -120,7 +120,9 @@ def test_an_instrument_that_misses_its_known_answer_decides_nothing(
     if known_answer is not None:
         cases.append(measured(known_answer, metric="known"))
     tested = claim(requires(metric="known", role="instrument"), requires(metric="claimed"))
-    assert judge_claim(tested, cases)[0].verdict == verdict
+    judgement = judge_claim(tested, cases)[0]
+    assert judgement.verdict == verdict
+    assert judgement.because.startswith("The instrument is not proven") == (verdict == "open")
 
 
 @pytest.mark.parametrize(
