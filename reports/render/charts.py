@@ -196,7 +196,8 @@ def norm_change(measurements: Sequence[Measurement], claim: Claim) -> Panels:
     if len(changes) < 2:
         return []
     title = "change of the embedding's norm by the position"
-    return [_bars(title, changes, claim, "relative change of norm")]
+    # Without √C sinusoids are twenty times as long as the embedding: bars would hide all others.
+    return [_dots(title, changes, claim, "relative change of norm", log=True)]
 
 
 # --- L3 -------------------------------------------------------------------------------------------

@@ -191,7 +191,10 @@ def dots(
     """
     names = _row_names(measurements)
     data = rows(measurements, names)
+    note = _border_note([number(border) for border in borders])
     if log_x:
+        if any(row["value"] <= 0 for row in data):
+            note = f"{note} A zero is drawn at a tenth of the smallest other value.".strip()
         floor = min(row["value"] for row in data if row["value"] > 0) / 10
         data = [
             {**row, **{k: max(row[k], floor) for k in ("low", "value", "high")}} for row in data
@@ -209,7 +212,7 @@ def dots(
         ),
     ]
     chart = alt.layer(*layers).properties(height=_rows_height(names))
-    return Panel(title, chart, _border_note([number(border) for border in borders]))
+    return Panel(title, chart, note)
 
 
 def bars(

@@ -59,7 +59,7 @@ def test_an_outlier_costs_dearly_per_tensor_and_next_to_nothing_per_channel(
 ) -> None:
     with torch.no_grad():
         for block in model.h:
-            block.mlp.c_fc.weight[0] *= 1000
+            block.mlp.c_fc.weight[0] *= 100  # more would spoil the model before any rounding
     per_tensor = increase(model, with_rounded_linears(model, "per tensor"), tokens)
     per_channel = increase(model, with_rounded_linears(model, "per channel"), tokens)
     assert per_tensor > 0.05

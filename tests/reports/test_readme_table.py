@@ -1,0 +1,54 @@
+"""The README's table of verdicts: made by a command, and as old as the published results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.claims import load_claims
+from benchmarks.results import read_results
+from reference_model.errors import UserError
+from reports.__main__ import main
+from reports.table import END, START, put_into, verdict_table
+
+PUBLISHED = Path("reports/published/quick.json")
+
+
+def test_the_readme_shows_the_published_verdicts(root: Path) -> None:
+    table = verdict_table(read_results(root / PUBLISHED))
+    assert f"{START}\n{table}\n{END}" in (root / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_published_run_knows_every_claim_and_decides_fifteen_at_least(root: Path) -> None:
+    results = read_results(root / PUBLISHED)
+    assert [claim["id"] for claim in results["claims"]] == [claim.id for claim in load_claims()]
+    assert sum(claim["verdict"] != "open" for claim in results["claims"]) >= 15
+    assert results["environment"]["profile"] == "quick"
+    assert results["environment"]["dirty"] is False
+
+
+def test_a_table_replaces_what_stands_between_the_marks_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "page.md"
+    path.write_text(f"before\n{START}\nold\n{END}\nafter ä\n", encoding="utf-8")
+    put_into(path, "new | table")
+    put_into(path, "newer | table")
+    assert path.read_text(encoding="utf-8") == (f"before\n{START}\nnewer | table\n{END}\nafter ä\n")
+
+
+@pytest.mark.parametrize("text", ["no marks", START, f"{END} {START}"])
+def test_a_file_without_a_place_for_the_table_is_refused_and_left_alone(
+    root: Path, tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "page.md"
+    path.write_text(text, encoding="utf-8")
+    assert main(["table", str(root / PUBLISHED), "--into", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {path} has no place for a table")
+    assert error.count("\n") == 1
+    assert path.read_text(encoding="utf-8") == text
+
+
+def test_a_missing_file_is_no_place_for_the_table(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot read"):
+        put_into(tmp_path / "none.md", "table")
