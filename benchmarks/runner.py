@@ -89,7 +89,7 @@ def run(
         "schema": SCHEMA_VERSION,
         "environment": environment,
         "measurements": [m.as_json() for o in outcomes.values() for m in o.measurements],
-        "claims": [_claim_entry(claim, outcomes[claim.id]) for claim in claims],
+        "claims": [claim_entry(claim, outcomes[claim.id]) for claim in claims],
     }
 
 
@@ -154,7 +154,8 @@ def _seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _claim_entry(claim: Claim, outcome: Outcome) -> dict[str, Any]:
+def claim_entry(claim: Claim, outcome: Outcome) -> dict[str, Any]:
+    """What stands in results.json about a claim."""
     judgement, parts = judge_claim(claim, outcome.measurements, outcome.absent)
     return {
         "id": claim.id,

@@ -12,7 +12,8 @@ import pytest
 
 from benchmarks.claims import load_claims
 from benchmarks.results import Measurement
-from benchmarks.verdicts import NOT_BUILT, judge_claim
+from benchmarks.runner import Outcome, claim_entry
+from benchmarks.verdicts import NOT_BUILT
 
 Results = dict[str, Any]
 
@@ -170,34 +171,8 @@ def results() -> Results:
     entries = []
     for claim in load_claims():
         own = [m for m in measurements if m.claim == claim.id]
-        judgement, parts = judge_claim(claim, own, NOT_BUILT)
-        entries.append(
-            {
-                "id": claim.id,
-                "lesson": claim.lesson,
-                "statement": claim.statement,
-                "said_in": claim.said_in,
-                "sources": claim.sources,
-                "scale": claim.scale,
-                "region": "; ".join(requirement.text for requirement in claim.requirements),
-                "verdict": judgement.verdict,
-                "because": judgement.because,
-                "measurements": judgement.measurements,
-                "requirements": [
-                    {
-                        "text": requirement.text,
-                        "metric": requirement.metric,
-                        "where": requirement.where,
-                        "region": requirement.region.as_json(),
-                        "verdict": part.verdict,
-                        "because": part.because,
-                        "measurements": part.measurements,
-                    }
-                    for requirement, part in zip(claim.requirements, parts, strict=True)
-                ],
-                "seconds": 3.2 if own else None,
-            }
-        )
+        seconds = 3.2 if own else None
+        entries.append(claim_entry(claim, Outcome(own, seconds, NOT_BUILT)))
     return {
         "schema": 1,
         "environment": {

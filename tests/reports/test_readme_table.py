@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.claims import load_claims
 from benchmarks.results import read_results
+from reference_model.checkpoints import reference_card
 from reference_model.errors import UserError
 from reports.__main__ import main
 from reports.table import END, START, put_into, verdict_table
@@ -18,6 +19,14 @@ PUBLISHED = Path("reports/published/quick.json")
 def test_the_readme_shows_the_published_verdicts(root: Path) -> None:
     table = verdict_table(read_results(root / PUBLISHED))
     assert f"{START}\n{table}\n{END}" in (root / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_states_the_loss_of_the_card(root: Path) -> None:
+    card = reference_card()
+    ours = card["bits_per_byte"]["test"]
+    others = card["compressors_bits_per_byte"]["test"]
+    told = f"{ours:.2f} bits per byte (`bz2` {others['bz2']:.2f}, `xz` {others['xz']:.2f})"
+    assert told in (root / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_published_run_knows_every_claim_and_decides_fifteen_at_least(root: Path) -> None:
