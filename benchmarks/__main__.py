@@ -63,7 +63,7 @@ def _run(claims: list[Claim], options: argparse.Namespace) -> int:
     selected = select(claims, options.only)
     check_writable(options.out)
     # From here on torch is imported, which takes seconds.
-    from benchmarks.experiments import all_experiments
+    from benchmarks.experiment import all_experiments
     from benchmarks.runner import ExperimentsFailed, resolve_device, run
 
     settings = Settings(options.profile, resolve_device(options.device), options.seed)

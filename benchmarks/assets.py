@@ -27,8 +27,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
-import platformdirs
-
 from reference_model.command_line import exit_status
 from reference_model.errors import UserError
 
@@ -68,6 +66,8 @@ ASSETS = (PLAYS, GPT2_VOCABULARY)
 
 def cache_folder() -> Path:
     """The user's cache folder for the wheels (below ``XDG_CACHE_HOME`` where that is set)."""
+    import platformdirs
+
     return platformdirs.user_cache_path("llm-design-bench", appauthor=False)
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Literal, get_args
 
 from benchmarks.results import Measurement
 
 Profile = Literal["smoke", "quick", "full"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
+LESSON_MODULES = ("lora", "positions", "tying", "norms", "cache", "int8")
 
 
 @dataclass(frozen=True)
@@ -50,3 +52,13 @@ def experiment(
         return Experiment(claim, function, {"smoke": smoke, "quick": quick, "full": full})
 
     return decorate
+
+
+def all_experiments() -> list[Experiment]:
+    """Every experiment, in the order of the lessons; imports torch."""
+    return [
+        value
+        for name in LESSON_MODULES
+        for value in vars(import_module(f"benchmarks.experiments.{name}")).values()
+        if isinstance(value, Experiment)
+    ]

@@ -4,6 +4,8 @@
 stopped goes on from its last evaluation.
 """
 
+from __future__ import annotations
+
 import bz2
 import dataclasses
 import hashlib
@@ -12,41 +14,41 @@ import lzma
 import sys
 import time
 from pathlib import Path
-from typing import Any
-
-import safetensors.torch
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch import Tensor
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.assets import PLAYS, Split, play_texts
-from benchmarks.instruments.perplexity import bits_per_byte
-from benchmarks.texts import encode, joined, shuffled_windows
-from reference_model import checkpoints, training
 from reference_model.command_line import Parser, exit_status
 from reference_model.config import preset
 from reference_model.files import write_whole
-from reference_model.model import GPT
+
+if TYPE_CHECKING:  # asv imports this module too: torch and the like only where they are needed
+    from tokenizers import Tokenizer
+    from torch import Tensor
+
+    from reference_model.model import GPT
+    from reference_model.training import Progress
 
 SLICE_TOKENS = 4096  # shipped beside the weights, so that their loss can be proved anywhere
 
 CONFIG = preset("reference", dropout=0.2)
 BATCH_SIZE = 8
-RECIPE = training.Recipe(
-    steps=3300,
-    learning_rate=3e-3,
-    optimizer="muon",
-    matrix_learning_rate=0.02,
-    warmup_steps=100,
-    weight_decay=0.1,
-    precision="bfloat16",
-    evaluate_every=150,
-)
+RECIPE: dict[str, Any] = {  # of reference_model.training.Recipe
+    "steps": 3300,
+    "learning_rate": 3e-3,
+    "optimizer": "muon",
+    "matrix_learning_rate": 0.02,
+    "warmup_steps": 100,
+    "weight_decay": 0.1,
+    "precision": "bfloat16",
+    "seed": 0,
+    "evaluate_every": 150,
+}
 
 
 def train_tokenizer(text: str, vocab_size: int) -> Tokenizer:
     """A byte-level BPE of the given size; it can write any text, also what it never saw."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -74,10 +76,12 @@ def sha256_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def make_card(
-    model: GPT, tokens: dict[Split, Tensor], progress: training.Progress
-) -> dict[str, Any]:
+def make_card(model: GPT, tokens: dict[Split, Tensor], progress: Progress) -> dict[str, Any]:
     """Data, recipe and losses of the weights as shipped (after rounding to float16)."""
+    from benchmarks.instruments.perplexity import bits_per_byte
+    from benchmarks.instruments.texts import joined
+    from reference_model import training
+
     texts = {split: joined(split) for split in tokens}
     losses = {split: training.mean_loss(model, ids) for split, ids in tokens.items()}
     return {
@@ -94,7 +98,7 @@ def make_card(
         "recipe": {
             "batch_size": BATCH_SIZE,
             "dropout": CONFIG.dropout,
-            **dataclasses.asdict(RECIPE),
+            **dataclasses.asdict(training.Recipe(**RECIPE)),
         },
         "command": "make train",
         "tokens_seen": progress.tokens,
@@ -117,18 +121,27 @@ def make_card(
 
 def run(work: Path, out: Path) -> None:
     """Train (or go on), then write weights, tokenizer, test slice and card to `out`."""
+    import safetensors.torch
+    import torch
+    from tqdm import tqdm
+
+    from benchmarks.instruments.texts import encode, joined, shuffled_windows
+    from reference_model import checkpoints, training
+    from reference_model.model import GPT
+
+    recipe = training.Recipe(**RECIPE)
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(joined("train"), CONFIG.vocab_size)
     splits: tuple[Split, ...] = ("train", "validation", "test")
     tokens = {split: encode(tokenizer, joined(split)) for split in splits}
-    torch.manual_seed(RECIPE.seed)
+    torch.manual_seed(recipe.seed)
     model = GPT(CONFIG)
-    batches = shuffled_windows(tokens["train"], CONFIG.context_length, BATCH_SIZE, RECIPE.seed)
+    batches = shuffled_windows(tokens["train"], CONFIG.context_length, BATCH_SIZE, recipe.seed)
     data = f"batches of {BATCH_SIZE} from SHA-256 {sha256_of(tokens['train'].numpy().tobytes())}"
     progress = training.Progress()
     started = time.monotonic()
-    with tqdm(total=RECIPE.steps, unit="step", dynamic_ncols=True) as bar:
-        for progress in training.train(model, batches, tokens["validation"], RECIPE, work, data):
+    with tqdm(total=recipe.steps, unit="step", dynamic_ncols=True) as bar:
+        for progress in training.train(model, batches, tokens["validation"], recipe, work, data):
             bar.update(progress.step - bar.n)
             if progress.curve:
                 last = progress.curve[-1]
@@ -158,7 +171,7 @@ def main() -> int:
     parser.add_argument(
         "--out",
         type=Path,
-        default=checkpoints.REFERENCE_FOLDER,
+        default=Path("reference_model/checkpoint"),
         help="folder for the finished checkpoint",
     )
 

@@ -103,19 +103,24 @@ def test_a_room_imports_only_what_the_project_declares(
     assert undeclared == {}
 
 
-def test_importing_the_suite_loads_nothing_heavy(root: Path) -> None:
-    light = ["", ".experiment", ".experiments", ".results", ".verdicts", ".claims"]
+def test_what_asv_imports_needs_nothing_but_the_standard_library_and_numpy(root: Path) -> None:
+    # asv imports every module of the folder, in the environment of an old commit. Folders without
+    # an __init__.py it does not enter.
     program = (
-        "import importlib, sys\n"
-        f"for name in {light!r}: importlib.import_module('benchmarks' + name)\n"
-        "heavy = {'torch', 'scipy', 'altair', 'transformers', 'reports'}\n"
-        "print(*sorted(heavy & set(sys.modules)))"
+        "import importlib, pkgutil, sys\n"
+        "absent = ['torch', 'scipy', 'tokenizers', 'safetensors', 'tqdm', 'tabulate', 'altair',"
+        " 'jsonschema', 'platformdirs', 'transformers', 'reports']\n"
+        "sys.modules.update(dict.fromkeys(absent))\n"  # None: importing it fails
+        "package = importlib.import_module('benchmarks')\n"
+        "for found in pkgutil.walk_packages(package.__path__, 'benchmarks.'):\n"
+        "    importlib.import_module(found.name)\n"
+        "    print(found.name)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == []
+    assert {"benchmarks.runner", "benchmarks.train_reference"} <= set(done.stdout.split())
 
 
 def test_asv_finds_benchmarks_only_in_the_files_named_bench(root: Path) -> None:
@@ -153,7 +158,7 @@ def test_every_module_stays_under_400_lines(root: Path) -> None:
 def test_the_experiments_of_a_profile_fit_its_budget_of_seconds(
     profile: str, budget: float
 ) -> None:
-    from benchmarks.experiments import all_experiments
+    from benchmarks.experiment import all_experiments
 
     declared = {entry.claim: entry.seconds for entry in all_experiments()}
     assert declared
@@ -164,7 +169,7 @@ def test_the_experiments_of_a_profile_fit_its_budget_of_seconds(
 
 
 def test_a_claim_has_at_most_one_experiment_and_each_experiment_has_a_claim(root: Path) -> None:
-    from benchmarks.experiments import all_experiments
+    from benchmarks.experiment import all_experiments
 
     measured = [entry.claim for entry in all_experiments()]
     claims = tomllib.loads((root / "benchmarks" / "claims.toml").read_text(encoding="utf-8"))

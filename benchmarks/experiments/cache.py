@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from benchmarks.experiment import Profile, Settings, experiment
 from benchmarks.instruments.clock import durations, fresh_process_samples
+from benchmarks.instruments.texts import reference_tokens
 from benchmarks.results import Direction, Measurement, Parameter, measured
 from benchmarks.stats import Estimate, geometric_mean_ratio_interval, mean_interval
-from benchmarks.texts import reference_tokens
 from reference_model.cache import KVCache
 from reference_model.checkpoints import load_reference
 from reference_model.config import GPTConfig, preset

@@ -17,9 +17,9 @@ from benchmarks.instruments.perplexity import (
     loss_difference,
     token_losses,
 )
+from benchmarks.instruments.texts import reference_tokens
 from benchmarks.results import Measurement, Parameter, measured
 from benchmarks.stats import Estimate
-from benchmarks.texts import reference_tokens
 from reference_model.checkpoints import load_reference, reference_tokenizer
 from reference_model.config import preset
 from reference_model.model import GPT

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from benchmarks.assets import play_texts
 from benchmarks.experiment import Settings, experiment
 from benchmarks.instruments.counting import counted_parameters
+from benchmarks.instruments.texts import encode, reference_tokens, shuffled_windows
 from benchmarks.results import Measurement, Parameter, measured
 from benchmarks.stats import Estimate, bootstrap_mean_interval, mean_interval
-from benchmarks.texts import encode, reference_tokens, shuffled_windows
 from reference_model import training
 from reference_model.checkpoints import load_reference, reference_tokenizer
 from reference_model.config import EmbeddingScale, GPTConfig, Position, RopeScaling, preset

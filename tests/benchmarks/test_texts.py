@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from benchmarks.assets import play_texts
-from benchmarks.texts import encode, joined, reference_tokens, shuffled_windows
+from benchmarks.instruments.texts import encode, joined, reference_tokens, shuffled_windows
 from reference_model.checkpoints import reference_tokenizer
 
 

@@ -1,1 +1,0 @@
-"""What turns a model or a machine into numbers."""
