@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ def verdict_table(results: dict[str, Any]) -> str:
         for claim in results["claims"]
         if claim["measurements"]
     ]
-    return tabulate(rows, headers=["claim", "verdict", "at", "because"], tablefmt="github")
+    padded = tabulate(rows, headers=["claim", "verdict", "at", "because"], tablefmt="github")
+    # Columns as wide as their longest sentence would make every line of the file that long.
+    head, rule, *lines = (re.sub(r" +\|", " |", line) for line in padded.splitlines())
+    return "\n".join([head, re.sub("-+", "---", rule), *lines])
 
 
 def put_into(path: Path, table: str) -> None:
