@@ -52,9 +52,10 @@ def choose(
     """The next token of each sequence: logits (B, V) → (B,) int64."""
     if temperature == 0:
         return logits.argmax(dim=-1)
-    logits = logits.float()
-    # The likeliest becomes 0 first: at a temperature near 0 the others may go to −∞, not to NaN.
-    logits = (logits - logits.amax(dim=-1, keepdim=True)) / temperature
+    # The likeliest becomes 0 first, and float64 divides, which can hold any temperature above 0:
+    # near 0 the others may go to −∞, but nothing to NaN.
+    below = (logits - logits.amax(dim=-1, keepdim=True)).double()
+    logits = (below / temperature).float()
     if top_k is not None:
         least = logits.topk(min(top_k, logits.shape[-1])).values[:, -1:]  # (B, 1)
         logits = logits.masked_fill(logits < least, -torch.inf)

@@ -39,6 +39,7 @@ class Attention(nn.Module):
         rotation: Rotation | None = None,
         cache: KVCache | None = None,
     ) -> Tensor:
+        """x (B, T, C) → (B, T, C); mask (T, S) or (H, T, S), boolean or added to the scores."""
         B, T, C = x.shape
         qkv = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, T, D) each
@@ -66,7 +67,8 @@ class MLP(nn.Module):
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))  # (B, T, C)
+        """x (B, T, C) → (B, T, C)."""
+        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
 
 
 class Block(nn.Module):
@@ -96,6 +98,7 @@ class Block(nn.Module):
         rotation: Rotation | None = None,
         cache: KVCache | None = None,
     ) -> Tensor:
+        """x (B, T, C) → (B, T, C); the rest as in `Attention`."""
         if self.norm_before:
             attended = self.attn(self.ln_1(x), mask, rotation, cache)
             x = x + self.ln_1_out(self.dropout(attended))
@@ -149,7 +152,7 @@ class GPT(nn.Module):
         return self.dropout(self.wpe(x, start))
 
     def _mask(self, start: int, length: int, x: Tensor) -> Tensor | None:
-        """What is added to the scores, (T, S) or (H, T, S); None where causality says it all."""
+        """Who may see whom, (T, S) boolean, or ALiBi's scores to add, (H, T, S); None: causal."""
         if self.config.position != "alibi" and (start == 0 or length == 1):
             return None
         S = start + length

@@ -305,7 +305,6 @@ def _filled(
 def memory_example(settings: Settings) -> list[Measurement]:
     """Decimal gigabytes of one sequence: by the closed form, and of a cache without its memory."""
     config = GPTConfig(n_layer=32, n_head=32, n_embd=4096, context_length=32_000)
-    record = _recorder("cache.memory-example", "counted")
     found = []
     for option, dtype in (("fp16", "float16"), ("fp32", "float32")):
         kind, width = DTYPES[dtype]
@@ -314,6 +313,8 @@ def memory_example(settings: Settings) -> list[Measurement]:
             ("closed form", kv_cache_bytes(config, config.context_length, 1, width)),
             ("buffers", cache.nbytes),
         ):
+            source = "counted" if counted == "buffers" else counted
+            record = _recorder("cache.memory-example", source)
             found.append(record("gigabytes", "GB", nbytes / 1e9, option, counted=counted))
     return found
 

@@ -58,7 +58,7 @@ def trainable_share(settings: Settings) -> list[Measurement]:
                         choice="adapters",
                         option="LoRA",
                         parameters={"rank": rank, "targets": targets, "head": head},
-                        source="counted",
+                        source="closed form",
                     )
                 )
     return measurements

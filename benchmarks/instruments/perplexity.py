@@ -7,7 +7,6 @@ windows that are hard are hard for both.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,15 +18,6 @@ if TYPE_CHECKING:
     import torch
 
 NATS_PER_BIT = math.log(2)
-
-
-@dataclass(frozen=True)
-class LossEstimate(Estimate):
-    """Mean loss in nats per token, its 95 % interval, and n, the number of windows."""
-
-    @property
-    def perplexity(self) -> float:
-        return math.exp(self.value)
 
 
 def token_losses(
@@ -68,10 +58,9 @@ def token_losses(
     return result
 
 
-def held_out_loss(losses: NDArray[np.float64], level: float = 0.95, seed: int = 0) -> LossEstimate:
-    """Mean of ``losses`` (windows, window), by a bootstrap over windows."""
-    estimate = bootstrap_mean_interval(losses, level, seed)
-    return LossEstimate(estimate.value, estimate.interval, estimate.n)
+def held_out_loss(losses: NDArray[np.float64], level: float = 0.95, seed: int = 0) -> Estimate:
+    """Mean of ``losses`` (windows, window) in nats per token, by a bootstrap over windows."""
+    return bootstrap_mean_interval(losses, level, seed)
 
 
 def loss_difference(

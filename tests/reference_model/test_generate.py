@@ -156,9 +156,10 @@ def test_a_top_k_beyond_the_vocabulary_keeps_all_tokens() -> None:
     assert torch.equal(all_kept, choose(logits, 1.0, None, seeded()))
 
 
-def test_a_temperature_near_zero_is_greedy() -> None:
+@pytest.mark.parametrize("temperature", [1e-30, 1e-45, 1e-300])  # float32 cannot hold the last
+def test_a_temperature_near_zero_is_greedy(temperature: float) -> None:
     logits = torch.randn(50, 9)
-    assert torch.equal(choose(logits, 1e-45, None, seeded()), choose(logits))
+    assert torch.equal(choose(logits, temperature, None, seeded()), choose(logits))
 
 
 # ---- bad arguments
