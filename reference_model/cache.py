@@ -1,4 +1,8 @@
-"""The KV cache: allocated once, filled in place, owned by the caller."""
+"""The KV cache: allocated once, filled in place, owned by the caller.
+
+The model asks a cache three things: where the next token stands (`start`), how many keys it will
+hand out for so many new tokens (`span`), and to `update` a layer.
+"""
 
 import torch
 from torch import Tensor
@@ -34,6 +38,15 @@ class KVCache:
         return self._lengths[-1]
 
     @property
+    def start(self) -> int | Tensor:
+        """Position of the next token."""
+        return self.length
+
+    def span(self, new_tokens: int) -> int:
+        """How many keys a layer hands out once it was updated with so many new tokens."""
+        return self.length + new_tokens
+
+    @property
     def nbytes(self) -> int:
         """Bytes reserved, read off the buffers."""
         return self.keys.nbytes + self.values.nbytes
@@ -60,3 +73,54 @@ class KVCache:
         self.values[layer, :, :, start:end] = v
         self._lengths[layer] = end
         return self.keys[layer, :, :, :end].to(k.dtype), self.values[layer, :, :, :end].to(v.dtype)
+
+
+class StaticKVCache(KVCache):
+    """The same, handed out whole: every step has the same shapes, whatever the cache holds.
+
+    So one compiled or recorded step (torch.compile, CUDA graphs) serves all tokens. `position`
+    lives on the device, where a replayed step can advance it; the model masks what is not filled.
+    """
+
+    def __init__(
+        self,
+        config: GPTConfig,
+        batch_size: int,
+        capacity: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(config, batch_size, capacity, dtype, device)
+        self.position = torch.zeros((), dtype=torch.int64, device=device)
+
+    def keep_address(self) -> None:
+        """Tell the compiler that the buffers stay where they are, which CUDA graphs ask for."""
+        for buffer in (self.keys, self.values, self.position):
+            torch._dynamo.mark_static_address(buffer, guard=False)
+
+    @property
+    def length(self) -> int:
+        """Tokens held by every layer; waits for the device."""
+        return int(self.position)
+
+    @property
+    def start(self) -> Tensor:
+        """Position of the next token, a scalar on the device."""
+        return self.position
+
+    def span(self, new_tokens: int) -> int:
+        """All keys there is room for."""
+        return self.capacity
+
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Put k, v (B, H, T, D) where they belong; return all room, (B, H, capacity, D) each.
+
+        A token beyond the capacity is an IndexError, on CUDA one of the device.
+        """
+        rows = self.position + torch.arange(k.shape[-2], device=k.device)
+        keys, values = self.keys[layer], self.values[layer]
+        keys.index_copy_(2, rows, k.to(keys.dtype))
+        values.index_copy_(2, rows, v.to(values.dtype))
+        if layer == len(self.keys) - 1:
+            self.position += k.shape[-2]
+        return keys.to(k.dtype), values.to(v.dtype)

@@ -1,12 +1,23 @@
 """Autoregressive decoding, greedy or sampled, with and without a KV cache."""
 
+import functools
+import math
+from collections.abc import Callable, Iterator
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
-from reference_model.cache import KVCache
+from reference_model.cache import KVCache, StaticKVCache
 from reference_model.config import GPTConfig
 from reference_model.errors import UserError
 from reference_model.model import GPT
+
+# eager: the cache hands out what it holds, so that shapes grow by a token each step.
+# static: it hands out all its room, masked: the same shapes each step.
+# compiled: static, and the step of one token goes through torch.compile.
+Decoding = Literal["eager", "static", "compiled"]
+STATIC_ROOM = 256  # static caches come in multiples of this, so that few shapes are compiled
 
 
 @torch.inference_mode()
@@ -19,15 +30,46 @@ def generate(
     temperature: float = 0.0,
     top_k: int | None = None,
     generator: torch.Generator | None = None,
+    decoding: Decoding = "eager",
 ) -> Tensor:
     """Continue prompt (B, T) int64 by new_tokens → (B, T + new_tokens).
 
     Temperature 0 is greedy; above 0 it samples, from the top_k likeliest tokens if given. With a
     cache, the prompt is prefilled once and each step computes one token; without, each step
-    computes the whole sequence anew (but the head only for its last token).
+    computes the whole sequence anew (but the head only for its last token). See `Decoding`.
     """
-    _check(model.config, prompt, new_tokens, temperature, top_k)
+    steps = stream(
+        model,
+        prompt,
+        new_tokens,
+        use_cache=use_cache,
+        temperature=temperature,
+        top_k=top_k,
+        generator=generator,
+        decoding=decoding,
+    )
+    return torch.cat([prompt, torch.stack(list(steps), dim=1)], dim=1)
+
+
+@torch.inference_mode()
+def stream(
+    model: GPT,
+    prompt: Tensor,
+    new_tokens: int,
+    *,
+    use_cache: bool = True,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    generator: torch.Generator | None = None,
+    decoding: Decoding = "eager",
+) -> Iterator[Tensor]:
+    """The tokens of `generate`, each (B,) int64, as soon as they are there.
+
+    They stay on the device of the model: nothing waits for them but who reads them.
+    """
+    _check(model.config, prompt, new_tokens, temperature, top_k, use_cache, decoding)
     batch_size, length = prompt.shape
+    # Allocated once: no step copies what is there already.
     sequence = prompt.new_empty(batch_size, length + new_tokens)
     sequence[:, :length] = prompt
     cache = None
@@ -35,12 +77,36 @@ def generate(
         weight = model.wte.weight
         # The last token is only written down, never fed back.
         capacity = length + new_tokens - 1
-        cache = KVCache(model.config, batch_size, capacity, weight.dtype, weight.device)
+        if decoding == "eager":
+            cache = KVCache(model.config, batch_size, capacity, weight.dtype, weight.device)
+        else:
+            capacity = math.ceil(capacity / STATIC_ROOM) * STATIC_ROOM
+            cache = StaticKVCache(model.config, batch_size, capacity, weight.dtype, weight.device)
+    step = _step
+    if decoding == "compiled" and isinstance(cache, StaticKVCache):
+        cache.keep_address()
+        step = _compiled_step()
     for end in range(length, length + new_tokens):
-        start = cache.length if cache is not None else 0
-        logits = model(sequence[:, start:end], cache, last_only=True)[:, -1]  # (B, V)
-        sequence[:, end] = choose(logits, temperature, top_k, generator)
-    return sequence
+        if cache is None:
+            logits = _step(model, sequence[:, :end], None)
+        elif end == length:
+            logits = _step(model, prompt, cache)
+        else:
+            logits = step(model, token[:, None], cache)
+        token = choose(logits, temperature, top_k, generator)
+        sequence[:, end] = token
+        yield token
+
+
+def _step(model: GPT, tokens: Tensor, cache: KVCache | None) -> Tensor:
+    """Logits (B, V) of the token after these (B, T)."""
+    return model(tokens, cache, last_only=True)[:, -1]
+
+
+@functools.cache
+def _compiled_step() -> Callable[[GPT, Tensor, KVCache | None], Tensor]:
+    """One token's step, compiled once per model and shape; with CUDA graphs where there is CUDA."""
+    return torch.compile(_step, dynamic=False, fullgraph=True, mode="reduce-overhead")
 
 
 def choose(
@@ -63,7 +129,13 @@ def choose(
 
 
 def _check(
-    config: GPTConfig, prompt: Tensor, new_tokens: int, temperature: float, top_k: int | None
+    config: GPTConfig,
+    prompt: Tensor,
+    new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    use_cache: bool,
+    decoding: Decoding,
 ) -> None:
     if prompt.ndim != 2 or prompt.numel() == 0:
         raise UserError(
@@ -88,3 +160,11 @@ def _check(
         raise UserError(f"temperature={temperature} is negative; use 0 for greedy, or more")
     if top_k is not None and top_k < 1:
         raise UserError(f"top_k={top_k} leaves no token to sample; use a whole number ≥ 1")
+    if decoding not in get_args(Decoding):
+        raise UserError(
+            f"unknown decoding={decoding!r}; use one of {', '.join(get_args(Decoding))}"
+        )
+    if decoding != "eager" and not use_cache:
+        raise UserError(
+            f"decoding={decoding!r} is about the cache, and use_cache=False; use decoding='eager'"
+        )

@@ -12,10 +12,13 @@ from torch import Tensor, nn
 
 from reference_model.cache import KVCache
 from reference_model.config import GPTConfig
+from reference_model.linear import Linear
 from reference_model.norms import deepnorm_gain, make_norm, residual_scale
 from reference_model.positions import (
+    Start,
     alibi_bias,
     make_additive_positions,
+    positions_from,
     rotary_angles,
     rotate,
 )
@@ -29,8 +32,8 @@ class Attention(nn.Module):
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
         self.n_head, self.layer = config.n_head, layer
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
-        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.c_attn = Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
+        self.c_proj = Linear(config.n_embd, config.n_embd, bias=config.bias)
 
     def forward(
         self,
@@ -63,8 +66,8 @@ class MLP(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
-        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
+        self.c_fc = Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
+        self.c_proj = Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, C) → (B, T, C)."""
@@ -121,7 +124,7 @@ class GPT(nn.Module):
         # Post-LN and DeepNorm end every block with a norm: a final one would be the second.
         ends_normed = config.norm_placement in ("post", "deepnorm")
         self.ln_f = nn.Identity() if ends_normed else make_norm(config)
-        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False)
         if config.head == "tied":
             self.lm_head.weight = self.wte.weight
         if not self.wte.weight.is_meta:  # a model without memory has nothing to draw
@@ -134,9 +137,10 @@ class GPT(nn.Module):
 
         With a cache, the tokens continue what the cache holds, and it grows by T.
         """
-        start = cache.length if cache is not None else 0
+        start = cache.start if cache is not None else 0
+        span = cache.span(tokens.shape[1]) if cache is not None else tokens.shape[1]
         x = self.embed(tokens, start)  # (B, T, C)
-        mask = self._mask(start, tokens.shape[1], x)
+        mask = self._mask(start, tokens.shape[1], span, x)
         rotation = self._rotation(start, tokens.shape[1], x)
         for block in self.h:
             x = block(x, mask, rotation, cache)
@@ -144,25 +148,26 @@ class GPT(nn.Module):
             x = x[:, -1:]
         return self.lm_head(self.ln_f(x))  # (B, T, V)
 
-    def embed(self, tokens: Tensor, start: int = 0) -> Tensor:
+    def embed(self, tokens: Tensor, start: Start = 0) -> Tensor:
         """The residual stream (B, T, C) that enters the first block."""
         x = self.wte(tokens)
         if self.config.embedding_scale == "sqrt_width":
             x = x * math.sqrt(self.config.n_embd)
         return self.dropout(self.wpe(x, start))
 
-    def _mask(self, start: int, length: int, x: Tensor) -> Tensor | None:
+    def _mask(self, start: Start, length: int, span: int, x: Tensor) -> Tensor | None:
         """Who may see whom, (T, S) boolean, or ALiBi's scores to add, (H, T, S); None: causal."""
-        if self.config.position != "alibi" and (start == 0 or length == 1):
+        ends_now = not isinstance(start, Tensor) and span == start + length
+        if self.config.position != "alibi" and ends_now and (span == length or length == 1):
             return None
-        S = start + length
-        future = torch.ones(length, S, dtype=torch.bool, device=x.device).triu(start + 1)
+        q = positions_from(start, length, x.device)
+        future = torch.arange(span, device=x.device) > q[:, None]  # (T, S)
         if self.config.position != "alibi":
             return ~future
-        bias = alibi_bias(self.config.n_head, start, length, x.device)
+        bias = alibi_bias(self.config.n_head, start, length, x.device, span)
         return bias.masked_fill(future, -torch.inf).to(x.dtype)
 
-    def _rotation(self, start: int, length: int, x: Tensor) -> Rotation | None:
+    def _rotation(self, start: Start, length: int, x: Tensor) -> Rotation | None:
         if self.config.position != "rope":
             return None
         angles = rotary_angles(self.config, start, length, x.device)  # (T, D/2)

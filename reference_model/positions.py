@@ -7,10 +7,14 @@ head, ALiBi adds a bias (H, T, S) to the attention scores.
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_model.config import GPTConfig
 from reference_model.errors import UserError
+
+# Where the new tokens begin: a number, or a scalar tensor where a compiled step moves it along.
+Start = int | Tensor
 
 
 class LearnedPositions(nn.Embedding):
@@ -19,8 +23,10 @@ class LearnedPositions(nn.Embedding):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config.context_length, config.n_embd)
 
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+    def forward(self, x: Tensor, start: Start = 0) -> Tensor:
         """Token embeddings (B, T, C) of positions start … → the same with positions added."""
+        if isinstance(start, Tensor):  # out of range is an IndexError here, on CUDA of the device
+            return x + F.embedding(positions_from(start, x.shape[1], x.device), self.weight)
         end = start + x.shape[1]
         if end > self.num_embeddings:
             raise UserError(
@@ -33,7 +39,7 @@ class LearnedPositions(nn.Embedding):
 class SinusoidalPositions(nn.Module):
     """sin and cos of t / 10000^(2i/C), side by side in pairs (1706.03762, section 3.5)."""
 
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+    def forward(self, x: Tensor, start: Start = 0) -> Tensor:
         """Token embeddings (B, T, C) of positions start … → the same with positions added."""
         _, length, width = x.shape
         angles = position_angles(start, length, inverse_frequencies(width, 10000.0, x.device))
@@ -43,7 +49,7 @@ class SinusoidalPositions(nn.Module):
 class NoPositions(nn.Module):
     """Adds nothing: for the choices that act inside attention, or nowhere."""
 
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+    def forward(self, x: Tensor, start: Start = 0) -> Tensor:
         """Token embeddings (B, T, C), untouched."""
         return x
 
@@ -67,14 +73,19 @@ def inverse_frequencies(width: int, base: float, device: torch.device | str = "c
     return torch.pow(base, -exponents)
 
 
-def position_angles(start: int, length: int, frequencies: Tensor) -> Tensor:
+def positions_from(start: Start, length: int, device: torch.device | str) -> Tensor:
+    """start, start + 1, … → (T,) int64."""
+    return torch.arange(length, device=device) + start
+
+
+def position_angles(start: Start, length: int, frequencies: Tensor) -> Tensor:
     """t · frequency for t = start … start + length − 1 → (T, width/2) float64."""
-    t = torch.arange(start, start + length, dtype=torch.float64, device=frequencies.device)
+    t = positions_from(start, length, frequencies.device)
     return t[:, None] * frequencies
 
 
 def rotary_angles(
-    config: GPTConfig, start: int, length: int, device: torch.device | str = "cpu"
+    config: GPTConfig, start: Start, length: int, device: torch.device | str = "cpu"
 ) -> Tensor:
     """Angles of rotary positions (RoPE, 2104.09864) start … start + length − 1 → (T, D/2) float64.
 
@@ -110,8 +121,17 @@ def alibi_slopes(n_head: int) -> Tensor:
     return torch.cat((slopes, extra[: n_head - lower]))
 
 
-def alibi_bias(n_head: int, start: int, length: int, device: torch.device | str = "cpu") -> Tensor:
-    """−slope · distance for queries start … start+length−1 over keys 0 … → (H, T, S) float64."""
-    q = torch.arange(start, start + length, device=device)
-    k = torch.arange(start + length, device=device)
+def alibi_bias(
+    n_head: int,
+    start: Start,
+    length: int,
+    device: torch.device | str = "cpu",
+    span: int | None = None,
+) -> Tensor:
+    """−slope · distance for T queries from start on over keys 0 … span−1 → (H, T, S) float64.
+
+    Without a span, the keys end with the last query.
+    """
+    q = positions_from(start, length, device)
+    k = torch.arange(int(start) + length if span is None else span, device=device)
     return alibi_slopes(n_head).to(device)[:, None, None] * (k[None, :] - q[:, None])

@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from reference_model.errors import UserError
-from reference_model.generate import choose, generate
+from reference_model.generate import choose, generate, stream
 from reference_model.model import GPT
 
 PROMPT = torch.tensor([[1, 2, 3], [7, 5, 2]])
@@ -186,3 +186,34 @@ def test_a_bad_argument_is_named_in_one_line(
     with pytest.raises(UserError, match=message) as raised:
         generate(tiny_model(), **{"prompt": PROMPT, "new_tokens": 2, **changes})
     assert "\n" not in str(raised.value)
+
+
+# ---- as a stream
+
+
+def test_the_stream_hands_out_each_token_before_it_computes_the_next(
+    tiny_model: Callable[..., GPT],
+) -> None:
+    model = tiny_model()
+    passes: list[int] = []
+    model.register_forward_hook(lambda *_: passes.append(1))
+    expected = generate(model, PROMPT, 5)
+    passes.clear()
+    for count, tokens in enumerate(stream(model, PROMPT, 5), start=1):
+        assert len(passes) == count
+        assert torch.equal(tokens, expected[:, 2 + count])
+    assert len(passes) == 5
+
+
+def test_a_step_allocates_no_more_than_the_step_before(tiny_model: Callable[..., GPT]) -> None:
+    # What grows with the sequence (the cache, the tokens) is allocated once, before the first step.
+    model = tiny_model(context_length=80)
+    sizes: list[int] = []
+    steps = stream(model, PROMPT, 60)
+    for _ in range(60):
+        with torch.profiler.profile(profile_memory=True) as profile:
+            next(steps)
+        sizes.append(sum(max(0, event.self_cpu_memory_usage) for event in profile.events()))
+    assert sizes[0] > max(sizes[1:])  # the prompt's step allocates the cache
+    # The scores of one query, in a work area of the attention, are all that may grow.
+    assert sizes[-1] - sizes[1] <= 60 * 2 * 2 * 8 * model.config.n_layer * 2

@@ -226,7 +226,7 @@ def test_attention_adds_the_alibi_bias_to_its_scaled_scores(
     slopes = slopes_of_the_paper(3)
     x = torch.randn(2, 5, 12, dtype=torch.float64)
     with torch.no_grad():
-        found = model.h[0].attn(x, mask=model._mask(0, 5, x))
+        found = model.h[0].attn(x, mask=model._mask(0, 5, 5, x))
         expected = plain_attention(
             model.h[0].attn, x, bias=lambda head, query, key: -slopes[head] * (query - key)
         )
