@@ -12,7 +12,7 @@ from reference_model.errors import UserError
 
 
 class KVCache:
-    """Keys and values of every layer, (L, B, H, capacity, D) each, uncompressed.
+    """Keys and values, a buffer (B, H, capacity, D) each for every layer, uncompressed.
 
     `length` is the number of tokens that all layers have seen; `nbytes` is what the buffers
     hold (their capacity), `nbytes_used` the part of it that is filled.
@@ -26,9 +26,12 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        shape = (config.n_layer, batch_size, config.n_head, capacity, config.d_head)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        shape = (batch_size, config.n_head, capacity, config.d_head)
+
+        def buffers() -> list[Tensor]:
+            return [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.n_layer)]
+
+        self.keys, self.values = buffers(), buffers()
         self.capacity = capacity
         self._lengths = [0] * config.n_layer
 
@@ -49,13 +52,12 @@ class KVCache:
     @property
     def nbytes(self) -> int:
         """Bytes reserved, read off the buffers."""
-        return self.keys.nbytes + self.values.nbytes
+        return sum(buffer.nbytes for buffer in (*self.keys, *self.values))
 
     @property
     def nbytes_used(self) -> int:
         """Bytes of the tokens held, read off views of the buffers."""
-        filled = slice(0, self.length)
-        return self.keys[..., filled, :].nbytes + self.values[..., filled, :].nbytes
+        return sum(b[:, :, : self.length].nbytes for b in (*self.keys, *self.values))
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Append k, v (B, H, T, D) of one layer; return all it holds, (B, H, length, D) each.
@@ -69,10 +71,11 @@ class KVCache:
                 f"the KV cache has room for {self.capacity} tokens, received token {end}; "
                 "build it with a larger capacity"
             )
-        self.keys[layer, :, :, start:end] = k
-        self.values[layer, :, :, start:end] = v
+        keys, values = self.keys[layer], self.values[layer]
+        keys[:, :, start:end] = k
+        values[:, :, start:end] = v
         self._lengths[layer] = end
-        return self.keys[layer, :, :, :end].to(k.dtype), self.values[layer, :, :, :end].to(v.dtype)
+        return keys[:, :, :end].to(k.dtype), values[:, :, :end].to(v.dtype)
 
 
 class StaticKVCache(KVCache):
@@ -95,7 +98,7 @@ class StaticKVCache(KVCache):
 
     def keep_address(self) -> None:
         """Tell the compiler that the buffers stay where they are, which CUDA graphs ask for."""
-        for buffer in (self.keys, self.values, self.position):
+        for buffer in (*self.keys, *self.values, self.position):
             torch._dynamo.mark_static_address(buffer, guard=False)
 
     @property

@@ -95,6 +95,28 @@ def kv_row_projections(prompt: int, new_tokens: int, *, use_cache: bool) -> list
     return [prompt + i for i in range(new_tokens)]
 
 
+def generation_flops(
+    config: GPTConfig, prompt_tokens: int, new_tokens: int, *, use_cache: bool
+) -> int:
+    """FLOPs of all steps for one sequence; the head sees the last position of each alone."""
+    total, past = 0, 0
+    for length in range(prompt_tokens, prompt_tokens + new_tokens):
+        total += forward_flops(config, length - past, past, last_only=True).total
+        past = length if use_cache else 0
+    return total
+
+
+def read_weight_bytes(config: GPTConfig, bytes_per_value: int = 4) -> int:
+    """Bytes of the weights that one step reads: all but tables of which a step reads a few rows.
+
+    A tied head is the embedding, which is read as a whole; of an untied embedding and of the
+    positions only a few rows are, which count nothing here.
+    """
+    parts = parameters_by_part(config)
+    looked_up = parts["positions"] + (parts["token embedding"] if config.head == "untied" else 0)
+    return (sum(parts.values()) - looked_up) * bytes_per_value
+
+
 def lora_parameters(config: GPTConfig, rank: int, targets: Iterable[LoRATarget]) -> int:
     """Parameters of rank-r adapters on these projections of every layer: r·(in + out) each."""
     C = config.n_embd

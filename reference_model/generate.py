@@ -17,6 +17,7 @@ from reference_model.model import GPT
 # static: it hands out all its room, masked: the same shapes each step.
 # compiled: static, and the step of one token goes through torch.compile.
 Decoding = Literal["eager", "static", "compiled"]
+Step = Callable[[GPT, Tensor, KVCache | None], Tensor]
 STATIC_ROOM = 256  # static caches come in multiples of this, so that few shapes are compiled
 
 
@@ -69,10 +70,11 @@ def stream(
     """
     _check(model.config, prompt, new_tokens, temperature, top_k, use_cache, decoding)
     batch_size, length = prompt.shape
-    # Allocated once: no step copies what is there already.
+    # Without a cache each step reads all of it; allocated once, no step copies what is there.
     sequence = prompt.new_empty(batch_size, length + new_tokens)
     sequence[:, :length] = prompt
     cache = None
+    step: Step = _step
     if use_cache:
         weight = model.wte.weight
         # The last token is only written down, never fed back.
@@ -82,20 +84,17 @@ def stream(
         else:
             capacity = math.ceil(capacity / STATIC_ROOM) * STATIC_ROOM
             cache = StaticKVCache(model.config, batch_size, capacity, weight.dtype, weight.device)
-    step = _step
-    if decoding == "compiled" and isinstance(cache, StaticKVCache):
-        cache.keep_address()
-        step = _compiled_step()
+            if decoding == "compiled":
+                cache.keep_address()
+                step = _compiled_step()
+    logits = _step(model, prompt, cache)
     for end in range(length, length + new_tokens):
-        if cache is None:
-            logits = _step(model, sequence[:, :end], None)
-        elif end == length:
-            logits = _step(model, prompt, cache)
-        else:
-            logits = step(model, token[:, None], cache)
         token = choose(logits, temperature, top_k, generator)
         sequence[:, end] = token
         yield token
+        if end + 1 < length + new_tokens:
+            read = sequence[:, : end + 1] if cache is None else token[:, None]
+            logits = step(model, read, cache)
 
 
 def _step(model: GPT, tokens: Tensor, cache: KVCache | None) -> Tensor:
@@ -104,7 +103,7 @@ def _step(model: GPT, tokens: Tensor, cache: KVCache | None) -> Tensor:
 
 
 @functools.cache
-def _compiled_step() -> Callable[[GPT, Tensor, KVCache | None], Tensor]:
+def _compiled_step() -> Step:
     """One token's step, compiled once per model and shape; with CUDA graphs where there is CUDA."""
     return torch.compile(_step, dynamic=False, fullgraph=True, mode="reduce-overhead")
 

@@ -41,8 +41,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (…, K) times weight (N, K), plus bias (N,) → (…, N), in the dtype of x."""
     if _plain or x.device.type != "cpu" or torch.is_grad_enabled():
         return F.linear(x, weight, bias)
-    if torch.compiler.is_compiling():  # the compiler chooses operators of its own
-        return F.linear(x, weight, bias)
+    one_row = x.numel() == x.shape[-1]
+    if torch.compiler.is_compiling():
+        # Of a sum the compiler makes one loop over the weights; F.linear it would leave to MKL.
+        y = (x[..., None, :] * weight).sum(-1) if one_row else F.linear(x, weight)
+        return y if bias is None else y + bias
     if x.dtype == torch.float32 and weight.numel() >= ONEDNN_PAYS_FROM and onednn is not None:
         return onednn(x, weight, bias, "none", [], "")
     if x.dtype == torch.float16 and x.numel() > FEW_HALF_ROWS * x.shape[-1]:

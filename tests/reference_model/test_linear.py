@@ -116,3 +116,18 @@ def test_gradients_flow_where_they_are_wanted() -> None:
         layer(torch.randn(2, LARGE[1])).square().sum().backward()
         assert layer.weight.grad is not None
         assert layer.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("rows", [(1,), (1, 1), (4,), (2, 3)])
+def test_what_the_compiler_is_given_computes_the_same(
+    monkeypatch: pytest.MonkeyPatch, rows: tuple[int, ...]
+) -> None:
+    x, weight, bias = torch.randn(*rows, LARGE[1]), torch.randn(LARGE), torch.randn(LARGE[0])
+    expected = F.linear(x, weight, bias)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    with Operators() as seen:
+        found = linear(x, weight, bias)
+        without = linear(x, weight)
+    assert ONEDNN not in seen.names
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert torch.allclose(without, expected - bias, atol=1e-4)

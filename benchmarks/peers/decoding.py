@@ -1,0 +1,335 @@
+"""Our decoding beside the peers', float32, batch 1: who is faster, and by how much?
+
+    python -m benchmarks.peers.decoding                 # after: make peers
+    python -m benchmarks.peers.decoding --contenders ours plain --observations 3
+
+One observation is a fresh process for each contender, all alive at once, which take turns; the
+order is shuffled for each round. Its ratio is that of their medians, and the interval is over the
+observations. The machine's read bandwidth and matrix limit take turns with them, in a process too.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import sleep
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reference_model.config import GPTConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+CONTENDERS = (
+    "ours",
+    "compiled",
+    "plain",
+    "transformers",
+    "ctranslate2",
+    "llama.cpp",
+    "uncached",
+)
+LIMIT = "limit"
+DECODE, PREFILL = "decode", "prefill"  # one token after the first; the first token
+LONG_PROMPT = 512
+SAME_TOKENS = 256
+# Idle OpenMP threads spin for up to 200 ms: the next in turn shall not run beside them.
+SETTLE_SECONDS = 0.3
+
+
+@dataclass(frozen=True)
+class Plan:
+    model: str
+    contenders: Sequence[str]
+    observations: int
+    rounds: int
+    threads: int
+    prompt_tokens: int
+    new_tokens: int
+    seed: int
+
+
+# ---- one contender's process
+
+
+def serve(name: str, model: str, folder: Path, threads: int) -> None:
+    """Answer requests, one JSON line each, until stdin ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints shall not mix with the answers
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.set_grad_enabled(False)
+    from benchmarks.peers import contenders
+
+    config = config_of(model)
+    try:
+        run = contenders.LOADERS[name](config, folder, threads) if name != LIMIT else None
+    except ImportError as error:
+        print(json.dumps({"absent": str(error)}), file=answers, flush=True)
+        return
+    print(json.dumps({"ready": name}), file=answers, flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        answer: dict[str, Any]
+        if run is None:
+            answer = dict(contenders.limit_seconds())
+        else:
+            steps = run(contenders.prompt(config, request["prompt_tokens"]), request["new_tokens"])
+            answer = {"tokens": [token for token, _ in steps], "at": [at for _, at in steps]}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+class Worker:
+    """A contender in a process of its own. Raises MissingPeer where its library is not there."""
+
+    def __init__(self, name: str, plan: Plan, folder: Path) -> None:
+        self.name = name
+        # A pipe that nobody reads would fill and block.
+        self.told = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        # -P and the path: the model is the one of this checkout, whatever is installed.
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(plan.threads)}
+        command = [sys.executable, "-P", "-m", "benchmarks.peers.decoding", "--serve", name]
+        self.process = subprocess.Popen(
+            [*command, plan.model, str(folder), str(plan.threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.told,
+            text=True,
+            env=environment,
+        )
+        first = self._answer()
+        if "absent" in first:
+            self.close()
+            raise MissingPeer(f"{name} is missing ({first['absent']}); make peers installs it")
+
+    def ask(self, prompt_tokens: int = 0, new_tokens: int = 0) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        request = {"prompt_tokens": prompt_tokens, "new_tokens": new_tokens}
+        print(json.dumps(request), file=self.process.stdin, flush=True)
+        answer = self._answer()
+        sleep(SETTLE_SECONDS)
+        return answer
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            self.told.seek(0)
+            last = (self.told.read().strip().splitlines() or ["it said nothing"])[-1]
+            self.close()
+            raise RuntimeError(f"{self.name} failed in its process: {last}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+        self.told.close()
+
+
+class MissingPeer(Exception):
+    """A library that is not installed; the message names it and what to do."""
+
+
+# ---- an observation
+
+
+def observe(plan: Plan, folder: Path, shuffled: random.Random) -> dict[str, dict[str, float]]:
+    """Medians of one set of processes: contender → quantity → value."""
+    with processes(plan, folder) as workers:
+        for worker in workers.values():  # warm-up: threads, caches, pages
+            worker.ask(LONG_PROMPT, 2)
+        taken: dict[str, dict[str, list[float]]] = {}
+        for turn in range(plan.rounds):
+            order = list(workers)
+            shuffled.shuffle(order)
+            for name in order:
+                if name == "uncached" and turn > 0:
+                    continue  # it takes as long as all others together
+                for quantity, values in turn_of(workers[name], plan).items():
+                    taken.setdefault(name, {}).setdefault(quantity, []).extend(values)
+    return {
+        name: {quantity: statistics.median(values) for quantity, values in quantities.items()}
+        for name, quantities in taken.items()
+    }
+
+
+def turn_of(worker: Worker, plan: Plan) -> dict[str, list[float]]:
+    if worker.name == LIMIT:
+        return {quantity: [value] for quantity, value in worker.ask().items()}
+    at = worker.ask(plan.prompt_tokens, plan.new_tokens)["at"]
+    found = {
+        f"{PREFILL} {plan.prompt_tokens}": [at[0]],
+        DECODE: [later - earlier for earlier, later in itertools.pairwise(at)],
+        f"all of {plan.prompt_tokens} + {plan.new_tokens}": [at[-1]],
+    }
+    if worker.name != "uncached":  # there the prompt is read in the same way
+        found[f"{PREFILL} {LONG_PROMPT}"] = worker.ask(LONG_PROMPT, 1)["at"]
+    return found
+
+
+@contextmanager
+def processes(plan: Plan, folder: Path) -> Iterator[dict[str, Worker]]:
+    """Every contender that is installed, ready; a missing one is named on stderr."""
+    with ExitStack() as stack:
+        workers: dict[str, Worker] = {}
+        for name in (*plan.contenders, LIMIT):
+            workers[name] = Worker(name, plan, folder)
+            stack.callback(workers[name].close)
+        yield workers
+
+
+def installed(plan: Plan, folder: Path) -> tuple[list[str], dict[str, bool]]:
+    """The contenders that are there, and whether each writes our tokens; others are named."""
+    found: list[str] = []
+    same: dict[str, bool] = {}
+    ours: list[int] = []
+    for name in plan.contenders:
+        try:
+            worker = Worker(name, plan, folder)
+        except MissingPeer as error:
+            print(error, file=sys.stderr)
+            continue
+        try:
+            if name != "uncached":
+                tokens = worker.ask(plan.prompt_tokens, SAME_TOKENS)["tokens"]
+                ours = ours or tokens
+                same[name] = tokens == ours
+        finally:
+            worker.close()
+        found.append(name)
+    return found, same
+
+
+# ---- what is said about it
+
+
+def table(
+    plan: Plan,
+    seen: Sequence[Mapping[str, Mapping[str, float]]],
+    same: Mapping[str, bool],
+) -> str:
+    """Seconds, theirs over ours with the interval over observations, share of the limit."""
+    from tabulate import tabulate
+
+    names = [name for name in seen[0] if name != LIMIT]
+    quantities = dict.fromkeys(q for name in names for q in seen[0][name])
+    blocks = []
+    for quantity in quantities:
+        rows = [
+            [
+                name,
+                f"{statistics.median(one[name][quantity] for one in seen) * 1e3:.1f}",
+                _times_ours([one[name][quantity] for one in seen], quantity, seen),
+                _median_share([share(plan, quantity, o[name][quantity], o[LIMIT]) for o in seen]),
+                {True: "yes", False: "NO"}[same[name]] if name in same else "",
+            ]
+            for name in names
+            if quantity in seen[0][name]
+        ]
+        titles = ("ms (median)", "times ours (95 %)", "of the limit", f"our {SAME_TOKENS} tokens")
+        blocks.append(tabulate(rows, headers=[quantity, *titles], disable_numparse=True))
+    reads = [one[LIMIT]["read_bytes_per_second"] / 1e9 for one in seen]
+    flops = [one[LIMIT]["flops_per_second"] / 1e9 for one in seen]
+    limits = (
+        f"limits in the same run: reads {min(reads):.1f} to {max(reads):.1f} GB/s, multiplies "
+        f"{min(flops):.0f} to {max(flops):.0f} GFLOP/s (float32); {plan.threads} threads, "
+        f"{len(seen)} observations"
+    )
+    return "\n\n".join([*blocks, limits])
+
+
+def _times_ours(
+    seconds: Sequence[float], quantity: str, seen: Sequence[Mapping[str, Mapping[str, float]]]
+) -> str:
+    from benchmarks.stats import geometric_mean_ratio_interval
+
+    if quantity not in seen[0].get("ours", {}):
+        return ""
+    ratios = [theirs / one["ours"][quantity] for theirs, one in zip(seconds, seen, strict=True)]
+    if len(set(ratios)) == 1:  # ours itself, or a single observation
+        return f"{ratios[0]:.2f}"
+    found = geometric_mean_ratio_interval(ratios)
+    low, high = found.interval
+    return f"{found.value:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _median_share(shares: Sequence[float | None]) -> str:
+    known = [value for value in shares if value is not None]
+    return f"{statistics.median(known):.0%}" if known else ""
+
+
+def share(plan: Plan, quantity: str, seconds: float, limits: Mapping[str, float]) -> float | None:
+    """Ideal seconds over measured ones; None for what is a sum of both kinds."""
+    from benchmarks.instruments.limits import MachineLimit, decode_bound, prefill_bound
+
+    limit = MachineLimit(
+        limits["read_bytes_per_second"],
+        {"float32": limits["flops_per_second"]},
+        {},
+        plan.threads,
+    )
+    kind, _, tokens = quantity.partition(" ")
+    if kind == DECODE:
+        middle = plan.prompt_tokens + plan.new_tokens // 2
+        return decode_bound(config_of(plan.model), middle, limit).seconds / seconds
+    if kind == PREFILL:
+        return prefill_bound(config_of(plan.model), int(tokens), limit).seconds / seconds
+    return None
+
+
+def config_of(model: str) -> GPTConfig:
+    """The preset, with room for what is read and written here."""
+    from reference_model.config import preset
+
+    return preset(model, context_length=1024)
+
+
+def main(arguments: Sequence[str]) -> int:
+    from benchmarks.instruments.environment import usable_cores
+    from reference_model.command_line import Parser
+    from reference_model.config import PRESETS
+
+    parser = Parser(prog="python -m benchmarks.peers.decoding", description=__doc__.splitlines()[0])
+    parser.add_argument("--model", choices=PRESETS, default="gpt2")
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS)
+    parser.add_argument("--observations", type=int, default=5, help="sets of fresh processes")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each in an observation")
+    parser.add_argument("--threads", type=int, default=usable_cores())
+    parser.add_argument("--prompt-tokens", type=int, default=128)
+    parser.add_argument("--new-tokens", type=int, default=128)
+    parser.add_argument("--seed", type=int, default=0, help="of the order of the turns")
+    parser.add_argument("--out", type=Path, help="write all medians to this JSON file")
+    given = vars(parser.parse_args(arguments))
+    out = given.pop("out")
+    plan = Plan(**given)
+    with tempfile.TemporaryDirectory() as folder:
+        found, same = installed(plan, Path(folder))
+        plan = Plan(**{**given, "contenders": found})
+        shuffled = random.Random(plan.seed)
+        seen = []
+        for number in range(1, plan.observations + 1):
+            print(f"observation {number} of {plan.observations}", file=sys.stderr, flush=True)
+            seen.append(observe(plan, Path(folder), shuffled))
+    if out is not None:
+        out.write_text(json.dumps({"same_tokens": same, "observations": seen}, indent=1) + "\n")
+    print(table(plan, seen, same))
+    return 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--serve"]:
+        serve(sys.argv[2], sys.argv[3], Path(sys.argv[4]), int(sys.argv[5]))
+    else:
+        from reference_model.command_line import exit_status
+
+        sys.exit(exit_status(lambda: main(sys.argv[1:])))

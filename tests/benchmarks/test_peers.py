@@ -1,0 +1,103 @@
+"""The comparison with peers: the same tokens, ratios of medians, and a missing peer is named."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks.peers import contenders, decoding
+from benchmarks.peers.decoding import LIMIT, MissingPeer, Plan, Worker, share, table
+from reference_model.config import preset
+from reference_model.costs import kv_cache_bytes, read_weight_bytes
+
+TOY = preset("toy", context_length=1024)
+PLAN = Plan(
+    model="toy",
+    contenders=("ours",),
+    observations=1,
+    rounds=1,
+    threads=1,
+    prompt_tokens=3,
+    new_tokens=4,
+    seed=0,
+)
+
+
+@pytest.mark.parametrize("name", ["plain", "uncached", "transformers"])
+def test_whoever_runs_on_pytorch_writes_our_tokens_256_of_them(name: str, tmp_path: Path) -> None:
+    prompt = contenders.prompt(TOY, 32)
+    ours = [token for token, _ in contenders.load_ours(TOY, tmp_path, 1)(prompt, 256)]
+    theirs = [token for token, _ in contenders.LOADERS[name](TOY, tmp_path, 1)(prompt, 256)]
+    assert len(ours) == 256
+    assert len(set(ours)) > 30  # not one token over and over
+    assert theirs == ours
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("ctranslate2", "ctranslate2"), ("llama.cpp", "llama_cpp")]
+)
+def test_whoever_does_not_writes_them_too_or_is_named_as_missing(
+    name: str, package: str, tmp_path: Path
+) -> None:
+    if importlib.util.find_spec(package) is None:
+        with pytest.raises(MissingPeer, match=rf"{name} is missing \(.*{package}.*make peers"):
+            Worker(name, PLAN, tmp_path)
+    else:
+        prompt = contenders.prompt(TOY, 32)
+        ours = contenders.load_ours(TOY, tmp_path, 1)(prompt, 64)
+        theirs = contenders.LOADERS[name](TOY, tmp_path, 1)(prompt, 64)
+        assert [token for token, _ in theirs] == [token for token, _ in ours]
+
+
+def test_the_seconds_of_tokens_grow(tmp_path: Path) -> None:
+    steps = contenders.load_ours(TOY, tmp_path, 1)(contenders.prompt(TOY, 5), 6)
+    moments = [at for _, at in steps]
+    assert moments == sorted(moments)
+    assert moments[0] > 0
+
+
+def observation(ours: float, theirs: float) -> dict[str, dict[str, float]]:
+    return {
+        "ours": {"decode": ours, "prefill 512": ours},
+        "peer": {"decode": theirs},
+        LIMIT: {"read_bytes_per_second": 1e9, "flops_per_second": 1e12},
+    }
+
+
+def test_the_table_has_the_ratio_of_medians_with_its_interval() -> None:
+    # Ratios 2 and 8: their geometric mean is 4.
+    told = table(PLAN, [observation(1, 2), observation(1, 8)], {"ours": True, "peer": False})
+    peer = next(line for line in told.splitlines() if line.startswith("peer"))
+    assert re.search(r"peer +5000\.0 +4\.00 \(\S+ to \S+\) .* NO$", peer)
+    ours = next(line for line in told.splitlines() if line.startswith("ours"))
+    assert re.search(r"ours +1000\.0 +1\.00 .* yes$", ours)
+    assert told.count("peer") == 1  # it has no prefill: nothing is made up for it
+    assert "reads 1.0 to 1.0 GB/s" in told
+
+
+def test_the_share_of_the_limit_is_what_must_be_read_over_what_was_taken() -> None:
+    limits = {"read_bytes_per_second": 1e9, "flops_per_second": 1e30}
+    nbytes = read_weight_bytes(TOY) + kv_cache_bytes(TOY, 3 + 2)
+    assert share(PLAN, "decode", 2 * nbytes / 1e9, limits) == pytest.approx(0.5, rel=0.01)
+    assert share(PLAN, "all of 3 + 4", 1.0, limits) is None
+
+
+def test_the_command_measures_and_tells_everything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "SETTLE_SECONDS", 0.0)
+    out = tmp_path / "out.json"
+    command = "--model toy --contenders ours uncached --observations 2 --rounds 1 --threads 1"
+    options = f"--prompt-tokens 3 --new-tokens 4 --out {out}"
+    assert decoding.main(f"{command} {options}".split()) == 0
+    told = capsys.readouterr().out
+    for quantity in ("prefill 3", "decode", "all of 3 + 4", "prefill 512"):
+        assert quantity in told
+    written = json.loads(out.read_text())
+    assert written["same_tokens"] == {"ours": True}
+    assert len(written["observations"]) == 2
+    assert set(written["observations"][0]) == {"ours", "uncached", LIMIT}
