@@ -15,7 +15,17 @@ from benchmarks.results import Measurement
 
 Profile = Literal["smoke", "quick", "full"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
-LESSON_MODULES = ("lora", "positions", "tying", "norms", "cache", "int8")
+LESSON_MODULES = (
+    "lora",
+    "positions",
+    "tying",
+    "norms",
+    "cache",
+    "cache_complexity",
+    "cache_speed",
+    "memory_bound",
+    "int8",
+)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.claims import Claim
 from benchmarks.experiment import PROFILES, Experiment, Settings
-from benchmarks.instruments.environment import environment_stamp, usable_cores
+from benchmarks.instruments.environment import StealClock, environment_stamp, usable_cores
 from benchmarks.results import SCHEMA_VERSION, Measurement
 from benchmarks.verdicts import NOT_BUILT, judge_claim
 from reference_model.errors import UserError
@@ -63,6 +63,7 @@ def run(
     threads = usable_cores()
     torch.set_num_threads(threads)
     environment = environment_stamp(settings, threads)
+    steal = StealClock()
     by_claim = _by_claim(experiments, claims)
     wanted = {claim.id for claim in selected}
     outcomes = {
@@ -87,7 +88,7 @@ def run(
         raise ExperimentsFailed("\n".join(failures))
     return {
         "schema": SCHEMA_VERSION,
-        "environment": environment,
+        "environment": environment | {"steal_during_run": steal.share()},
         "measurements": [m.as_json() for o in outcomes.values() for m in o.measurements],
         "claims": [claim_entry(claim, outcomes[claim.id]) for claim in claims],
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterator
 from itertools import product
 
@@ -10,19 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.experiment import Profile, Settings, experiment
-from benchmarks.instruments.clock import durations, fresh_process_samples
+from benchmarks.instruments.memory import allocator_peak
+from benchmarks.instruments.readings import Reading
 from benchmarks.instruments.texts import reference_tokens
 from benchmarks.results import Direction, Measurement, Parameter, measured
-from benchmarks.stats import Estimate, geometric_mean_ratio_interval, mean_interval
+from benchmarks.stats import Estimate
 from reference_model.cache import KVCache
 from reference_model.checkpoints import load_reference
 from reference_model.config import GPTConfig, preset
-from reference_model.costs import (
-    forward_flops,
-    kv_cache_bytes,
-    kv_row_projections,
-    parameters_by_part,
-)
+from reference_model.costs import kv_cache_bytes, kv_row_projections
 from reference_model.generate import generate
 from reference_model.model import GPT
 
@@ -125,93 +120,6 @@ def tokens_differing(model: GPT, prompts: Tensor, new_tokens: int) -> int:
     return int((with_cache != without).sum())
 
 
-PROCESSES: dict[Profile, int] = {"quick": 7, "full": 20}
-ROUNDS = 3  # alternations of both arms in one process
-
-
-@experiment("cache.fifteen-tokens", smoke=None, quick=70, full=200)
-def fifteen_tokens(settings: Settings) -> list[Measurement]:
-    """Seconds to generate 15 tokens with GPT-2 small, with and without a cache, and their ratio.
-
-    Beside them stands the work that was asked for: FLOPs of the whole generation, and bytes of
-    weights read per token, which are the same in both arms.
-    """
-    threads = torch.get_num_threads()
-    arguments = {"preset_name": "gpt2", "device": settings.device, "rounds": ROUNDS}
-    samples = fresh_process_samples(
-        f"{__name__}:generation_seconds", arguments, PROCESSES[settings.profile], threads
-    )
-    record = _recorder("cache.fifteen-tokens", "clock")
-    labels: dict[str, Parameter] = {
-        "new_tokens": NEW_TOKENS,
-        "prompt_tokens": PROMPT_TOKENS,
-        "batch_size": 1,
-        "threads": threads,
-    }
-    speedup = geometric_mean_ratio_interval([s["uncached"] / s["cached"] for s in samples])
-    found = [record("speedup", "ratio", speedup, "cached", "higher", **labels)]
-    for option in ("cached", "uncached"):
-        seconds = mean_interval([sample[option] for sample in samples])
-        found.append(record("seconds", "s", seconds, option, "lower", **labels))
-    return found + list(generation_work(preset("gpt2")))
-
-
-def generation_work(config: GPTConfig) -> Iterator[Measurement]:
-    """Both arms' FLOPs over the run, and float32 weight bytes per token, in closed form.
-
-    Every step reads each weight once. A tied head is the embedding, which is read as a whole; of
-    an untied embedding and of the positions only a few rows are, which count nothing here.
-    """
-    record = _recorder("cache.fifteen-tokens", "closed form")
-    labels: dict[str, Parameter] = {
-        "new_tokens": NEW_TOKENS,
-        "prompt_tokens": PROMPT_TOKENS,
-        "batch_size": 1,
-    }
-    for option, use_cache in (("cached", True), ("uncached", False)):
-        flops = generation_flops(config, PROMPT_TOKENS, NEW_TOKENS, use_cache=use_cache)
-        yield record("flops", "FLOP", flops, option, **labels)
-        yield record("weight_bytes", "bytes/token", read_weight_bytes(config), option, **labels)
-
-
-def generation_flops(
-    config: GPTConfig, prompt_tokens: int, new_tokens: int, *, use_cache: bool
-) -> int:
-    """FLOPs of all steps for one sequence; the head sees the last position of each alone."""
-    total, past = 0, 0
-    for length in range(prompt_tokens, prompt_tokens + new_tokens):
-        total += forward_flops(config, length - past, past, last_only=True).total
-        past = length if use_cache else 0
-    return total
-
-
-def read_weight_bytes(config: GPTConfig, bytes_per_value: int = 4) -> int:
-    """Bytes of the weights that one step reads: all but tables of which a step reads a few rows."""
-    parts = parameters_by_part(config)
-    looked_up = parts["positions"] + (parts["token embedding"] if config.head == "untied" else 0)
-    return (sum(parts.values()) - looked_up) * bytes_per_value
-
-
-def generation_seconds(preset_name: str, device: str, rounds: int) -> dict[str, float]:
-    """Median seconds of both arms, which take turns; the one that begins takes turns too.
-
-    The weights are random: what they are does not matter to how long they take.
-    """
-    model = GPT(preset(preset_name)).to(device).eval()
-    prompt = torch.zeros(1, PROMPT_TOKENS, dtype=torch.int64, device=device)
-
-    def arm(use_cache: bool) -> Callable[[], Tensor]:
-        return lambda: generate(model, prompt, NEW_TOKENS, use_cache=use_cache)
-
-    arms = {"cached": arm(True), "uncached": arm(False)}
-    seconds: dict[str, list[float]] = {name: [] for name in arms}
-    for turn in range(rounds):
-        order = list(arms) if turn % 2 == 0 else list(reversed(arms))
-        for name in order:
-            seconds[name] += durations(arms[name], repeats=1, warmup=1 if turn == 0 else 0)
-    return {name: statistics.median(samples) for name, samples in seconds.items()}
-
-
 @experiment("cache.fifteenfold-projections", smoke=0.5, quick=0.5, full=0.5)
 def fifteenfold_projections(settings: Settings) -> list[Measurement]:
     """Rows that one layer projects to keys and values, counted over a real generation."""
@@ -263,26 +171,28 @@ def counted_rows(model: GPT, prompt: Tensor, new_tokens: int, use_cache: bool) -
 
 DTYPES = {"float32": (torch.float32, 4), "float16": (torch.float16, 2)}
 CAPACITY = 512
+ALLOCATED = "allocated"
 
 
 @experiment("cache.memory-law", smoke=1, quick=1, full=1)
 def memory_law(settings: Settings) -> list[Measurement]:
-    """Bytes of real buffers against 2 · L · T · C · bytes · B, in use and reserved."""
-    record = _recorder("cache.memory-law", "counted")
+    """Bytes of real buffers against 2 · L · T · C · bytes · B, in use and reserved.
+
+    On a GPU also what the allocator says it handed out, which is rounded up to whole blocks.
+    """
     found = []
-    for name in ("reference", "gpt2"):
-        for dtype in DTYPES:
-            for batch_size in BATCH_SIZES:
-                for counted, tokens, nbytes in _filled(
-                    preset(name), batch_size, dtype, settings.device
-                ):
-                    law = kv_cache_bytes(preset(name), tokens, batch_size, DTYPES[dtype][1])
-                    labels = {"model": name, "batch_size": batch_size, "tokens": tokens}
-                    for metric, unit, value in (
-                        ("bytes_over_law", "ratio", nbytes / law),
-                        ("bytes", "bytes", nbytes),
-                    ):
-                        found.append(record(metric, unit, value, dtype, counted=counted, **labels))
+    for name, dtype, batch_size in product(("reference", "gpt2"), DTYPES, BATCH_SIZES):
+        config = preset(name)
+        for counted, tokens, nbytes in _filled(config, batch_size, dtype, settings.device):
+            law = kv_cache_bytes(config, tokens, batch_size, DTYPES[dtype][1])
+            labels = {"model": name, "batch_size": batch_size, "tokens": tokens, "counted": counted}
+            if counted == ALLOCATED:
+                record = _recorder("cache.memory-law", "allocator")
+                found.append(record("allocated_over_law", "ratio", nbytes / law, dtype, **labels))
+                continue
+            record = _recorder("cache.memory-law", "counted")
+            found.append(record("bytes_over_law", "ratio", nbytes / law, dtype, **labels))
+            found.append(record("bytes", "bytes", nbytes, dtype, **labels))
     return found
 
 
@@ -291,6 +201,10 @@ def _filled(
 ) -> Iterator[tuple[str, int, int]]:
     """What was counted, for how many tokens, and its bytes, while a cache is being filled."""
     kind = DTYPES[dtype][0]
+    held = torch.cuda.memory_allocated() if device == "cuda" else 0
+    peak = allocator_peak(lambda: KVCache(config, batch_size, CAPACITY, kind, device), device)
+    if isinstance(peak, Reading):  # elsewhere PyTorch keeps no such account
+        yield ALLOCATED, CAPACITY, int(peak.value) - held
     cache = KVCache(config, batch_size, CAPACITY, kind, device)
     yield "reserved", CAPACITY, cache.nbytes
     for length in (1, 2, 64, 200, CAPACITY):

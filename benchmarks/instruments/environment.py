@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from datetime import UTC, datetime
 from importlib import metadata
@@ -15,15 +16,22 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.experiment import Settings
+from benchmarks.instruments import nvml
+from benchmarks.instruments.readings import Unavailable
 from reference_model.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "numpy", "scipy", "safetensors", "tokenizers")
 CONTAINER_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+FIRST_PROCESSOR = Path("/sys/devices/system/cpu/cpu0")
+PROCESSOR_TICKS = Path("/proc/stat")
 
 
 def environment_stamp(settings: Settings, threads: int) -> dict[str, Any]:
-    """The environment of a run, as it stands in results.json."""
+    """The environment of a run, as it stands in results.json; caches in bytes, steal as a share.
+
+    The share that was stolen during the run is known at its end, from a `StealClock`.
+    """
     commit, dirty = _commit()
     gpu, driver = _gpu()
     return {
@@ -31,15 +39,20 @@ def environment_stamp(settings: Settings, threads: int) -> dict[str, Any]:
         "dirty": dirty,
         "cpu": _cpu_model(),
         "cores": usable_cores(),
+        "caches": _caches(),
+        "governor": _governor(),
+        "load_average": _load_average(),
+        "steal_since_boot": _steal_since((0, 0)),
         "memory_bytes": _memory_bytes(),
         "gpu": gpu,
         "driver": driver,
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in PACKAGES} | _linear_algebra(),
         "profile": settings.profile,
         "device": settings.device,
         "threads": threads,
+        "torch_threads": _torch_threads(),
         "seed": settings.seed,
         "checkpoint": _checkpoint(),
         "utc": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -111,6 +124,101 @@ def _memory_bytes() -> int | str:
         return "unknown: the system does not say"
 
 
+def _caches() -> dict[str, int] | str:
+    """Bytes of the first core's caches for data, by name: L1d, L2, L3."""
+    sizes = {}
+    try:
+        for index in sorted((FIRST_PROCESSOR / "cache").glob("index*")):
+            level, kind, size = ((index / f).read_text().strip() for f in ("level", "type", "size"))
+            if kind != "Instruction":
+                sizes[f"L{level}d" if kind == "Data" else f"L{level}"] = _bytes(size)
+    except (OSError, ValueError):
+        sizes = {}
+    return sizes or "unknown: the system does not show them"
+
+
+def _bytes(size: str) -> int:
+    """Of "32K", as Linux writes the size of a cache."""
+    if not size.endswith("K"):
+        raise ValueError(f"the size of a cache is {size!r}, not a number of K")
+    return int(size[:-1]) * 1024
+
+
+def _governor() -> str:
+    try:
+        return (FIRST_PROCESSOR / "cpufreq" / "scaling_governor").read_text().strip()
+    except OSError:  # most virtual machines
+        return "unknown: the system does not show how it chooses the clock"
+
+
+def _load_average() -> list[float] | str:
+    """Processes that ran or waited to, over the last 1, 5 and 15 minutes."""
+    try:
+        return [round(load, 2) for load in os.getloadavg()]
+    except (AttributeError, OSError):  # Windows; some containers
+        return "unknown: the system does not say"
+
+
+class StealClock:
+    """The share of all processor time, since it was made, that went to other virtual machines.
+
+    A core that was taken away looks busy to its program: such seconds are nobody's regression.
+    """
+
+    def __init__(self) -> None:
+        self._start = _processor_ticks()
+
+    def share(self) -> float | str:
+        return _steal_since(self._start)
+
+
+def _steal_since(start: tuple[int, int] | None) -> float | str:
+    now = _processor_ticks()
+    if start is None or now is None:
+        return "unknown: the system does not count stolen time"
+    stolen, total = now[0] - start[0], now[1] - start[1]
+    return round(stolen / total, 6) if total > 0 else "unknown: shorter than a tick of the system"
+
+
+def _processor_ticks() -> tuple[int, int] | None:
+    """Stolen ticks and all ticks of all processors since boot; None where they are not counted.
+
+    "cpu user nice system idle iowait irq softirq steal guest guest_nice": user has guest in it.
+    """
+    try:
+        name, *counts = PROCESSOR_TICKS.read_text().partition("\n")[0].split()
+    except (OSError, ValueError):
+        return None
+    ticks = [int(count) for count in counts[:8]]
+    return (ticks[7], sum(ticks)) if name == "cpu" and len(ticks) == 8 else None
+
+
+def _linear_algebra() -> dict[str, str]:
+    """The libraries that torch multiplies matrices with on the CPU, from its build."""
+    import torch
+
+    build = torch.__config__.show()
+    mkl = re.search(r"Math Kernel Library Version (\S+)", build)
+    other = re.search(r"BLAS_INFO=(\w+)", build)
+    onednn = re.search(r"MKL-DNN v([\d.]+)", build)
+    none = "none: this build of torch does without"
+    return {
+        "blas": f"MKL {mkl[1].removesuffix('-Product')}" if mkl else other[1] if other else none,
+        "onednn": onednn[1] if onednn else none,
+    }
+
+
+def _torch_threads() -> dict[str, int | str]:
+    import torch
+
+    variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    return {
+        "intra_op": torch.get_num_threads(),
+        "inter_op": torch.get_num_interop_threads(),
+        **{name: os.environ.get(name) or "not set" for name in variables},
+    }
+
+
 def _gpu() -> tuple[str, str]:
     import torch
 
@@ -124,12 +232,8 @@ def _gpu() -> tuple[str, str]:
 
 
 def _driver() -> str:
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown: nvidia-smi does not answer"
-    return done.stdout.strip()
+    version = nvml.driver_version()
+    return f"unknown: {version.reason}" if isinstance(version, Unavailable) else version
 
 
 def _checkpoint() -> dict[str, Any]:

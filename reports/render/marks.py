@@ -141,8 +141,9 @@ def curve(
     log_y: bool = False,
     y_reach: Sequence[Measurement] | None = None,
     dashed: Sequence[Measurement] = (),
+    dashed_is: str = "what the law predicts",
 ) -> Panel:
-    """Value against the parameter ``x``, a line per series; ``dashed`` is what a law predicts.
+    """Value against the parameter ``x``, a line per series; ``dashed`` is what ``dashed_is`` says.
 
     Panels to be compared by eye are given the same ``y_reach``, the measurements their scale spans.
     """
@@ -172,7 +173,7 @@ def curve(
     return Panel(
         title,
         alt.layer(*layers).properties(height=280),
-        "Dashed: what the law predicts." if dashed else "",
+        f"Dashed: {dashed_is}." if dashed else "",
         tuple(order) if len(order) > 1 else (),
     )
 
@@ -230,12 +231,14 @@ def bars(
         row["text"] = f"{row['value'] * 100:.3g} %"
     lowest = min([0.0, *(row["low"] for row in data)])
     furthest = max([*(row["high"] for row in data), *borders])
+    # From a thousand on "k", "M" and so on; below one plain, since "m" would read as minutes.
+    format_ = "~%" if percent else "~s" if furthest >= 1000 else "~g"
     x_axis = alt.X(
         "value:Q",
         title=x_title,
         # Room at the right for the value that stands there.
         scale=alt.Scale(domain=[lowest * 1.15, furthest * 1.22 or 1.0], nice=False),
-        axis=alt.Axis(tickCount=4, grid=True, labelOverlap=True, format="~%" if percent else "~s"),
+        axis=alt.Axis(tickCount=4, grid=True, labelOverlap=True, format=format_),
     )
     base = alt.Chart(alt.Data(values=data)).encode(y=_rows_axis(names))
     layers = [

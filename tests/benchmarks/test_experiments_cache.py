@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.experiment import Settings
 from benchmarks.experiments import cache as experiments
@@ -14,19 +14,14 @@ from benchmarks.experiments.cache import (
     CHUNKINGS,
     counted_rows,
     deviation_without_cache,
-    generation_flops,
-    generation_seconds,
-    generation_work,
     logit_deviation,
     pieces,
     prompts_from,
-    read_weight_bytes,
     tokens_differing,
 )
 from benchmarks.results import Measurement
 from reference_model.cache import KVCache
-from reference_model.config import GPTConfig, Head, preset
-from reference_model.generate import generate
+from reference_model.config import GPTConfig
 from reference_model.model import GPT
 
 SETTINGS = Settings("smoke", "cpu", 0)
@@ -122,79 +117,6 @@ def test_same_output_reads_the_text_in_both_precisions(
     assert max(m.value for m in deviations if m.parameters["dtype"] == "float64") < 1e-12
     assert max(m.value for m in deviations if m.parameters["dtype"] == "float32") > 1e-9
     assert values(found, "tokens_differing") == [0, 0]
-
-
-# ---- the speed
-
-
-def test_a_speedup_is_a_ratio_per_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[Any, ...]] = []
-
-    def samples(*arguments: Any) -> list[dict[str, float]]:
-        asked.append(arguments)
-        return [{"cached": 1.0, "uncached": 1.8}, {"cached": 10.0, "uncached": 20.0}]
-
-    monkeypatch.setattr(experiments, "fresh_process_samples", samples)
-    found = experiments.fifteen_tokens(Settings("quick", "cpu", 0))
-    speedup = next(m for m in found if m.metric == "speedup")
-    assert speedup.value == pytest.approx((1.8 * 2.0) ** 0.5)
-    assert speedup.n == 2
-    assert speedup.parameters["new_tokens"] == 15
-    assert asked[0][0] == "benchmarks.experiments.cache:generation_seconds"
-    assert asked[0][2] == experiments.PROCESSES["quick"]
-
-
-def test_the_counted_work_is_that_of_the_steps_that_are_taken(model: GPT) -> None:
-    """What linears multiply, seen by hooks; attention and the weights are summed by hand."""
-    multiplied: list[int] = []
-
-    def count(linear: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        multiplied.append(2 * inputs[0].numel() * output.shape[-1])
-
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            module.register_forward_hook(count)
-    C, L = model.config.n_embd, model.config.n_layer
-    for use_cache, pairs in ((True, 2 * 2 + 3 + 4), (False, 2 * 2 + 3 * 3 + 4 * 4)):
-        multiplied.clear()
-        generate(model, torch.zeros(1, 2, dtype=torch.int64), 3, use_cache=use_cache)
-        flops = generation_flops(model.config, 2, 3, use_cache=use_cache)
-        assert flops == sum(multiplied) + L * 4 * C * pairs
-
-
-@pytest.mark.parametrize("head", ["tied", "untied"])
-def test_a_step_reads_every_weight_but_the_tables_it_looks_up(head: Head) -> None:
-    config = preset("gpt2", head=head)
-    assert read_weight_bytes(config) == 4 * (124_439_808 - 1024 * 768)
-
-
-def test_the_work_stands_beside_the_seconds_and_is_exact() -> None:
-    found = {(m.metric, m.option): m for m in generation_work(preset("gpt2"))}
-    assert all(m.interval is None and m.source == "closed form" for m in found.values())
-    assert 4 < found["flops", "uncached"].value / found["flops", "cached"].value < 8
-    assert found["weight_bytes", "uncached"].value == found["weight_bytes", "cached"].value
-
-
-def test_both_arms_take_turns_and_both_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[bool] = []
-
-    def generate(model: GPT, prompt: Tensor, new_tokens: int, *, use_cache: bool) -> Tensor:
-        calls.append(use_cache)
-        return prompt
-
-    monkeypatch.setattr(experiments, "generate", generate)
-    generation_seconds("toy", "cpu", rounds=3)
-    first = [True, True, False, False]  # warm-up and sample of each
-    assert calls == [*first, False, True, True, False]
-
-
-def test_more_work_takes_longer_in_its_own_arm_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    def generate(model: GPT, prompt: Tensor, new_tokens: int, *, use_cache: bool) -> Tensor:
-        return torch.stack([torch.randn(1000).sum() for _ in range(10 if use_cache else 1000)])
-
-    monkeypatch.setattr(experiments, "generate", generate)
-    seconds = generation_seconds("toy", "cpu", rounds=3)
-    assert seconds["uncached"] > 5 * seconds["cached"] > 0
 
 
 # ---- what is counted

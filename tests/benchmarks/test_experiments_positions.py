@@ -61,7 +61,8 @@ def test_rotary_scores_depend_on_the_distance_only() -> None:
     others = {m.option: m.value for m in deviations if m.option != "rope"}
     assert others["learned"] > 1
     assert others["sinusoidal"] > 1
-    assert others["alibi"] == others["none"] == 0
+    # Not 0 on every processor: the sum of a product may depend on the row that it stands in.
+    assert others["alibi"] < 1e-14 > others["none"]
 
 
 def test_the_deviation_finds_one_score_that_is_out_of_line() -> None:

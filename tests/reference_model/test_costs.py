@@ -6,18 +6,21 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from reference_model.cache import KVCache
-from reference_model.config import GPTConfig, preset
+from reference_model.config import GPTConfig, Head, preset
 from reference_model.costs import (
     forward_flops,
+    generation_flops,
     kv_cache_bytes,
     kv_row_projections,
     lora_parameters,
     parameter_count,
     parameters_by_part,
+    read_weight_bytes,
     weight_bytes,
 )
 from reference_model.errors import UserError
@@ -147,3 +150,30 @@ def test_adapters_take_rank_times_the_two_sides_of_each_matrix(
 def test_an_unknown_adapter_target_is_named_with_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"'q_proj'; use one of query, key, value, attention_out"):
         lora_parameters(preset("gpt2"), 8, ["q_proj"])
+
+
+# ---- a whole generation
+
+
+def test_the_flops_of_a_run_are_those_of_the_steps_that_are_taken() -> None:
+    """What linears multiply, seen by hooks; attention is summed by hand."""
+    model = GPT(GPTConfig(vocab_size=64, context_length=32, n_layer=2, n_head=2, n_embd=32))
+    multiplied: list[int] = []
+
+    def count(linear: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        multiplied.append(2 * inputs[0].numel() * output.shape[-1])
+
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(count)
+    for use_cache, pairs in ((True, 2 * 2 + 3 + 4), (False, 2 * 2 + 3 * 3 + 4 * 4)):
+        multiplied.clear()
+        generate(model, torch.zeros(1, 2, dtype=torch.int64), 3, use_cache=use_cache)
+        flops = generation_flops(model.config, 2, 3, use_cache=use_cache)
+        assert flops == sum(multiplied) + 2 * 4 * 32 * pairs
+
+
+@pytest.mark.parametrize("head", ["tied", "untied"])
+def test_a_step_reads_every_weight_but_the_tables_it_looks_up(head: Head) -> None:
+    config = preset("gpt2", head=head)
+    assert read_weight_bytes(config) == 4 * (124_439_808 - 1024 * 768)

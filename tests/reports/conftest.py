@@ -125,10 +125,21 @@ def norms() -> Iterator[Measurement]:
 
 
 def cache() -> Iterator[Measurement]:
-    timed = partial(measurement, "cache.fifteen-tokens", new_tokens=15, n=7, source="clock")
-    yield timed("speedup", 1.74, half_width=0.16, unit="ratio", option="cached")
-    yield timed("seconds", 1.1, half_width=0.1, unit="s", option="cached")
-    yield timed("seconds", 1.9, half_width=0.1, unit="s", option="uncached")
+    timed = partial(measurement, "cache.fifteen-tokens", source="clock")
+    claimed = partial(timed, new_tokens=15, prompt_tokens=1, n=7)
+    yield claimed("speedup", 1.74, half_width=0.16, unit="ratio", option="cached")
+    yield claimed("seconds", 1.1, half_width=0.1, unit="s", option="cached")
+    yield claimed("seconds", 1.9, half_width=0.1, unit="s", option="uncached")
+    for tokens in (4, 8, 16, 32, 64):
+        labels = {"new_tokens": tokens, "prompt_tokens": 128, "n": 3}
+        yield timed(
+            "speedup", 2 + tokens / 12, half_width=0.3, unit="ratio", option="cached", **labels
+        )
+        for option, rate in (("cached", 46 - 40 / tokens), ("uncached", 7 - tokens / 50)):
+            labels["option"] = option
+            yield timed("tokens_per_second", rate, half_width=0.8, unit="tokens/s", **labels)
+    yield from complexity()
+    yield from memory_bound()
     rows = partial(measurement, "cache.fifteenfold-projections")
     yield rows("projection_ratio", 8, unit="ratio", option="cached")
     for step in range(1, 16):
@@ -145,6 +156,43 @@ def cache() -> Iterator[Measurement]:
     example = partial(measurement, "cache.memory-example", unit="GB")
     yield example("gigabytes", 16.777216, option="fp16")
     yield example("gigabytes", 33.554432, option="fp32")
+
+
+def complexity() -> Iterator[Measurement]:
+    of = partial(measurement, "cache.complexity", "flops", unit="FLOP")
+    for tokens in (16, 32, 64, 128, 256):
+        for option, part, size in (
+            ("uncached", "projections", 3e6 * tokens**2),
+            ("uncached", "attention", 2e3 * tokens**3),
+            ("cached", "projections", 6e6 * tokens),
+            ("cached", "attention", 6e3 * tokens**2),
+        ):
+            yield of(size, option=option, part=part, tokens=tokens)
+
+
+def memory_bound() -> Iterator[Measurement]:
+    of = partial(measurement, "cache.memory-bound", dtype="float32")
+    timed = partial(of, n=5, source="clock")
+    machine = partial(timed, option="machine")
+    yield machine("read_bandwidth", 5e10, half_width=4e9, unit="bytes/s")
+    yield machine("matrix_rate", 2e11, half_width=5e9, unit="FLOP/s")
+    yield timed("intensity_over_balance", 0.12, half_width=0.01, option="decode", batch_size=1)
+    for metric, share in (("reading", 0.62), ("computing", 0.06), ("operator", 0.94)):
+        labels = {"option": "decode", "batch_size": 1}
+        yield timed(f"{metric}_share", share, half_width=0.02, unit="ratio", **labels)
+    for labels, intensity, rate in (
+        ({"option": "decode", "batch_size": 1}, 0.4996, 1.3e10),
+        ({"option": "decode", "batch_size": 4}, 1.892, 3.6e10),
+        ({"option": "decode", "batch_size": 16}, 6.241, 8e10),
+        ({"option": "prefill", "batch_size": 1, "tokens": 128}, 44.73, 1.6e11),
+        ({"option": "prefill", "batch_size": 1, "tokens": 512}, 185.8, 1.7e11),
+    ):
+        yield of("intensity", intensity, unit="FLOP/byte", **labels)
+        yield timed("flops_per_second", rate, half_width=rate / 20, unit="FLOP/s", **labels)
+    for batch_size in (1, 4, 16):
+        rate = partial(timed, option="decode", unit="tokens/s", batch_size=batch_size)
+        yield rate("tokens_per_second", 50 * batch_size**0.6, half_width=2)
+        yield rate("tokens_per_second_limit", 90 * batch_size, half_width=9)
 
 
 def int8() -> Iterator[Measurement]:

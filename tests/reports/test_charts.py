@@ -140,6 +140,77 @@ def test_gradients_are_drawn_with_the_width_and_the_initialization_they_were_mea
     ]
 
 
+def test_speed_is_drawn_against_the_length_and_the_border_only_where_the_claim_speaks(
+    results: dict[str, Any],
+) -> None:
+    rates, ratios, claimed, seconds = draw(results, "cache.fifteen-tokens")
+    assert rates.title == "tokens per second, after a prompt of 128"
+    assert rates.series == ("cached", "uncached")
+    assert sorted(row["x"] for row in drawn_rows(ratios)) == [4, 8, 16, 32, 64]
+    assert [panel.note != "" for panel in (rates, ratios, claimed, seconds)] == [0, 0, 1, 0]
+    assert {row["value"] for row in drawn_rows(claimed) if "unit" in row} == {1.74}
+    assert {row["value"] for row in drawn_rows(seconds)} == {1.1, 1.9}
+
+
+@pytest.mark.parametrize(("scale", "format_"), [(1.0, "~g"), (1e6, "~s")])
+def test_fractions_of_a_second_are_not_written_as_minutes(
+    results: dict[str, Any], scale: float, format_: str
+) -> None:
+    own = of_claim(results, "cache.fifteen-tokens")
+    own = [{**m, "value": m["value"] * scale, "interval": None} for m in own]
+    *_, seconds = panels(claim_of(results, "cache.fifteen-tokens"), own)
+    bars = seconds.chart.to_dict()["layer"][0]["encoding"]["x"]["axis"]
+    assert bars["format"] == format_
+
+
+def test_results_with_15_tokens_alone_are_drawn_without_a_length(results: dict[str, Any]) -> None:
+    own = of_claim(results, "cache.fifteen-tokens")
+    short = [m for m in own if m["parameters"]["new_tokens"] == 15]
+    titles = [panel.title for panel in panels(claim_of(results, "cache.fifteen-tokens"), short)]
+    assert titles == ["speed-up by the cache over 15 tokens", "seconds to generate 15 tokens"]
+
+
+def test_counted_work_is_one_chart_of_projections_and_attention_with_and_without(
+    results: dict[str, Any],
+) -> None:
+    (panel,) = draw(results, "cache.complexity")
+    assert len(panel.series) == 4
+    scales = [panel.chart.to_dict()["layer"][2]["encoding"][axis]["scale"] for axis in "xy"]
+    assert [scale["type"] for scale in scales] == ["log", "log"]
+
+
+def test_the_roof_rises_with_the_bandwidth_until_arithmetic_cuts_it_off(
+    results: dict[str, Any],
+) -> None:
+    roofline, *_ = draw(results, "cache.memory-bound")
+    roof = [(row["x"], row["value"]) for row in drawn_rows(roofline) if row["name"] == "roof"]
+    assert roof == [(0.5, 0.5 * 5e10), (4.0, 2e11), (190.0, 2e11)]
+    assert roofline.note == ("Dashed: the most that the measured bandwidth and arithmetic allow.")
+    steps = {row["name"]: row["x"] for row in drawn_rows(roofline) if row["name"] != "roof"}
+    assert steps == {
+        "decode, batch size 1": 0.5,
+        "decode, batch size 4": 1.9,
+        "decode, batch size 16": 6.2,
+        "prefill, 128 tokens": 45,
+        "prefill, 512 tokens": 190,
+    }
+
+
+def test_the_parts_of_a_step_and_its_speed_stand_beside_the_roof(results: dict[str, Any]) -> None:
+    _, parts, rates = draw(results, "cache.memory-bound")
+    shares = {row["name"]: row["text"] for row in drawn_rows(parts) if "unit" in row}
+    assert shares == {
+        "read at full bandwidth": "62 %",
+        "compute at full rate": "6 %",
+        "inside operators that\nread": "94 %",
+    }
+    assert "60 %" in parts.note
+    assert [row["name"] for row in drawn_rows(rates)][:2] == [
+        "measured · batch size 1",
+        "limit · batch size 1",
+    ]
+
+
 def test_unknown_metrics_that_were_measured_twice_are_drawn_as_dots() -> None:
     (panel,) = panels(any_claim("new_metric"), made_up("new_metric"))
     assert panel.title == "new metric"

@@ -1,0 +1,29 @@
+"""What an instrument hands back: a figure with its source, or the reason there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One measured figure.
+
+    `source` names what was read ("buffers", "allocator", "NVML device, v2"), because figures
+    from two sources are not comparable even when they share a unit.
+    """
+
+    value: float
+    unit: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """A figure that could not be read, and why.
+
+    It stands where the `Reading` would: never a 0, and never another source in silence.
+    """
+
+    reason: str
+    source: str
