@@ -33,7 +33,7 @@ PROCESSES: dict[Profile, int] = {"smoke": 0, "quick": 3, "full": 10}
 record = partial(measured, claim="cache.complexity", choice="cache", direction="lower")
 
 
-@experiment("cache.complexity", smoke=1.5, quick=12, full=45)
+@experiment("cache.complexity", smoke=2.5, quick=12, full=45)
 def complexity(settings: Settings) -> list[Measurement]:
     """Degrees of the counted FLOPs of a run as polynomials in its length T, and of its seconds.
 

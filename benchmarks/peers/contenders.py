@@ -19,6 +19,7 @@ import torch
 
 from benchmarks.instruments.limits import matrix_probe, read_probe
 from benchmarks.instruments.readings import Unavailable
+from reference_model import linear
 from reference_model.config import GPTConfig
 from reference_model.generate import Decoding, stream
 from reference_model.linear import plain_products
@@ -65,7 +66,7 @@ def load_ours(
     model = random_model(config)
 
     def run(prompt: list[int], new_tokens: int) -> list[Step]:
-        tokens = torch.tensor([prompt])
+        tokens = torch.tensor([prompt]) % model.config.vocab_size
         steps = stream(model, tokens, new_tokens, use_cache=use_cache, decoding=decoding)
         with plain_products() if plain else contextlib.nullcontext():
             return timed(int(token) for token in steps)
@@ -84,6 +85,17 @@ def load_plain(config: GPTConfig, folder: Path, threads: int) -> Run:
 
 def load_uncached(config: GPTConfig, folder: Path, threads: int) -> Run:
     return load_ours(config, folder, threads, use_cache=False)
+
+
+def load_narrow(config: GPTConfig, folder: Path, threads: int) -> Run:
+    """As many layers and heads, but next to nothing to compute: what calling them costs."""
+    return load_ours(config.replace(n_embd=2 * config.n_head, vocab_size=97), folder, threads)
+
+
+def load_narrow_onednn(config: GPTConfig, folder: Path, threads: int) -> Run:
+    """The same with the product of the real width, which pays from some width on only."""
+    linear.ONEDNN_PAYS_FROM = 0
+    return load_narrow(config, folder, threads)
 
 
 # ---- Hugging Face transformers
@@ -186,7 +198,7 @@ def _write_ctranslate2(config: GPTConfig, folder: Path) -> None:
     def norm(target: Any, name: str) -> None:
         target.gamma, target.beta = weights[f"{name}.weight"], weights[f"{name}.bias"]
 
-    def linear(target: Any, name: str) -> None:
+    def product(target: Any, name: str) -> None:
         target.weight, target.bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
 
     decoder = spec.decoder
@@ -197,11 +209,11 @@ def _write_ctranslate2(config: GPTConfig, folder: Path) -> None:
     norm(decoder.layer_norm, "ln_f")
     for index, layer in enumerate(decoder.layer):
         norm(layer.self_attention.layer_norm, f"h.{index}.ln_1")
-        linear(layer.self_attention.linear[0], f"h.{index}.attn.c_attn")
-        linear(layer.self_attention.linear[1], f"h.{index}.attn.c_proj")
+        product(layer.self_attention.linear[0], f"h.{index}.attn.c_attn")
+        product(layer.self_attention.linear[1], f"h.{index}.attn.c_proj")
         norm(layer.ffn.layer_norm, f"h.{index}.ln_2")
-        linear(layer.ffn.linear_0, f"h.{index}.mlp.c_fc")
-        linear(layer.ffn.linear_1, f"h.{index}.mlp.c_proj")
+        product(layer.ffn.linear_0, f"h.{index}.mlp.c_fc")
+        product(layer.ffn.linear_1, f"h.{index}.mlp.c_proj")
     # Words for all ids, and one that is never written; it asks for these three.
     spec.register_vocabulary([*map(str, range(config.vocab_size - 1)), "<end>"])
     spec.config.bos_token = spec.config.unk_token = "0"
@@ -330,4 +342,6 @@ LOADERS: dict[str, Callable[[GPTConfig, Path, int], Run]] = {
     "ctranslate2": load_ctranslate2,
     "llama.cpp": load_llama_cpp,
     "uncached": load_uncached,
+    "narrow": load_narrow,
+    "narrow, oneDNN": load_narrow_onednn,
 }

@@ -37,7 +37,11 @@ CONTENDERS = (
     "ctranslate2",
     "llama.cpp",
     "uncached",
+    "narrow",
+    "narrow, oneDNN",
 )
+# Ours under other conditions: their tokens say nothing, and the narrow ones are not the model.
+VARIANTS = ("uncached", "narrow", "narrow, oneDNN")
 LIMIT = "limit"
 DECODE, PREFILL = "decode", "prefill"  # one token after the first; the first token
 LONG_PROMPT = 512
@@ -172,7 +176,7 @@ def turn_of(worker: Worker, plan: Plan) -> dict[str, list[float]]:
         DECODE: [later - earlier for earlier, later in itertools.pairwise(at)],
         f"all of {plan.prompt_tokens} + {plan.new_tokens}": [at[-1]],
     }
-    if worker.name != "uncached":  # there the prompt is read in the same way
+    if worker.name not in VARIANTS:
         found[f"{PREFILL} {LONG_PROMPT}"] = worker.ask(LONG_PROMPT, 1)["at"]
     return found
 
@@ -200,7 +204,7 @@ def installed(plan: Plan, folder: Path) -> tuple[list[str], dict[str, bool]]:
             print(error, file=sys.stderr)
             continue
         try:
-            if name != "uncached":
+            if name not in VARIANTS:
                 tokens = worker.ask(plan.prompt_tokens, SAME_TOKENS)["tokens"]
                 ours = ours or tokens
                 same[name] = tokens == ours
@@ -221,7 +225,7 @@ def table(
     """Seconds, theirs over ours with the interval over observations, share of the limit."""
     from tabulate import tabulate
 
-    names = [name for name in seen[0] if name != LIMIT]
+    names = [name for name in plan.contenders if name in seen[0]]
     quantities = dict.fromkeys(q for name in names for q in seen[0][name])
     blocks = []
     for quantity in quantities:
@@ -230,7 +234,7 @@ def table(
                 name,
                 f"{statistics.median(one[name][quantity] for one in seen) * 1e3:.1f}",
                 _times_ours([one[name][quantity] for one in seen], quantity, seen),
-                _median_share([share(plan, quantity, o[name][quantity], o[LIMIT]) for o in seen]),
+                _median_share(plan, name, quantity, seen),
                 {True: "yes", False: "NO"}[same[name]] if name in same else "",
             ]
             for name in names
@@ -263,7 +267,12 @@ def _times_ours(
     return f"{found.value:.2f} ({low:.2f} to {high:.2f})"
 
 
-def _median_share(shares: Sequence[float | None]) -> str:
+def _median_share(
+    plan: Plan, name: str, quantity: str, seen: Sequence[Mapping[str, Mapping[str, float]]]
+) -> str:
+    if name.startswith("narrow"):  # it reads next to nothing
+        return ""
+    shares = [share(plan, quantity, one[name][quantity], one[LIMIT]) for one in seen]
     known = [value for value in shares if value is not None]
     return f"{statistics.median(known):.0%}" if known else ""
 

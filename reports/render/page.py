@@ -36,6 +36,9 @@ FIELD_NAMES = {
     "utc": "date",
     "packages": "version",
     "python": "Python",
+    "onednn": "oneDNN",
+    "blas": "BLAS",
+    "governor": "clock governor",
 }
 
 View = dict[str, Any]
@@ -204,7 +207,7 @@ def _facts(values: View, prefix: str = "") -> list[tuple[str, str]]:
         name = f"{prefix}{FIELD_NAMES.get(key, formats.words(key))}"
         if isinstance(value, dict):
             facts += _facts(value, f"{name}: ")
-        elif key == "memory_bytes" and isinstance(value, int):
+        elif (key == "memory_bytes" or prefix == "caches: ") and isinstance(value, int):
             facts.append((name, formats.byte_size(value)))
         elif key == "utc":
             facts.append((name, formats.moment(value)))
