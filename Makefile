@@ -1,10 +1,16 @@
 # The two commands a newcomer needs are `make report` and `make test`; each does the set-up it needs.
 PYTHON ?= python3
 PROFILE ?= quick
+# Of `make history`: how many commits, and the machine that results are stored under, which asv would
+# call by its host's name. Profiles are stored apart: what one has measured the other has not.
+COMMITS ?= 5
+MACHINE ?= local
+STORED := $(MACHINE)-$(PROFILE)
 
 VENV := .venv
 RUN := $(VENV)/bin/python
 PAGE := reports/site
+PEERS := .venv-peers
 
 # Same input, same output: string hashing and the GPU's matrix products are made repeatable. The
 # number of threads is left alone on purpose: it is part of what is measured, and is recorded.
@@ -16,7 +22,7 @@ export TOKENIZERS_PARALLELISM := false
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup report readme test lint train
+.PHONY: help setup report readme test lint train history peers
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,7 +49,20 @@ lint: $(VENV)/.installed ## check style and types
 train: $(VENV)/.assets ## train the reference checkpoint again (up to two hours on two cores)
 	$(RUN) -m benchmarks.train_reference
 
-# Both stamps are written last, so that an interrupted installation is taken up again.
+history: $(VENV)/.installed ## follow speed and size over the last COMMITS=5 commits with asv
+	@$(RUN) -c "from asv.machine import Machine, MachineCollection as known; \
+		known.save('$(STORED)', {**Machine.get_defaults(), 'machine': '$(STORED)'})"
+	@# Results of a run in which something failed are shown, too.
+	git rev-list --first-parent --max-count=$(COMMITS) HEAD | \
+		PIP_CONSTRAINT=$(CURDIR)/requirements.txt LLM_DESIGN_BENCH_PROFILE=$(PROFILE) $(RUN) -m asv \
+		run --machine $(STORED) --skip-existing --show-stderr HASHFILE:- ; \
+		status=$$?; $(RUN) -m asv publish && exit $$status
+	@echo "The pages: $(RUN) -m asv preview, then open the address that it names"
+
+peers: $(PEERS)/.installed $(VENV)/.assets ## decode beside Hugging Face, CTranslate2 and llama.cpp
+	$(PEERS)/bin/python -m benchmarks.peers.decoding
+
+# The stamps are written last, so that an interrupted installation is taken up again.
 $(VENV)/.installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo "error: $(PYTHON) is missing or older than Python 3.11; name another: make PYTHON=python3.12" >&2; exit 2; }
@@ -55,4 +74,11 @@ $(VENV)/.installed: requirements.txt
 
 $(VENV)/.assets: $(VENV)/.installed benchmarks/assets.py
 	$(RUN) -m benchmarks.assets
+	@touch $@
+
+# An environment of its own: these bring runtimes of their own, which nothing else needs.
+$(PEERS)/.installed: requirements.txt benchmarks/peers/requirements.txt $(VENV)/.installed
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--requirement requirements.txt --requirement benchmarks/peers/requirements.txt
 	@touch $@

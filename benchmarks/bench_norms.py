@@ -1,0 +1,36 @@
+"""The norm and its place: what they cost a decode step, which they fill with small operators."""
+
+from benchmarks import workloads
+from benchmarks.workloads import PROMPT_TOKENS, SIZE
+
+MODELS = (SIZE.small_model,)
+NORMS, PLACEMENTS = ("layernorm", "rmsnorm"), ("pre", "post", "double", "deepnorm")
+timeout = 120
+
+
+class Decode:
+    version = "1"
+    rounds, repeat, warmup_time = 1, (5, 20, 0.5), 0.1
+    params = (MODELS, NORMS, ("pre", "double"))
+    param_names = ("model", "norm", "placement")
+
+    def setup(self, model: str, norm: str, placement: str) -> None:
+        built = workloads.model_of(model, norm=norm, norm_placement=placement)
+        self.step = workloads.decode_step(built, PROMPT_TOKENS)
+
+    def time_step(self, model: str, norm: str, placement: str) -> None:
+        self.step()
+
+
+class Work:
+    version = "1"
+    unit = "operators"
+    params = (MODELS, NORMS, PLACEMENTS)
+    param_names = ("model", "norm", "placement")
+
+    def setup(self, model: str, norm: str, placement: str) -> None:
+        built = workloads.model_of(model, norm=norm, norm_placement=placement)
+        self.counts = workloads.counts(workloads.decode_step(built, PROMPT_TOKENS))
+
+    def track_operators_per_token(self, model: str, norm: str, placement: str) -> int:
+        return self.counts.operators

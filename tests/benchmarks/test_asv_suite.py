@@ -1,0 +1,232 @@
+"""The asv suite: what it holds, that all of it runs, and that old commits are skipped."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from asv.config import Config
+from asv_runner.benchmarks._base import Benchmark
+from asv_runner.discovery import disc_benchmarks
+
+from benchmarks.instruments.nvml import device_readings
+from benchmarks.instruments.readings import Reading
+from reference_model.errors import UserError
+
+SUITE = {
+    "bench_cache.CacheBytes.track_cache_bytes",
+    "bench_cache.Decode.time_step",
+    "bench_cache.DecodeOverIdeal.track_time_over_ideal",
+    "bench_cache.DeviceMemory.track_nvml_memory",
+    "bench_cache.Generation.track_seconds_per_token",
+    "bench_cache.PeakMemory.track_peak_memory",
+    "bench_cache.Prefill.time_step",
+    "bench_cache.PrefillOverIdeal.track_time_over_ideal",
+    "bench_cache.Work.track_flops_per_token",
+    "bench_cache.Work.track_operators_per_token",
+    "bench_claims.Exact.track_value",
+    "bench_head.Decode.time_step",
+    "bench_head.Weights.track_weight_bytes",
+    "bench_int8.Rounding.time_rounding",
+    "bench_int8.RoundingError.track_rounding_error",
+    "bench_norms.Decode.time_step",
+    "bench_norms.Work.track_operators_per_token",
+    "bench_positions.Decode.time_step",
+    "bench_positions.Work.track_operators_per_token",
+    "bench_positions.Work.track_weight_bytes",
+    "bench_precision.Bytes.track_cache_bytes",
+    "bench_precision.Bytes.track_weight_bytes",
+    "bench_precision.Decode.time_step",
+    "bench_precision.DecodeOverIdeal.track_time_over_ideal",
+}
+NEEDS_A_GPU = "bench_cache.DeviceMemory.track_nvml_memory"
+# What is said of encodings without weights, and what float32 may round away, can be 0.
+MAY_BE_ZERO = {"bench_claims.Exact.track_value"}
+
+
+def names_of_the_suite(modules: dict[str, ModuleType]) -> list[str]:
+    return [
+        name
+        for name in modules
+        if name == "benchmarks.workloads" or name.startswith("benchmarks.bench_")
+    ]
+
+
+@pytest.fixture(scope="module")
+def suite() -> Iterator[dict[str, Benchmark]]:
+    """Name -> benchmark, in the smallest profile, as asv discovers them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLM_DESIGN_BENCH_PROFILE", "smoke")
+        for name in names_of_the_suite(sys.modules):
+            patch.delitem(sys.modules, name)
+        yield {found.name: found for found in disc_benchmarks("benchmarks")}
+        for name in names_of_the_suite(sys.modules):
+            del sys.modules[name]  # the profile is read at import
+
+
+@pytest.fixture(scope="module")
+def workloads(suite: dict[str, Benchmark]) -> ModuleType:
+    return sys.modules["benchmarks.workloads"]
+
+
+@pytest.fixture(scope="module")
+def numbers_of_claims(suite: dict[str, Benchmark]) -> object:
+    return suite["bench_claims.Exact.track_value"].do_setup_cache()
+
+
+def test_asv_finds_the_suite_and_nothing_else(suite: dict[str, Benchmark]) -> None:
+    assert set(suite) == SUITE
+
+
+@pytest.mark.parametrize("name", sorted(SUITE))
+def test_a_benchmark_names_its_version_unit_and_parameters(
+    suite: dict[str, Benchmark], name: str
+) -> None:
+    found = suite[name]
+    assert found.version.isdigit()  # asv's own is a hash that does not see the workloads change
+    assert found.unit not in ("", "unit")
+    assert len(found.param_names) == len(found.params) > 0
+    assert not any(given.startswith("param") for given in found.param_names)
+    assert found.timeout <= 180
+
+
+@pytest.mark.parametrize("name", sorted(SUITE))
+def test_every_benchmark_gives_a_finite_number_for_all_its_parameters(
+    suite: dict[str, Benchmark], numbers_of_claims: object, name: str
+) -> None:
+    found = suite[name]
+    of_claims = found.setup_cache_key is not None
+    for index in range(math.prod(len(values) for values in found.params)):
+        found.set_param_idx(index)
+        found.set_cache(numbers_of_claims if of_claims else None)
+        skipped = found.do_setup()
+        if name == NEEDS_A_GPU and not isinstance(device_readings()["used"], Reading):
+            assert skipped
+            continue
+        assert not skipped, found._current_params
+        if found.type == "time":
+            found.func(*found._current_params)  # a clock gives a number wherever this ends
+            continue
+        value = found.do_run()
+        assert math.isfinite(value)
+        assert value > 0 or (value == 0 and name in MAY_BE_ZERO)
+
+
+def test_a_step_can_be_repeated_as_often_as_it_says(workloads: ModuleType) -> None:
+    model = workloads.model_of("toy")
+    step = workloads.decode_step(model, past=5, calls=2)
+    step()
+    step()
+    with pytest.raises(UserError, match="room for 7 tokens"):
+        step()
+
+
+def test_a_token_is_less_work_with_a_cache(workloads: ModuleType) -> None:
+    model = workloads.model_of("toy")
+    cached, uncached = (
+        workloads.counts(workloads.decode_step(model, 20, cached)).flops for cached in (True, False)
+    )
+    assert 5 < uncached / cached < 21
+
+
+def test_the_threads_are_those_of_the_profile_whatever_they_were(workloads: ModuleType) -> None:
+    import torch
+
+    torch.set_num_threads(2)
+    workloads.start()
+    assert torch.get_num_threads() == workloads.SIZES["smoke"].threads == 1
+
+
+def test_an_unknown_profile_is_refused(root: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import benchmarks.workloads"],
+        cwd=root,
+        env={**os.environ, "LLM_DESIGN_BENCH_PROFILE": "huge"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr.splitlines()[-1] == (
+        "ValueError: LLM_DESIGN_BENCH_PROFILE='huge'; use one of smoke, quick, full"
+    )
+
+
+# ---- old commits
+
+
+def test_a_commit_that_lacks_the_model_is_skipped_and_it_is_its_own_model_that_counts(
+    root: Path, tmp_path: Path
+) -> None:
+    # An early commit: a package with next to nothing in it. Were the working tree's model the one
+    # that is imported, nothing would be skipped.
+    (tmp_path / "reference_model").mkdir()
+    (tmp_path / "reference_model" / "__init__.py").touch()
+    (tmp_path / "reference_model" / "errors.py").write_text("class UserError(ValueError): ...\n")
+    program = (
+        "import sys\n"
+        "from asv_runner._aux import update_sys_path\n"
+        "from asv_runner.discovery import get_benchmark_from_name\n"
+        "suite, *names = sys.argv[1:]\n"
+        "update_sys_path(suite)\n"
+        "for name in names:\n"
+        "    found = get_benchmark_from_name(suite, name + '-0')\n"
+        "    found.set_cache(found.do_setup_cache() if found.setup_cache_key else None)\n"
+        "    print(found.do_setup(), name)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program, root / "benchmarks", *sorted(SUITE)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "LLM_DESIGN_BENCH_PROFILE": "smoke"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answers = [line for line in done.stdout.splitlines() if line.startswith(("True ", "False "))]
+    assert answers == [f"True {name}" for name in sorted(SUITE)]
+
+
+def test_a_choice_that_a_commit_lacks_is_skipped(workloads: ModuleType) -> None:
+    for absent in ({"position": "xpos"}, {"router": "top1"}):
+        with pytest.raises(NotImplementedError, match="this commit has no"):
+            workloads.model_of("toy", **absent)
+
+
+def test_a_bug_is_a_failure_and_not_skipped(workloads: ModuleType) -> None:
+    with pytest.raises(ModuleNotFoundError), workloads.of_this_commit():
+        import no_such_package  # noqa: F401
+    with pytest.raises(AttributeError), workloads.of_this_commit():
+        workloads.no_such_name  # noqa: B018
+    with pytest.raises(NotImplementedError), workloads.of_this_commit():
+        from reference_model.config import no_such_choice  # noqa: F401
+
+
+def test_the_model_of_another_place_than_the_environment_is_refused(
+    workloads: ModuleType, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workloads.check_origin()  # asv did not make this environment
+    monkeypatch.setenv("ASV_ENV_TYPE", "virtualenv")
+    with pytest.raises(RuntimeError, match="was imported from"):
+        workloads.check_origin()
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(root))
+    workloads.check_origin()
+
+
+# ---- asv.conf.json
+
+
+def test_asv_installs_the_pinned_versions_torch_first(root: Path) -> None:
+    lines = (root / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if "==" in line)
+    wanted = Config.load(str(root / "asv.conf.json")).matrix["req"]
+    versions = {name.removeprefix("pip+").replace("_", "-"): v for name, (v,) in wanted.items()}
+    assert versions == {name: pins[name] for name in versions}
+    assert next(iter(versions)) == "torch"
+    assert "asv-runner" in versions
