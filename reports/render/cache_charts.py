@@ -123,9 +123,10 @@ def _at(measurement: Measurement, intensity: float, option: str) -> Measurement:
 
 def _shares(measurements: Sequence[Measurement], claim: Claim) -> Iterator[Panel]:
     texts = {
-        "reading_share": "read at full bandwidth",
-        "computing_share": "compute at full rate",
+        "reading_share": "reading: between the next two",
+        "reading_least": "read at full bandwidth",
         "operator_share": "inside operators that read",
+        "computing_share": "compute at full rate",
     }
     chosen = [
         {**m, "option": text, "parameters": {}}

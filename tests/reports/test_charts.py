@@ -200,9 +200,10 @@ def test_the_parts_of_a_step_and_its_speed_stand_beside_the_roof(results: dict[s
     _, parts, rates = draw(results, "cache.memory-bound")
     shares = {row["name"]: row["text"] for row in drawn_rows(parts) if "unit" in row}
     assert shares == {
+        "reading: between the\nnext two": "78 %",
         "read at full bandwidth": "62 %",
-        "compute at full rate": "6 %",
         "inside operators that\nread": "94 %",
+        "compute at full rate": "6 %",
     }
     assert "60 %" in parts.note
     assert [row["name"] for row in drawn_rows(rates)][:2] == [
