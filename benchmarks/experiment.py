@@ -24,6 +24,8 @@ LESSON_MODULES = (
     "cache_complexity",
     "cache_speed",
     "memory_bound",
+    "turboquant",
+    "kv_quality",
     "int8",
 )
 

@@ -42,7 +42,14 @@ def _parser() -> Parser:
     generate.add_argument("--temperature", type=float, default=0.8, help="0: greedy")
     generate.add_argument("--top-k", type=int)
     generate.add_argument("--seed", type=seed, default=0)
-    generate.add_argument("--no-cache", action="store_true", help="compute every token anew")
+    caching = generate.add_mutually_exclusive_group()
+    caching.add_argument("--no-cache", action="store_true", help="compute every token anew")
+    caching.add_argument(
+        "--kv-bits",
+        type=int,
+        choices=(2, 3, 4),
+        help="keep keys and values by TurboQuant, in so many bits a number",
+    )
     return parser
 
 
@@ -82,6 +89,8 @@ def _generate(options: argparse.Namespace) -> str:
 
     from reference_model import checkpoints
     from reference_model.generate import generate
+    from reference_model.quantization.kv_cache import QuantizedKVCache
+    from reference_model.quantization.turboquant import TurboQuant
 
     if options.huggingface:
         folder, model = options.huggingface, checkpoints.load_huggingface(options.huggingface)
@@ -90,6 +99,10 @@ def _generate(options: argparse.Namespace) -> str:
         model = checkpoints.load(folder)
     tokenizer = checkpoints.load_tokenizer(folder)
     prompt = torch.tensor([tokenizer.encode(options.prompt).ids], dtype=torch.long)
+    cache = None
+    if options.kv_bits is not None:
+        codec = TurboQuant(model.config.d_head, options.kv_bits)
+        cache = QuantizedKVCache(model, 1, prompt.shape[1] + max(options.tokens, 1), codec)
     sequence = generate(
         model,
         prompt,
@@ -98,6 +111,7 @@ def _generate(options: argparse.Namespace) -> str:
         temperature=options.temperature,
         top_k=options.top_k,
         generator=torch.Generator().manual_seed(options.seed),
+        cache=cache,
     )
     return tokenizer.decode(sequence[0].tolist())
 

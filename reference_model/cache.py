@@ -1,12 +1,13 @@
 """The KV cache: allocated once, filled in place, owned by the caller.
 
 The model asks a cache three things: where the next token stands (`start`), how many keys it will
-hand out for so many new tokens (`span`), and to `update` a layer.
+hand out for so many new tokens (`span`), and to take in a layer's new tokens and `attend` to all.
 """
 
 import torch
 from torch import Tensor
 
+from reference_model.attention import attend
 from reference_model.config import GPTConfig
 from reference_model.errors import UserError
 
@@ -64,18 +65,32 @@ class KVCache:
 
         What comes back has the dtype of k and v, also where the cache stores a smaller one.
         """
+        start, end = self._advance(layer, k.shape[-2])
+        keys, values = self.keys[layer], self.values[layer]
+        keys[:, :, start:end] = k
+        values[:, :, start:end] = v
+        return keys[:, :, :end].to(k.dtype), values[:, :, :end].to(v.dtype)
+
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """Append k, v (B, H, T, D) of one layer; q (B, H, T, D) over all it holds → (B, H, T, D).
+
+        mask as in `attention.attend`, over the keys that `span` counts.
+        """
+        return attend(q, *self.update(layer, k, v), mask)
+
+    def _advance(self, layer: int, count: int) -> tuple[int, int]:
+        """First and last + 1 of so many new tokens of a layer. `UserError` without room."""
         start = self._lengths[layer]
-        end = start + k.shape[-2]
+        end = start + count
         if end > self.capacity:
             raise UserError(
                 f"the KV cache has room for {self.capacity} tokens, received token {end}; "
                 "build it with a larger capacity"
             )
-        keys, values = self.keys[layer], self.values[layer]
-        keys[:, :, start:end] = k
-        values[:, :, start:end] = v
         self._lengths[layer] = end
-        return keys[:, :, :end].to(k.dtype), values[:, :, :end].to(v.dtype)
+        return start, end
 
 
 class StaticKVCache(KVCache):

@@ -32,12 +32,14 @@ def generate(
     top_k: int | None = None,
     generator: torch.Generator | None = None,
     decoding: Decoding = "eager",
+    cache: KVCache | None = None,
 ) -> Tensor:
     """Continue prompt (B, T) int64 by new_tokens → (B, T + new_tokens).
 
     Temperature 0 is greedy; above 0 it samples, from the top_k likeliest tokens if given. With a
     cache, the prompt is prefilled once and each step computes one token; without, each step
-    computes the whole sequence anew (but the head only for its last token). See `Decoding`.
+    computes the whole sequence anew (but the head only for its last token). See `Decoding`. A
+    ``cache`` of your own, empty, is used instead of a plain one: a `QuantizedKVCache`, say.
     """
     steps = stream(
         model,
@@ -48,6 +50,7 @@ def generate(
         top_k=top_k,
         generator=generator,
         decoding=decoding,
+        cache=cache,
     )
     return torch.cat([prompt, torch.stack(list(steps), dim=1)], dim=1)
 
@@ -63,19 +66,21 @@ def stream(
     top_k: int | None = None,
     generator: torch.Generator | None = None,
     decoding: Decoding = "eager",
+    cache: KVCache | None = None,
 ) -> Iterator[Tensor]:
     """The tokens of `generate`, each (B,) int64, as soon as they are there.
 
     They stay on the device of the model: nothing waits for them but who reads them.
     """
     _check(model.config, prompt, new_tokens, temperature, top_k, use_cache, decoding)
+    if cache is not None:
+        _check_cache(cache, prompt, new_tokens, use_cache, decoding)
     batch_size, length = prompt.shape
     # Without a cache each step reads all of it; allocated once, no step copies what is there.
     sequence = prompt.new_empty(batch_size, length + new_tokens)
     sequence[:, :length] = prompt
-    cache = None
     step: Step = _step
-    if use_cache:
+    if use_cache and cache is None:
         weight = model.wte.weight
         # The last token is only written down, never fed back.
         capacity = length + new_tokens - 1
@@ -166,4 +171,25 @@ def _check(
     if decoding != "eager" and not use_cache:
         raise UserError(
             f"decoding={decoding!r} is about the cache, and use_cache=False; use decoding='eager'"
+        )
+
+
+def _check_cache(
+    cache: KVCache, prompt: Tensor, new_tokens: int, use_cache: bool, decoding: Decoding
+) -> None:
+    if not use_cache or decoding != "eager":
+        raise UserError(
+            f"a cache was given, with use_cache={use_cache} and decoding={decoding!r}; "
+            "use it with use_cache=True and decoding='eager'"
+        )
+    if cache.length:
+        raise UserError(
+            f"the cache given holds {cache.length} tokens already; give an empty one for a prompt"
+        )
+    needed = prompt.shape[1] + new_tokens - 1
+    if cache.capacity < needed:
+        # The cache would say so too, but only after all the work that can be done.
+        raise UserError(
+            f"the cache given has room for {cache.capacity} tokens, and {needed} are asked for; "
+            "build it with a larger capacity"
         )

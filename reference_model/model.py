@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reference_model.attention import attend
 from reference_model.cache import KVCache
 from reference_model.config import GPTConfig
 from reference_model.linear import Linear
@@ -49,15 +50,9 @@ class Attention(nn.Module):
         if rotation is not None:
             q, k = rotate(q, *rotation), rotate(k, *rotation)
         if cache is not None:
-            k, v = cache.update(self.layer, k, v)  # (B, H, S, D) each
-        y = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask,
-            # Without a mask there is one new token, which may see everything, or no past.
-            is_causal=mask is None and T > 1,
-        )  # (B, H, T, D)
+            y = cache.attend(self.layer, q, k, v, mask)  # (B, H, T, D)
+        else:
+            y = attend(q, k, v, mask)  # (B, H, T, D)
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C))  # (B, T, C)
 
 

@@ -25,19 +25,13 @@ def token_losses(
 ) -> NDArray[np.float64]:
     """Nats per token, (windows, window); ``model`` maps tokens (B, T) to logits (B, T, V).
 
-    ``tokens``: (N,) int64. Window i predicts tokens[i*window + 1 : (i+1)*window + 1] from
-    tokens[i*window : (i+1)*window]; a remainder that does not fill a window is left out. Raises
-    ValueError on a text shorter than one window, and on a loss that is not finite.
+    ``tokens``: (N,) int64, cut as `windows_of` does. Raises ValueError on a text shorter than one
+    window, and on a loss that is not finite.
     """
     import torch
     from torch.nn.functional import cross_entropy
 
-    windows = (len(tokens) - 1) // window
-    if windows < 1:
-        raise ValueError(f"{len(tokens)} tokens do not fill a window of {window} and its target")
-    device = next(model.parameters()).device
-    inputs = tokens[: windows * window].view(windows, window).to(device)
-    targets = tokens[1 : windows * window + 1].view(windows, window).to(device)
+    inputs, targets = windows_of(tokens, window, next(model.parameters()).device)
     was_training = model.training
     model.eval()
     losses = []
@@ -56,6 +50,22 @@ def token_losses(
             f"{int((~np.isfinite(result)).sum())} of {result.size} losses are not finite"
         )
     return result
+
+
+def windows_of(
+    tokens: torch.Tensor, window: int, device: torch.device | str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs and targets of tokens (N,), (windows, window) each, on ``device``.
+
+    Window i predicts tokens[i*window + 1 : (i+1)*window + 1] from tokens[i*window : (i+1)*window];
+    a remainder that does not fill a window is left out. Raises ValueError on a text shorter than
+    one window.
+    """
+    windows = (len(tokens) - 1) // window
+    if windows < 1:
+        raise ValueError(f"{len(tokens)} tokens do not fill a window of {window} and its target")
+    inputs = tokens[: windows * window].view(windows, window).to(device)
+    return inputs, tokens[1 : windows * window + 1].view(windows, window).to(device)
 
 
 def held_out_loss(losses: NDArray[np.float64], level: float = 0.95, seed: int = 0) -> Estimate:

@@ -1,0 +1,256 @@
+"""L5: what compressed keys and values cost the checkpoint on held-out text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import get_args
+
+import numpy as np
+import torch
+
+from benchmarks.experiment import Profile, Settings, experiment
+from benchmarks.instruments.cache_quality import Array, Quality, qualities
+from benchmarks.instruments.perplexity import loss_difference
+from benchmarks.instruments.texts import reference_tokens
+from benchmarks.results import Measurement, Parameter, measured
+from benchmarks.stats import bootstrap_mean_interval, mean_interval
+from reference_model.cache import KVCache
+from reference_model.checkpoints import load_reference
+from reference_model.model import GPT
+from reference_model.quantization.baselines import (
+    AbsmaxBlocks,
+    Float8,
+    Int8,
+    PerChannel,
+    PerToken,
+    Plain,
+)
+from reference_model.quantization.codec import Codec
+from reference_model.quantization.kv_cache import QuantizedKVCache
+from reference_model.quantization.turboquant import Projection, Scale, TurboQuant, TurboQuantProd
+
+WIDTH = 64  # of the checkpoint's heads
+BITS = (2, 3, 4)
+SEEDS = 5
+# Windows of test text; None: all of it. A bootstrap wants twenty at least.
+WINDOWS: dict[Profile, int | None] = {"smoke": 20, "quick": 24, "full": None}
+RECENT = 32  # tokens in the window of the formats that have one
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to hold keys and values: one pair of codecs for each seed of what it draws."""
+
+    option: str
+    parameters: dict[str, Parameter]
+    pairs: Sequence[tuple[Codec, Codec]]
+    how: dict[str, int | bool] = field(default_factory=dict)  # of the cache
+
+    @property
+    def bits_held(self) -> float:
+        """Bits a value, scales included, over keys and values; constants are not in it."""
+        keys, values = self.pairs[0]
+        return (keys.bits_per_value + values.bits_per_value) / 2
+
+    def caches(self, model: GPT) -> Iterator[Callable[[int], KVCache]]:
+        """For each seed what makes an empty cache for so many sequences."""
+        for keys, values in self.pairs:
+            yield partial(_empty, model, keys, values, self.how)
+
+
+def _empty(
+    model: GPT, keys: Codec, values: Codec, how: dict[str, int | bool], batch_size: int
+) -> KVCache:
+    window, drop_biases = int(how.get("window", 0)), bool(how.get("drop_biases", True))
+    return QuantizedKVCache(
+        model,
+        batch_size,
+        model.config.context_length,
+        keys,
+        values,
+        window=window,
+        drop_biases=drop_biases,
+    )
+
+
+def turboquant(bits: int, seeds: int, scale: Scale = "norm") -> list[Codec]:
+    return [TurboQuant(WIDTH, bits, scale=scale, seed=seed) for seed in range(seeds)]
+
+
+def of_both(codecs: Sequence[Codec]) -> list[tuple[Codec, Codec]]:
+    return [(codec, codec) for codec in codecs]
+
+
+# ---- no loss at 3 bits?
+
+
+@experiment("turboquant.zero-loss", smoke=9, quick=60, full=2400)
+def zero_loss(settings: Settings) -> list[Measurement]:
+    """Held-out loss through compressed keys and values, read as a server would read them.
+
+    The rivals stand at the bits that they hold, scales included.
+    """
+    full, smoke = settings.profile == "full", settings.profile == "smoke"
+    seeds = 1 if smoke else SEEDS
+    claimed = [
+        Way("turboquant", {"bits": bits, "compressed": "keys and values"}, of_both(codecs))
+        for bits in ((3,) if smoke else BITS)
+        for codecs in [turboquant(bits, seeds)]
+    ]
+    exact = Plain(WIDTH, torch.float32)
+    for bits in () if smoke else BITS if full else (3,):
+        codecs = turboquant(bits, seeds)
+        for compressed, pairs in (
+            ("keys", [(codec, exact) for codec in codecs]),
+            ("values", [(exact, codec) for codec in codecs]),
+        ):
+            claimed.append(Way("turboquant", {"bits": bits, "compressed": compressed}, pairs))
+    rivals = [] if smoke else list(_formats(seeds if full else 1, full))
+    others = list(_variations(seeds)) if full else []
+    ways = {"": claimed, "format_": rivals, "variation_": others}
+    measurer = _Measurer(settings, "turboquant.zero-loss", [w for kind in ways.values() for w in kind])
+    found = []
+    for prefix, of_kind in ways.items():
+        for way in of_kind:
+            found += measurer.measurements(way, prefix)
+    return found
+
+
+def _formats(seeds: int, full: bool) -> Iterator[Way]:
+    """What keys and values can be held in, at several sizes each: loss against bits."""
+
+    def way(option: str, bits: int, pairs: list[tuple[Codec, Codec]], window: int = 0) -> Way:
+        keys, values = pairs[0]
+        held = (keys.bits_per_value + values.bits_per_value) / 2
+        labels: dict[str, Parameter] = {"bits": bits, "bits_held": held}
+        if window:
+            labels["window"] = window
+        return Way(option, labels, pairs, {"window": window})
+
+    for bits in BITS if full else (2, 3):
+        yield way("rounding per token", bits, of_both([PerToken(WIDTH, bits)]))
+        kivi: list[tuple[Codec, Codec]] = [(PerChannel(WIDTH, bits), PerToken(WIDTH, bits))]
+        yield way("KIVI", bits, kivi, RECENT)
+        yield way("absmax blocks", bits, of_both([AbsmaxBlocks(WIDTH, bits)]))
+        rotated = [AbsmaxBlocks(WIDTH, bits, seed=seed) for seed in range(seeds)]
+        yield way("rotated absmax blocks", bits, of_both(rotated))
+        for scale in get_args(Scale) if full else ("norm", "least_squares"):
+            name = f"turboquant, {scale.replace('_', ' ')} scale"
+            yield way(name, bits, of_both(turboquant(bits, seeds, scale)))
+        for projection in get_args(Projection) if full else ("orthonormal",):
+            prod = [
+                TurboQuantProd(WIDTH, bits, projection=projection, seed=seed)
+                for seed in range(seeds)
+            ]
+            yield way(f"turboquant prod, {projection} S", bits, of_both(prod))
+    if full:
+        yield way("turboquant, norm scale", 1, of_both(turboquant(1, seeds)))
+    yield way("int8 per token", 8, of_both([Int8(WIDTH)]))
+    yield way("float8 e4m3", 8, of_both([Float8(WIDTH)]))
+
+
+def _variations(seeds: int) -> Iterator[Way]:
+    """The 3-bit cache with one thing changed."""
+    for bits in BITS:
+        codecs = of_both(turboquant(bits, seeds))
+        yield Way("biases kept", {"bits": bits}, codecs, {"drop_biases": False})
+        yield Way(f"window of {RECENT}", {"bits": bits}, codecs, {"window": RECENT})
+        hadamard: list[Codec] = [
+            TurboQuant(WIDTH, bits, rotation="hadamard", seed=seed) for seed in range(seeds)
+        ]
+        yield Way("Hadamard rotation", {"bits": bits}, of_both(hadamard))
+
+
+class _Measurer:
+    """Runs all ways over the same text, and says what each one does to the loss."""
+
+    def __init__(self, settings: Settings, claim: str, ways: Sequence[Way]) -> None:
+        self.seed = settings.seed
+        self.record = partial(
+            measured, claim=claim, choice="cache format", direction="lower", source="checkpoint"
+        )
+        model = load_reference().to(settings.device)
+        length, count = model.config.context_length, WINDOWS[settings.profile]
+        tokens = reference_tokens("test")[: None if count is None else count * length + 1]
+        caches = {
+            (index, seed): make
+            for index, way in enumerate(ways)
+            for seed, make in enumerate(way.caches(model))
+        }
+        names = {f"{index}/{seed}": make for (index, seed), make in caches.items()}
+        self.baseline, found = qualities(model, tokens, length, names)
+        self._found: dict[int, list[Quality]] = {
+            id(way): [found[f"{index}/{seed}"] for seed in range(len(way.pairs))]
+            for index, way in enumerate(ways)
+        }
+
+    def losses(self, way: Way) -> Array:
+        """Mean over the seeds, (windows, window)."""
+        return np.mean([quality.losses for quality in self._found[id(way)]], axis=0)
+
+    def measurements(self, way: Way, prefix: str = "") -> Iterator[Measurement]:
+        """What one way costs: intervals over windows of text, and over seeds where it has some."""
+        seen = self._found[id(way)]
+        labels = {**way.parameters, "seeds": len(seen)}
+        record = partial(self.record, option=way.option, parameters=labels)
+        increase = loss_difference(self.losses(way), self.baseline, seed=self.seed)
+        yield record(increase, metric=f"{prefix}loss_increase", unit="nats/token")
+        divergence = np.mean([quality.divergences for quality in seen], axis=0)
+        yield record(
+            bootstrap_mean_interval(divergence, seed=self.seed),
+            metric=f"{prefix}prediction_kl",
+            unit="nats/token",
+        )
+        agreement = np.mean([quality.agreements for quality in seen], axis=0)
+        yield record(
+            bootstrap_mean_interval(agreement, seed=self.seed),
+            metric=f"{prefix}top1_agreement",
+            unit="share of tokens",
+            direction="higher",
+        )
+        if len(seen) > 1:
+            per_seed = [float((quality.losses - self.baseline).mean()) for quality in seen]
+            yield record(
+                mean_interval(per_seed),
+                metric=f"{prefix}loss_increase_over_seeds",
+                unit="nats/token",
+            )
+
+
+# ---- keys against values
+
+SHARES = ((4, 2), (3, 3), (2, 4))  # bits of keys and of values, six in all
+
+
+@experiment("turboquant.keys-need-more", smoke=None, quick=24, full=260)
+def keys_need_more(settings: Settings) -> list[Measurement]:
+    """Six bits for a key and its value together, shared out in three ways.
+
+    ``loss_saved``: what the loss falls by when the larger part goes to the keys.
+    """
+    ways = {
+        (of_keys, of_values): Way(
+            "turboquant",
+            {"key_bits": of_keys, "value_bits": of_values},
+            list(zip(turboquant(of_keys, SEEDS), turboquant(of_values, SEEDS), strict=True)),
+        )
+        for of_keys, of_values in SHARES
+    }
+    measurer = _Measurer(settings, "turboquant.keys-need-more", list(ways.values()))
+    found = [m for way in ways.values() for m in measurer.measurements(way)]
+    saved = loss_difference(
+        measurer.losses(ways[2, 4]), measurer.losses(ways[4, 2]), seed=settings.seed
+    )
+    found.append(
+        measurer.record(
+            saved,
+            metric="loss_saved",
+            unit="nats/token",
+            direction="none",
+            option="4 bits for keys, 2 for values",
+            parameters={"seeds": SEEDS},
+        )
+    )
+    return found

@@ -1,0 +1,49 @@
+"""Real keys and values of the checkpoint, and the same with outliers of a known strength."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from benchmarks.instruments.texts import reference_tokens
+from reference_model.cache import KVCache
+from reference_model.checkpoints import load_reference
+
+OUTLIERS, STRENGTH = 2, 20.0  # channels, and how many times as large
+
+
+@torch.inference_mode()
+def keys_and_values(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """``count`` keys and as many values (count, D), of all layers and heads, biases dropped.
+
+    In a drawn order; the same for the same seed.
+    """
+    model = load_reference()
+    config = model.config
+    per_token = config.n_layer * config.n_head
+    length = min(config.context_length, -(-count // per_token))
+    sequences = -(-count // (per_token * length))
+    tokens = reference_tokens("test")[: sequences * length].view(sequences, length)
+    cache = KVCache(config, sequences, length)
+    model(tokens, cache)
+    order = torch.randperm(
+        sequences * length * per_token, generator=torch.Generator().manual_seed(seed)
+    )[:count]
+    found = []
+    for part, held in ((1, cache.keys), (2, cache.values)):
+        # (L, 1, H, 1, D)
+        biases = torch.stack(
+            [
+                block.attn.c_attn.bias.view(3, 1, config.n_head, 1, config.d_head)[part]
+                for block in model.h
+            ]
+        )
+        found.append((torch.stack(held) - biases).flatten(0, -2)[order])
+    return found[0], found[1]
+
+
+def with_outliers(x: Tensor) -> Tensor:
+    """x (N, D) with its first channels made larger, the same in each vector."""
+    grown = x.clone()
+    grown[:, :OUTLIERS] *= STRENGTH
+    return grown

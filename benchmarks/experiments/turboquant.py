@@ -1,0 +1,440 @@
+"""L5: what TurboQuant holds and loses on vectors whose law is known, and on real keys and values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import get_args
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from benchmarks.experiment import Profile, Settings, experiment
+from benchmarks.experiments.kv_vectors import keys_and_values, with_outliers
+from benchmarks.instruments.cache_quality import attention_errors
+from benchmarks.instruments.memory import cache_bytes_held
+from benchmarks.instruments.texts import reference_tokens
+from benchmarks.results import Measurement, Parameter, measured
+from benchmarks.stats import Estimate, geometric_mean_ratio_interval, mean_interval
+from reference_model.cache import KVCache
+from reference_model.checkpoints import load_reference
+from reference_model.config import GPTConfig, preset
+from reference_model.model import GPT
+from reference_model.quantization.baselines import AbsmaxBlocks, PerToken
+from reference_model.quantization.codebook import (
+    coordinate_cdf,
+    lloyd_max,
+    lower_bound,
+    upper_bound,
+)
+from reference_model.quantization.codec import Codec
+from reference_model.quantization.kv_cache import QuantizedKVCache
+from reference_model.quantization.rotation import haar
+from reference_model.quantization.turboquant import Projection, Scale, TurboQuant, TurboQuantProd
+
+BITS = (1, 2, 3, 4)
+PACKED = (2, 3, 4)  # sizes of code that people use
+SCALES, PROJECTIONS = get_args(Scale), get_args(Projection)
+SEEDS = 5
+
+# ---- memory
+
+# Heads 64 and 128 wide, of equal size in all.
+SHAPES = {64: preset("gpt2", vocab_size=8), 128: preset("gpt2", vocab_size=8, n_head=6)}
+TOKENS = (64, 256, 1024)
+WINDOW = 128  # tokens that stay uncompressed, as deployments keep them
+
+
+@experiment("turboquant.memory", smoke=3, quick=3, full=3)
+def memory(settings: Settings) -> list[Measurement]:
+    """Bytes of real buffers over those of the same cache uncompressed: everything is counted."""
+    found = []
+    for width, config in SHAPES.items():
+        model = GPT(config).to(settings.device)
+        codecs: dict[str, dict[int, Codec]] = {
+            "turboquant": {bits: TurboQuant(width, bits) for bits in PACKED},
+            "prod": {bits: TurboQuantProd(width, bits) for bits in PACKED},
+        }
+        for option, of_bits in codecs.items():
+            for bits, codec in of_bits.items():
+                for tokens in TOKENS:
+                    labels: dict[str, Parameter] = {"bits": bits, "width": width, "tokens": tokens}
+                    found += _bytes(model, config, codec, option, labels)
+    return found
+
+
+def _bytes(
+    model: GPT, config: GPTConfig, codec: Codec, option: str, labels: dict[str, Parameter]
+) -> Iterator[Measurement]:
+    """Compression, and bits held a value. The claim is about the longest and without a window."""
+    record = partial(
+        measured, claim="turboquant.memory", choice="cache format", option=option, source="buffers"
+    )
+    tokens, device = int(labels["tokens"]), model.wte.weight.device
+    plain = {
+        name: cache_bytes_held(KVCache(config, 1, tokens, dtype, device))["reserved"].value
+        for name, dtype in (("fp16", torch.float16), ("fp32", torch.float32))
+    }
+    values = 2 * config.n_layer * tokens * config.n_embd
+    for window in (0, WINDOW):
+        if window >= tokens:
+            continue
+        cache = QuantizedKVCache(model, 1, tokens, codec, window=window)
+        held = cache_bytes_held(cache)["reserved"].value
+        named = {**labels, "window": window}
+        yield record(
+            8 * held / values,
+            metric="bits_held",
+            unit="bits/value",
+            direction="lower",
+            parameters=named,
+        )
+        claimed = window == 0 and tokens == max(TOKENS) and option == "turboquant"
+        for against, nbytes in plain.items():
+            yield record(
+                nbytes / held,
+                metric="compression" if claimed else "compression_otherwise",
+                unit="ratio",
+                direction="higher",
+                parameters={**named, "against": against},
+            )
+
+
+# ---- the law of a coordinate
+
+# Vectors, each with a rotation of its own: 1.36/√n is how far a true law strays from itself.
+ROTATIONS: dict[Profile, int] = {"smoke": 400, "quick": 20_000, "full": 40_000}
+DKW = 1.3581  # √(ln(2/0.05)/2): Dvoretzky, Kiefer, Wolfowitz and Massart, at 95 %
+
+
+@experiment("turboquant.beta", smoke=3, quick=20, full=40)
+def beta(settings: Settings) -> list[Measurement]:
+    """Kolmogorov and Smirnov's distance of one coordinate per vector to the Beta law.
+
+    Coordinates of one vector depend on each other, and so do vectors under one rotation: each has
+    a rotation of its own, and gives one coordinate. Unrotated ones are the known absence.
+    """
+    count = ROTATIONS[settings.profile]
+    rows = torch.stack([haar(64, settings.seed * count + i)[0] for i in range(count)])  # (n, D)
+    keys, values = keys_and_values(min(count, 20_000), settings.seed)
+    one_hot = torch.zeros(count, 64, dtype=torch.float64)
+    one_hot[:, 0] = 1
+    vectors = {"one coordinate alone": one_hot, "keys": keys, "values": values}
+    vectors["keys with outliers"] = with_outliers(keys)
+    found = []
+    for name, x in vectors.items():
+        unit = x.double() / x.double().norm(dim=-1, keepdim=True)
+        turned = (rows[: len(unit)] * unit).sum(-1)
+        for metric, coordinates in (("distance", turned), ("distance_unrotated", unit[:, 0])):
+            distance = _distance(coordinates)
+            half = DKW / math.sqrt(len(unit))
+            interval = (max(0.0, distance - half), distance + half)
+            found.append(
+                measured(
+                    Estimate(distance, interval, len(unit)),
+                    claim="turboquant.beta",
+                    metric=metric,
+                    unit="1",
+                    direction="none",
+                    choice="vectors",
+                    option=name,
+                    parameters={"width": 64},
+                    source="simulation" if x is one_hot else "checkpoint",
+                )
+            )
+    return found
+
+
+def _distance(coordinates: Tensor) -> float:
+    law = partial(coordinate_cdf, width=64)
+    return float(stats.ks_1samp(coordinates.numpy(), law).statistic)
+
+
+# ---- distortion
+
+VECTORS: dict[Profile, int] = {"smoke": 20_000, "quick": 100_000, "full": 400_000}
+WIDTHS: dict[Profile, tuple[int, ...]] = {
+    "smoke": (64, 128),
+    "quick": (64, 128),
+    "full": (64, 96, 128, 1536),
+}
+PRINTED = {1: 0.36, 2: 0.117, 3: 0.03, 4: 0.009}  # in the paper, cut off rather than rounded
+
+
+@experiment("turboquant.distortion", smoke=4, quick=12, full=60)
+def distortion(settings: Settings) -> list[Measurement]:
+    """E‖x − x̂‖² of unit vectors beside the exact value, the paper's and both its bounds."""
+    record = partial(
+        measured, claim="turboquant.distortion", choice="cache format", direction="lower"
+    )
+    found = []
+    for width in WIDTHS[settings.profile]:
+        count = VECTORS[settings.profile] * 64 // width
+        x = _unit_vectors(count, width, settings.seed)
+        for bits in BITS:
+            labels: dict[str, Parameter] = {"width": width, "bits": bits}
+            named = partial(record, option="turboquant", parameters=labels)
+            exact = lloyd_max(width, bits).distortion
+            error = _error(TurboQuant(width, bits, seed=settings.seed), x)
+            for metric, unit, value, source in (
+                ("distortion", "of ‖x‖²", error, "simulation"),
+                ("distortion_over_exact", "ratio", _times(error, 1 / exact), "simulation"),
+                (
+                    "distortion_over_bound",
+                    "ratio",
+                    _times(error, 1 / upper_bound(bits)),
+                    "simulation",
+                ),
+                ("distortion_times_levels", "D·4^b", _times(error, 4**bits), "simulation"),
+            ):
+                found.append(named(value, metric=metric, unit=unit, source=source))
+            for option, value in (
+                ("exact", exact),
+                ("the paper's table", PRINTED[bits]),
+                ("upper bound", upper_bound(bits)),
+                ("lower bound", lower_bound(bits)),
+            ):
+                known = "closed form" if option != "the paper's table" else "paper"
+                found.append(
+                    record(
+                        value,
+                        metric="distortion",
+                        unit="of ‖x‖²",
+                        option=option,
+                        parameters=labels,
+                        source=known,
+                    )
+                )
+        found += _of_scales(record, x, width, settings)
+        found += _of_prod(record, x, width, settings)
+    return found
+
+
+def _of_scales(
+    record: Callable[..., Measurement], x: Tensor, width: int, settings: Settings
+) -> Iterator[Measurement]:
+    """Distortion, and the slope of ⟨x, x̂⟩ against ‖x‖², which is 1 − D with the paper's scale."""
+    for scale in SCALES:
+        for bits in BITS:
+            codec = TurboQuant(width, bits, scale=scale, seed=settings.seed)
+            decoded = codec.decode(codec.encode(x)).double()
+            labels: dict[str, Parameter] = {"scale": scale, "width": width, "bits": bits}
+            errors = (decoded - x).square().sum(-1)
+            slopes = (decoded * x).sum(-1)
+            for metric, unit, values in (
+                ("distortion_by_scale", "of ‖x‖²", errors),
+                ("slope_by_scale", "1", slopes),
+            ):
+                yield record(
+                    mean_interval(values),
+                    metric=metric,
+                    unit=unit,
+                    option="turboquant",
+                    parameters=labels,
+                    source="simulation",
+                )
+
+
+def _of_prod(
+    record: Callable[..., Measurement], x: Tensor, width: int, settings: Settings
+) -> Iterator[Measurement]:
+    """D · E(⟨y, x − x̂⟩²) over random unit y, which is E‖x − x̂‖²: the paper's D_prod times D."""
+    for projection in PROJECTIONS:
+        for bits in BITS:
+            codec = TurboQuantProd(width, bits, projection=projection, seed=settings.seed)
+            yield record(
+                _error(codec, x),
+                metric="inner_product_variance",
+                unit="1/D",
+                option=f"prod, {projection} S",
+                parameters={"width": width, "bits": bits},
+                source="simulation",
+            )
+    for bits in BITS:
+        yield record(
+            _error(TurboQuant(width, bits, seed=settings.seed), x),
+            metric="inner_product_variance",
+            unit="1/D",
+            option="turboquant",
+            parameters={"width": width, "bits": bits},
+            source="simulation",
+        )
+
+
+def _unit_vectors(count: int, width: int, seed: int) -> Tensor:
+    x = torch.randn(count, width, generator=torch.Generator().manual_seed(seed + 1))
+    return x / x.norm(dim=-1, keepdim=True)
+
+
+def _error(codec: Codec, x: Tensor) -> Estimate:
+    """E‖x − x̂‖² of unit vectors (N, D)."""
+    return mean_interval((codec.decode(codec.encode(x)) - x).square().sum(-1))
+
+
+def _times(found: Estimate, factor: float) -> Estimate:
+    low, high = found.interval
+    return Estimate(found.value * factor, (low * factor, high * factor), found.n)
+
+
+# ---- the residual's bit
+
+PROBED_WINDOWS: dict[Profile, int] = {"smoke": 4, "quick": 12, "full": 54}
+
+
+@experiment("turboquant.unbiased", smoke=8, quick=30, full=130)
+def unbiased(settings: Settings) -> list[Measurement]:
+    """Slope of estimated inner products, and what the residual's bit does to attention.
+
+    ``attention_kl_ratio``: divergence of the attention weights with the residual's bit, over that
+    with this bit spent on the codebook; above 1 it does harm. Prod holds one scale more.
+    """
+    record = partial(measured, claim="turboquant.unbiased", choice="cache format")
+    found = []
+    x = _unit_vectors(4000, 64, settings.seed)
+    for bits in PACKED:
+        for option, build in _ways(bits).items():
+            slopes = []
+            for seed in range(4 * SEEDS):  # each rotation and projection has a bias of its own
+                codec = build(seed)
+                slopes.append(float((codec.decode(codec.encode(x)) * x).sum(-1).mean()))
+            name, _, projection = option.partition(", ")
+            labels: dict[str, Parameter] = {"bits": bits, "width": 64}
+            if projection:
+                labels["projection"] = projection
+            found.append(
+                record(
+                    mean_interval(slopes),
+                    metric="inner_product_slope",
+                    unit="1",
+                    direction="none",
+                    option=name,
+                    parameters=labels,
+                    source="simulation",
+                )
+            )
+    return [*found, *_attention(settings, record)]
+
+
+def _ways(bits: int) -> dict[str, Callable[[int], Codec]]:
+    def prod(projection: Projection) -> Callable[[int], Codec]:
+        return lambda seed: TurboQuantProd(64, bits, projection=projection, seed=seed)
+
+    return {
+        "turboquant": lambda seed: TurboQuant(64, bits, seed=seed),
+        **{f"prod, {projection}": prod(projection) for projection in PROJECTIONS},
+    }
+
+
+def _attention(settings: Settings, record: Callable[..., Measurement]) -> Iterator[Measurement]:
+    model = load_reference().to(settings.device)
+    window = model.config.context_length
+    tokens = reference_tokens("test")[: PROBED_WINDOWS[settings.profile] * window + 1]
+    ways = {(bits, option): build for bits in PACKED for option, build in _ways(bits).items()}
+    # Per window, over the seeds: a rotation and a projection are not the text's doing.
+    divergences: dict[tuple[int, str], np.ndarray] = {}
+    errors: dict[tuple[int, str], np.ndarray] = {}
+    seeds = 2 if settings.profile == "smoke" else SEEDS
+    for seed in range(seeds):
+        codecs = {f"{bits} {option}": build(seed) for (bits, option), build in ways.items()}
+        probed = attention_errors(model, tokens, window, codecs)
+        for bits, option in ways:
+            one = probed[f"{bits} {option}"]
+            key = (bits, option)
+            divergences[key] = divergences.get(key, 0) + np.array(one.divergences) / seeds
+            errors[key] = errors.get(key, 0) + np.array(one.output_errors) / seeds
+    for bits, option in ways:
+        name, _, projection = option.partition(", ")
+        labels: dict[str, Parameter] = {"bits": bits, "seeds": seeds}
+        if projection:
+            labels["projection"] = projection
+        of_way = partial(
+            record, option=name, direction="lower", parameters=labels, source="checkpoint"
+        )
+        for metric, unit, per_window in (
+            ("attention_kl", "nats", divergences[bits, option]),
+            ("attention_output_error", "of ‖y‖²", errors[bits, option]),
+        ):
+            yield of_way(mean_interval(per_window), metric=metric, unit=unit)
+        if projection:
+            ratios = divergences[bits, option] / divergences[bits, "turboquant"]
+            yield of_way(
+                geometric_mean_ratio_interval(ratios), metric="attention_kl_ratio", unit="ratio"
+            )
+
+
+# ---- what does the work
+
+
+@experiment("turboquant.rotation-first", smoke=3, quick=6, full=12)
+def rotation_first(settings: Settings) -> list[Measurement]:
+    """By how much the rotation lowers the distortion, and by how much the codebook does after it.
+
+    The same 3 bits as absmax blocks, the same blocks rotated, and TurboQuant, each times 4^bits
+    held, so that their scales' bits count; on real keys and values, and on keys with outliers.
+    """
+    keys, values = keys_and_values(20_000, settings.seed)
+    vectors = {
+        "random": _unit_vectors(20_000, 64, settings.seed),
+        "keys": keys,
+        "values": values,
+        "keys with outliers": with_outliers(keys),
+    }
+    record = partial(
+        measured, claim="turboquant.rotation-first", choice="vectors", direction="none"
+    )
+    found = []
+    for bits in PACKED:
+        for name, x in vectors.items():
+            codecs: Mapping[str, list[Codec]] = {
+                "per token": [PerToken(64, bits)],
+                "absmax blocks": [AbsmaxBlocks(64, bits)],
+                "rotated absmax blocks": [AbsmaxBlocks(64, bits, seed=s) for s in range(SEEDS)],
+                "turboquant": [TurboQuant(64, bits, seed=s) for s in range(SEEDS)],
+            }
+            costs = {}
+            for option, same in codecs.items():
+                lost = [_relative_error(codec, x) * 4 ** same[0].bits_per_value for codec in same]
+                costs[option] = lost
+                estimate = mean_interval(lost) if len(lost) > 1 else lost[0]
+                found.append(
+                    record(
+                        estimate,
+                        metric="distortion_times_levels",
+                        unit="D·4^bits held",
+                        option=name,
+                        parameters={"bits": bits, "codec": option},
+                        source="simulation" if name == "random" else "checkpoint",
+                    )
+                )
+            unrotated = costs["absmax blocks"][0]
+            turned, best = costs["rotated absmax blocks"], costs["turboquant"]
+            by_rotation = [unrotated / each for each in turned]
+            by_codebook = [a / b for a, b in zip(turned, best, strict=True)]
+            over = [a / b for a, b in zip(by_rotation, by_codebook, strict=True)]
+            for metric, ratios in (
+                ("gain_by_rotation", by_rotation),
+                ("gain_by_codebook", by_codebook),
+                ("rotation_over_codebook", over),
+            ):
+                kind = "" if name != "random" or metric != "rotation_over_codebook" else "_control"
+                found.append(
+                    record(
+                        geometric_mean_ratio_interval(ratios),
+                        metric=metric + kind,
+                        unit="ratio",
+                        option=name,
+                        parameters={"bits": bits},
+                        source="simulation" if name == "random" else "checkpoint",
+                    )
+                )
+    return found
+
+
+def _relative_error(codec: Codec, x: Tensor) -> float:
+    """Σ‖x − x̂‖² over Σ‖x‖² of vectors (N, D)."""
+    whole = x[: len(x) // codec.block * codec.block].float()
+    lost = (codec.decode(codec.encode(whole)) - whole).double().square().sum()
+    return float(lost / whole.double().square().sum())

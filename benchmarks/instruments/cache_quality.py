@@ -1,0 +1,154 @@
+"""What a compressed KV cache does to a model's predictions, and to each attention.
+
+Nothing here reads a key or value that the cache was not asked for: the model reads each window
+through the cache itself, and a cache that changed nothing at all is an error. Every variant reads
+the same tokens in the same windows as the model without a cache.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from benchmarks.instruments.perplexity import windows_of
+from reference_model.cache import KVCache
+from reference_model.model import GPT
+from reference_model.quantization.codec import Codec
+from reference_model.quantization.kv_cache import QuantizedKVCache
+
+Array = NDArray[np.float64]
+
+
+@dataclass
+class Quality:
+    """Of each predicted token, (windows, window) each, once all windows are read."""
+
+    losses: Array  # nats
+    divergences: Array  # KL(uncompressed ‖ compressed) of the predictions, nats
+    agreements: Array  # 1 where the likeliest token is the same, else 0
+
+
+@torch.inference_mode()
+def qualities(
+    model: GPT,
+    tokens: Tensor,
+    window: int,
+    caches: Mapping[str, Callable[[int], KVCache]],
+    batch_size: int = 8,
+) -> tuple[Array, dict[str, Quality]]:
+    """Losses of the model without a cache (windows, window), and `Quality` through each cache.
+
+    ``tokens`` (N,) are cut as in `perplexity.token_losses`; ``caches`` make an empty cache for so
+    many sequences. Raises ValueError for a cache through which no logit changed, and for losses
+    that are not finite.
+    """
+    inputs, targets = windows_of(tokens, window, model.wte.weight.device)
+    plain: list[Tensor] = []
+    rows: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name in caches}
+    acted = dict.fromkeys(caches, False)
+    for x, y in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
+        logits = model(x).float()  # (B, T, V)
+        plain.append(cross_entropy(logits.mT, y, reduction="none"))
+        expected = logits.log_softmax(-1)
+        likely, probabilities = logits.argmax(-1), expected.exp()
+        for name, make in caches.items():
+            found = model(x, make(len(x))).float()
+            acted[name] |= not torch.equal(found, logits)
+            log_found = found.log_softmax(-1)
+            rows[name].append(
+                (
+                    -log_found.gather(-1, y[..., None])[..., 0],
+                    (probabilities * (expected - log_found)).sum(-1),
+                    found.argmax(-1) == likely,
+                )
+            )
+    idle = [name for name, moved in acted.items() if not moved]
+    if idle:
+        raise ValueError(f"{idle[0]}: no logit changed, so that nothing was compressed")
+    found_qualities = {
+        name: Quality(*(_array(torch.cat(column)) for column in zip(*parts, strict=True)))
+        for name, parts in rows.items()
+    }
+    for name, quality in found_qualities.items():
+        if not np.isfinite(quality.losses).all():
+            raise ValueError(f"{name}: some losses are not finite")
+    return _array(torch.cat(plain)), found_qualities
+
+
+def _array(values: Tensor) -> Array:
+    return values.double().cpu().numpy()
+
+
+@dataclass
+class AttentionErrors:
+    """Of one codec, a mean per sequence over layers, heads and queries, in the order they came."""
+
+    divergences: list[float] = field(default_factory=list)  # KL(exact ‖ decoded) of the weights
+    output_errors: list[float] = field(default_factory=list)  # ‖y − ŷ‖² / ‖y‖²
+
+
+class AttentionProbe(KVCache):
+    """A plain cache that computes, beside every attention, what it would be through codecs.
+
+    What the model goes on with is exact: each layer's error is its own and not that of those
+    before it. For prompts read at once into an empty cache, by models whose positions add no bias
+    to the scores.
+    """
+
+    def __init__(self, model: GPT, batch_size: int, capacity: int, codecs: Mapping[str, Codec]):
+        super().__init__(model.config, batch_size, capacity, model.wte.weight.dtype)
+        # Of their own, so that biases and bases are as they are in use.
+        self.caches = {
+            name: QuantizedKVCache(model, batch_size, capacity, codec)
+            for name, codec in codecs.items()
+        }
+        self.sums = {name: torch.zeros(2, batch_size, dtype=torch.float64) for name in codecs}
+
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """As in `KVCache`; raises ValueError on what is no whole prompt."""
+        if mask is not None or self._lengths[layer]:
+            raise ValueError("the probe reads whole prompts, into an empty cache")
+        exact = _weights(q, k)
+        y = exact @ v.double()
+        for name, cache in self.caches.items():
+            decoded_k, decoded_v = cache.update(layer, k, v)
+            weights = _weights(q, decoded_k)
+            divergence = (exact * (exact.log() - weights.log())).nan_to_num(0.0).sum(-1)
+            error = weights @ decoded_v.double() - y
+            self.sums[name][0] += divergence.mean(dim=(1, 2))
+            relative = error.square().sum((1, 2, 3)) / y.square().sum((1, 2, 3))
+            self.sums[name][1] += relative
+        return super().attend(layer, q, k, v, mask)
+
+
+def _weights(q: Tensor, k: Tensor) -> Tensor:
+    """softmax(q kᵀ / √D) of a whole prompt, float64 (B, H, T, T)."""
+    scores = q.double() @ k.double().mT / math.sqrt(q.shape[-1])
+    future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+    return scores.masked_fill(future, -torch.inf).softmax(-1)
+
+
+@torch.inference_mode()
+def attention_errors(
+    model: GPT, tokens: Tensor, window: int, codecs: Mapping[str, Codec], batch_size: int = 4
+) -> dict[str, AttentionErrors]:
+    """Of each codec, for both keys and values, over the windows of ``tokens`` (N,)."""
+    inputs, _ = windows_of(tokens, window, model.wte.weight.device)
+    found = {name: AttentionErrors() for name in codecs}
+    for x in inputs.split(batch_size):
+        probe = AttentionProbe(model, len(x), window, codecs)
+        model(x, probe)
+        for name, sums in probe.sums.items():
+            divergences, errors = (sums / model.config.n_layer).tolist()
+            found[name].divergences += divergences
+            found[name].output_errors += errors
+    return found

@@ -1,0 +1,14 @@
+"""Softmax attention of queries over keys and values, in one place."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """q (B, H, T, D) over k, v (B, H, S, D) → (B, H, T, D).
+
+    mask (T, S) or (H, T, S), boolean or added to the scores. Without one there is one new token,
+    which may see everything, or no past, and each token sees itself and those before it.
+    """
+    causal = mask is None and q.shape[-2] > 1
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)

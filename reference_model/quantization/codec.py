@@ -1,0 +1,105 @@
+"""What a codec is: vectors to bytes and back, in a basis of its own choice."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from reference_model.quantization.packing import LookUp
+
+VALUES_AT_ONCE = 2**18
+
+Parts = tuple[Tensor, ...]  # what is held: (…, T/block, width) each, as `layout` says
+
+
+class Codec(ABC):
+    """Vectors (…, T, D) of one attention head's keys or values ↔ ``parts``, the bytes held.
+
+    `encode` and `decode` are the whole way. Attention needs only half of it: queries that are
+    turned by `rotate` can be multiplied with what `dequantize` returns, and the weighted sum of
+    values is turned back once by `unrotate`, so that no key is ever turned back.
+    """
+
+    name: str
+    width: int  # D
+    block: int = 1  # consecutive tokens that are encoded together
+    # (numbers, dtype) of each part, per block of tokens
+    layout: tuple[tuple[int, torch.dtype], ...]
+
+    @abstractmethod
+    def quantize(self, x: Tensor) -> Parts:
+        """x (…, T, D) in the codec's basis, T a multiple of ``block`` → parts."""
+
+    @abstractmethod
+    def dequantize(self, parts: Parts) -> Tensor:
+        """Parts → x̂ (…, T, D) float32 in the codec's basis."""
+
+    def levels_and_scales(self, parts: Parts) -> tuple[Tensor, Tensor | None]:
+        """`dequantize` in two factors, (…, T, D) and (…, T, 1) where each vector has one scale.
+
+        Attention multiplies scores and weights by a vector's scale, which are D times fewer.
+        """
+        return self.dequantize(parts), None
+
+    def rotate(self, x: Tensor) -> Tensor:
+        """x (…, D) → the codec's basis, float32."""
+        return x.float()
+
+    def unrotate(self, x: Tensor) -> Tensor:
+        """The codec's basis (…, D) → where `rotate` came from, float32."""
+        return x
+
+    @property
+    def constants(self) -> tuple[Tensor, ...]:
+        """Tensors that are held once, whatever is encoded: rotations and tables."""
+        return ()
+
+    def encode(self, x: Tensor) -> Parts:
+        """x (…, T, D), T a multiple of ``block`` → parts."""
+        blocks = x.reshape(-1, self.block, self.width)
+        pieces = [self.quantize(self.rotate(piece)) for piece in blocks.split(self._at_once(x))]
+        count = x.shape[-2] // self.block
+        return tuple(
+            (part[0] if len(part) == 1 else torch.cat(part)).view(*x.shape[:-2], count, -1)
+            for part in zip(*pieces, strict=True)
+        )
+
+    def decode(self, parts: Parts) -> Tensor:
+        """Parts → x̂ (…, T, D) float32."""
+        first = parts[0]
+        blocks = [part.reshape(-1, 1, part.shape[-1]) for part in parts]
+        decoded = torch.empty(
+            len(blocks[0]), self.block, self.width, dtype=torch.float32, device=first.device
+        )
+        size = self._at_once(decoded)
+        pieces = zip(*(part.split(size) for part in blocks), strict=True)
+        for into, piece in zip(decoded.split(size), pieces, strict=True):
+            into.copy_(self.unrotate(self.dequantize(piece)))
+        return decoded.view(*first.shape[:-2], first.shape[-2] * self.block, self.width)
+
+    def _at_once(self, x: Tensor) -> int:
+        """Blocks of tokens in a piece: on a CPU what lies between the steps stays in its cache."""
+        on_cpu, values = x.device.type == "cpu", self.block * self.width
+        return max(1, VALUES_AT_ONCE // values if on_cpu else x.numel() // values)
+
+    @property
+    def bits_per_value(self) -> float:
+        """All that is held for a vector, scales included; constants and windows are not."""
+        nbytes = sum(count * dtype.itemsize for count, dtype in self.layout)
+        return 8 * nbytes / (self.block * self.width)
+
+    def to(self, device: torch.device | str) -> Self:
+        """This codec, its constants moved to another device."""
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor | LookUp | Codec):
+                setattr(self, name, value.to(device))
+        return self
+
+
+def nbytes_of(tensors: Iterable[Tensor]) -> int:
+    """Bytes of these tensors, one that occurs twice counted once."""
+    return sum({(t.data_ptr(), t.nbytes): t.nbytes for t in tensors}.values())

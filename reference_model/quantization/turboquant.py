@@ -1,0 +1,182 @@
+"""TurboQuant (2504.19874): rotate at random, then round each coordinate to one fixed codebook.
+
+The rotation makes every vector look like a random one, so that a codebook computed once is nearly
+the best for all of them: nothing is calibrated, and nothing but one scale is kept with a vector.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from reference_model.errors import UserError
+from reference_model.quantization.codebook import lloyd_max
+from reference_model.quantization.codec import Codec, Parts
+from reference_model.quantization.packing import LookUp, Planes, pack, plane_widths
+from reference_model.quantization.rotation import haar, hadamard
+
+Rotation = Literal["haar", "hadamard"]
+# With x the vector and ŷ the quantised unit vector x/‖x‖, what ŷ is multiplied by:
+#   norm            ‖x‖            the paper's
+#   norm_corrected  ‖x‖ / ‖ŷ‖      what is decoded has the length of x
+#   least_squares   ⟨x, ŷ⟩ / ‖ŷ‖²  the least error
+#   unbiased        ‖x‖² / ⟨x, ŷ⟩  ⟨x, x̂⟩ = ‖x‖² exactly; the slope 1 − D becomes 1
+Scale = Literal["norm", "norm_corrected", "least_squares", "unbiased"]
+Projection = Literal["gaussian", "orthonormal"]
+
+ROTATIONS = {"haar": haar, "hadamard": hadamard}
+
+
+def check_choice(name: str, value: str, allowed: object) -> None:
+    """Raise `UserError` for a value that is not among the arguments of a `Literal`."""
+    if value not in get_args(allowed):
+        raise UserError(
+            f"{name}={value!r} is not a known choice; use one of {', '.join(get_args(allowed))}"
+        )
+
+
+class TurboQuant(Codec):
+    """The variant for the least squared error: ``bits`` a coordinate and a float16 scale a vector.
+
+    ``seed`` draws the rotation; one codec serves a whole model. What is not finite, or has a scale
+    beyond float16, decodes to what is not finite.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        bits: int = 3,
+        *,
+        scale: Scale = "norm",
+        rotation: Rotation = "haar",
+        seed: int = 0,
+    ) -> None:
+        check_choice("scale", scale, Scale)
+        check_choice("rotation", rotation, Rotation)
+        if not 1 <= bits <= 4:
+            raise UserError(f"bits={bits!r} is not a size that TurboQuant packs; use 1, 2, 3 or 4")
+        self.name = f"TurboQuant, {bits} bits"
+        self.width, self.bits, self.scale = width, bits, scale
+        self.rotation = ROTATIONS[rotation](width, seed).float()  # (D, D), y = x Rᵀ
+        codebook = lloyd_max(width, bits)
+        half = len(codebook.levels) // 2
+        # Codes are sign and magnitude: half as many comparisons as one for each edge.
+        positive = torch.tensor(codebook.levels[half:], dtype=torch.float64)
+        self.edges = codebook.edges[half:]  # between magnitudes
+        self.look_up = LookUp(torch.cat((positive, -positive)), bits)
+        planes = tuple((n, torch.uint8) for n in plane_widths(bits, width))
+        self.layout = (*planes, (1, torch.float16))
+
+    @property
+    def constants(self) -> tuple[Tensor, ...]:
+        return self.rotation, self.look_up.table
+
+    def rotate(self, x: Tensor) -> Tensor:
+        return x.float() @ self.rotation.T
+
+    def unrotate(self, x: Tensor) -> Tensor:
+        return x @ self.rotation
+
+    def quantize(self, x: Tensor) -> Parts:
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # (…, T, 1)
+        planes = pack(self._codes(x, norm), self.bits)
+        return *planes, self._scales(x, norm, planes).half()
+
+    def _codes(self, x: Tensor, norm: Tensor) -> Tensor:
+        """The nearest level of each coordinate over its vector's norm: (…, T, D) → uint8."""
+        codes = (x < 0).view(torch.uint8)
+        if not self.edges:
+            return codes
+        codes <<= self.bits - 1
+        magnitudes, beyond = x.abs(), torch.empty_like(codes, dtype=torch.bool)
+        for edge in self.edges:  # of the vector's own length: no coordinate is divided
+            codes += torch.gt(magnitudes, norm * edge, out=beyond)
+        return codes
+
+    def _scales(self, x: Tensor, norm: Tensor, planes: Planes) -> Tensor:
+        """(…, T, 1), one for each vector; 0 for one that is 0."""
+        if self.scale == "norm":
+            return norm
+        levels = self.look_up(planes, self.width)  # ŷ
+        length = torch.linalg.vector_norm(levels, dim=-1, keepdim=True)
+        if self.scale == "norm_corrected":
+            return norm / length
+        product = torch.linalg.vecdot(x, levels)[..., None]
+        if self.scale == "least_squares":
+            return product / length**2
+        return torch.where(norm > 0, norm**2 / product, 0)
+
+    def levels_and_scales(self, parts: Parts) -> tuple[Tensor, Tensor | None]:
+        *planes, scale = parts
+        return self.look_up(tuple(planes), self.width), scale.float()
+
+    def dequantize(self, parts: Parts) -> Tensor:
+        levels, scale = self.levels_and_scales(parts)
+        return levels * scale
+
+
+class TurboQuantProd(Codec):
+    """The variant for inner products: one bit less a coordinate, and QJL on what is left.
+
+    QJL (2406.03482) keeps the signs of S r, r the residual and S random, and ‖r‖. What it adds,
+    c ‖r‖ Sᵀ sign(S r), is r on average over S. Of a Gaussian S c is √(π/2)/D; of an orthonormal one,
+    whose error is smaller, √π Γ((D+1)/2) / (D Γ(D/2)). Two float16 scales a vector.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        bits: int = 3,
+        *,
+        projection: Projection = "gaussian",
+        rotation: Rotation = "haar",
+        seed: int = 0,
+    ) -> None:
+        check_choice("projection", projection, Projection)
+        check_choice("rotation", rotation, Rotation)
+        if not 1 <= bits <= 4:
+            raise UserError(f"bits={bits!r} is not a size that TurboQuant packs; use 1, 2, 3 or 4")
+        self.name = f"TurboQuant prod, {bits} bits, {projection} S"
+        self.width, self.bits = width, bits
+        # With one bit in all there is none for a codebook: the residual is the vector.
+        self.base = TurboQuant(width, bits - 1, rotation=rotation, seed=seed) if bits > 1 else None
+        self.rotation = ROTATIONS[rotation](width, seed).float()
+        if projection == "gaussian":
+            generator = torch.Generator().manual_seed(seed + 1_000_003)  # not the rotation's
+            self.projection = torch.randn(width, width, generator=generator)
+            self.constant = math.sqrt(math.pi / 2) / width
+        else:
+            self.projection = haar(width, seed + 1_000_003).float()
+            self.constant = math.exp(math.lgamma((width + 1) / 2) - math.lgamma(width / 2))
+            self.constant *= math.sqrt(math.pi) / width
+        self.signs = LookUp(torch.tensor([1.0, -1.0]), 1)
+        signs = tuple((n, torch.uint8) for n in plane_widths(1, width))
+        self.layout = (*(self.base.layout if self.base else ()), *signs, (1, torch.float16))
+
+    @property
+    def constants(self) -> tuple[Tensor, ...]:
+        base = self.base.constants if self.base else (self.rotation,)
+        return *base, self.projection, self.signs.table
+
+    def rotate(self, x: Tensor) -> Tensor:
+        return x.float() @ self.rotation.T
+
+    def unrotate(self, x: Tensor) -> Tensor:
+        return x @ self.rotation
+
+    def quantize(self, x: Tensor) -> Parts:
+        parts = self.base.quantize(x) if self.base else ()
+        residual = x - self.base.dequantize(parts) if self.base else x
+        length = torch.linalg.vector_norm(residual, dim=-1, keepdim=True)
+        signs = pack((residual @ self.projection.T < 0).view(torch.uint8), 1)
+        return *parts, *signs, length.half()
+
+    def dequantize(self, parts: Parts) -> Tensor:
+        *base, signs, length = parts
+        residual = self.signs((signs,), self.width) @ self.projection
+        residual *= self.constant * length.float()
+        return self.base.dequantize(tuple(base)) + residual if self.base else residual
+
