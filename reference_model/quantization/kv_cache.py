@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from reference_model.attention import attend
 from reference_model.cache import KVCache
 from reference_model.errors import UserError
-from reference_model.quantization.codec import Codec, nbytes_of
+from reference_model.quantization.codec import Codec, Parts, nbytes_of
 
 if TYPE_CHECKING:
     from reference_model.model import GPT
@@ -30,8 +31,8 @@ class QuantizedKVCache(KVCache):
     stands. And since weights sum to 1, v − b_v is cached and b_v added to the weighted sum. Both
     are exact, and free: a quantiser's error grows with the length of what it is given.
 
-    One codec object may serve both; its rotation and tables are then held once. Codecs are moved
-    to the model's device.
+    ``values``: a codec of their own. Without one keys and values share theirs, and each operator
+    serves both at once. Codecs are moved to the model's device.
     """
 
     def __init__(
@@ -45,9 +46,9 @@ class QuantizedKVCache(KVCache):
         window: int = 0,
         drop_biases: bool = True,
     ) -> None:
-        config, weight = model.config, model.wte.weight
-        self.key_codec, self.value_codec = keys, keys if values is None else values
-        for codec in (self.key_codec, self.value_codec):
+        config, weight = model.config, model.wte.weight.detach()
+        codecs = [keys] if values is None or values is keys else [keys, values]
+        for codec in codecs:
             if codec.width != config.d_head:
                 raise UserError(
                     f"{codec.name} encodes vectors {codec.width} wide, but the model's heads are "
@@ -57,57 +58,38 @@ class QuantizedKVCache(KVCache):
         if window < 0:
             raise UserError(f"window={window} is no number of tokens; use 0 or more")
         self.capacity, self.window = capacity, window
-        self.block = math.lcm(self.key_codec.block, self.value_codec.block)
+        self.block = math.lcm(*(codec.block for codec in codecs))
         # The model's own layers, not copies: their biases are no bytes of the cache.
-        self._projections = [block.attn.c_attn for block in model.h] if config.bias else None
-        self._drop_key_bias = drop_biases and config.bias and config.position != "rope"
-        self._drop_value_bias = drop_biases and config.bias
-        rows, blocks = (batch_size, config.n_head), capacity // self.block * self.block
-        # Never more than these wait to be encoded.
-        waiting = min(window + self.block - 1, capacity)
-
-        def buffers(codec: Codec) -> list[list[Tensor]]:
-            return [
-                [
-                    torch.zeros(*rows, blocks // codec.block, n, dtype=dtype, device=weight.device)
-                    for n, dtype in codec.layout
-                ]
-                for _ in range(config.n_layer)
-            ]
-
-        def recent() -> list[Tensor]:
-            return [weight.new_zeros(*rows, waiting, config.d_head) for _ in model.h]
-
-        self.key_parts, self.value_parts = buffers(self.key_codec), buffers(self.value_codec)
-        self.recent_keys, self.recent_values = recent(), recent()
-        self._constants = [*self.key_codec.constants, *self.value_codec.constants]
+        self._projections = [block.attn.c_attn for block in model.h]
+        drops = drop_biases and config.bias
+        self._drops_key_bias, self._drops_value_bias = drops and config.position != "rope", drops
+        shape = (2 // len(codecs), batch_size, config.n_head)
+        self.stores = [
+            [_Store(codec, shape, capacity, self.block, window, weight) for codec in codecs]
+            for _ in model.h
+        ]
         self._lengths = [0] * config.n_layer
 
-    def encoded(self, length: int | Tensor) -> int | Tensor:
+    def encoded(self, length: int) -> int:
         """How many of the first tokens the last of ``length`` ones reads decoded."""
-        past_window = (length - self.window) // self.block * self.block
-        return past_window.clamp(min=0) if isinstance(length, Tensor) else max(0, past_window)
+        return max(0, (length - self.window) // self.block * self.block)
 
     @property
     def nbytes(self) -> int:
         """Bytes reserved, read off the buffers; windows, rotations and tables included."""
-        parts = [part for layer in (*self.key_parts, *self.value_parts) for part in layer]
-        return nbytes_of([*parts, *self.recent_keys, *self.recent_values, *self._constants])
+        stores = [store for of_layer in self.stores for store in of_layer]
+        constants = [tensor for store in stores for tensor in store.codec.constants]
+        return nbytes_of([t for s in stores for t in (*s.parts, s.recent)] + constants)
 
     @property
     def nbytes_used(self) -> int:
         """Bytes of the tokens held, read off views of the buffers, and of what is held once."""
         count = self.encoded(self.length)
-        layers = ((self.key_codec, self.key_parts), (self.value_codec, self.value_parts))
-        held = sum(
-            part[:, :, : count // codec.block].nbytes
-            for codec, parts in layers
-            for layer in parts
-            for part in layer
-        )
-        waiting = (*self.recent_keys, *self.recent_values)
-        held += sum(buffer[:, :, : self.length - count].nbytes for buffer in waiting)
-        return held + nbytes_of(self._constants)
+        stores = [store for of_layer in self.stores for store in of_layer]
+        views = [part for store in stores for part in store.filled(count)]
+        views += [store.recent[..., : self.length - count, :] for store in stores]
+        constants = nbytes_of(tensor for store in stores for tensor in store.codec.constants)
+        return sum(view.nbytes for view in views) + constants
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Append k, v (B, H, T, D) of one layer; return all that the last token reads, decoded.
@@ -115,78 +97,68 @@ class QuantizedKVCache(KVCache):
         (B, H, length, D) each, in the model's own basis: the plain way, which `attend` equals.
         """
         start, end = self._advance(layer, k.shape[-2])
-        bias_k, bias_v = self._biases(layer)
-        found = []
-        for x, bias, codec, parts, recent in (
-            (k, bias_k, self.key_codec, self.key_parts[layer], self.recent_keys[layer]),
-            (v, bias_v, self.value_codec, self.value_parts[layer], self.recent_values[layer]),
-        ):
-            exact = self._append(x - bias, codec, parts, recent, start, end)
-            decoded = codec.decode(self._filled(codec, parts, end)).to(x.dtype)
-            left = exact[:, :, exact.shape[-2] - (end - decoded.shape[-2]) :]
-            found.append(torch.cat((decoded, left), dim=-2) + bias)
-        return found[0], found[1]
+        exact, first = self._append(layer, k, v, start, end), self.encoded(start)
+        count = self.encoded(end)
+        decoded = [store.codec.decode(store.filled(count)) for store in self.stores[layer]]
+        found = [
+            torch.cat((past.to(k.dtype), new[:, :, count - first :]), dim=-2)
+            for past, new in zip(_two(decoded), _two(exact), strict=True)
+        ]
+        bias = self._biases(layer)
+        return (found[0], found[1]) if bias is None else (found[0] + bias[0], found[1] + bias[1])
 
     def attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
     ) -> Tensor:
-        """As in `KVCache`, in the codecs' bases: q is turned once, and the weighted sum back once."""
+        """As in `KVCache`, in the codecs' bases: q is turned once, the weighted sum back once."""
         start, end = self._advance(layer, k.shape[-2])
-        bias_k, bias_v = self._biases(layer)
-        key_codec, key_parts = self.key_codec, self.key_parts[layer]
-        value_codec, value_parts = self.value_codec, self.value_parts[layer]
-        k = self._append(k - bias_k, key_codec, key_parts, self.recent_keys[layer], start, end)
-        v = self._append(v - bias_v, value_codec, value_parts, self.recent_values[layer], start, end)
-        count = self.encoded(end)
-        first = end - k.shape[-2]  # token of the first exact key
-        if q.shape[-2] == 1 or self.window + self.block == 1:
-            k, v, first = k[:, :, count - first :], v[:, :, count - first :], count
+        exact = self._append(layer, k, v, start, end)  # tokens first … end
+        first, count, stores = self.encoded(start), self.encoded(end), self.stores[layer]
+        one = q.shape[-2] == 1
+        if one or self.window + self.block == 1:  # nobody reads exactly what was encoded just now
+            exact = [x[..., count - first :, :] for x in exact]
         else:
             mask = self._mask(mask, start, end, count, first, q.device)
-        turned = key_codec.rotate(q)
+        turned = stores[0].codec.rotate(q)
         if mask is not None and mask.dtype != torch.bool:
             mask = mask.to(turned.dtype)
-        k, v = key_codec.rotate(k), value_codec.rotate(v)
-        encoded_k = self._filled(key_codec, key_parts, end)
-        encoded_v = self._filled(value_codec, value_parts, end)
-        if q.shape[-2] == 1:
-            key_levels, key_scales = key_codec.levels_and_scales(encoded_k)
-            value_levels, value_scales = value_codec.levels_and_scales(encoded_v)
+        keys, values = _two(
+            [s.codec.rotate(x) if x.numel() else x.float() for s, x in zip(stores, exact, strict=True)]
+        )
+        if one:
+            factors = [store.codec.levels_and_scales(store.filled(count)) for store in stores]
+            levels = _two([levels for levels, _ in factors])
+            scales = _two([s if s is not None else lv.new_ones(len(lv)) for lv, s in factors])
             y = _attend_one(
-                turned, (key_levels, key_scales, k), (value_levels, value_scales, v), mask
+                turned, (levels[0], scales[0], keys), (levels[1], scales[1], values), mask
             )
         else:
-            keys = torch.cat((key_codec.dequantize(encoded_k), k), dim=-2)
-            values = torch.cat((value_codec.dequantize(encoded_v), v), dim=-2)
+            decoded = _two([store.codec.dequantize(store.filled(count)) for store in stores])
+            keys, values = torch.cat((decoded[0], keys), -2), torch.cat((decoded[1], values), -2)
             y = attend(turned, keys, values, mask)
-        return value_codec.unrotate(y).to(q.dtype) + bias_v
+        y = stores[-1].codec.unrotate(y).to(q.dtype)
+        bias = self._biases(layer)
+        return y if bias is None else y + bias[1]
 
-    def _append(
-        self, x: Tensor, codec: Codec, parts: list[Tensor], recent: Tensor, start: int, end: int
-    ) -> Tensor:
-        """Encode what leaves the window. Exact tokens (B, H, …, D), from the first that waited."""
-        before, after = self.encoded(start), self.encoded(end)
-        waited = recent[:, :, : start - before]
-        exact = torch.cat((waited.to(x.dtype), x), dim=-2) if waited.shape[-2] else x
-        leaving, staying = exact[:, :, : after - before], exact[:, :, after - before :]
-        if leaving.shape[-2]:
-            at = slice(before // codec.block, after // codec.block)
-            for buffer, part in zip(parts, codec.encode(leaving), strict=True):
-                buffer[:, :, at] = part
-        recent[:, :, : staying.shape[-2]] = staying
-        return exact
+    def _append(self, layer: int, k: Tensor, v: Tensor, start: int, end: int) -> list[Tensor]:
+        """Exact tokens of each store of a layer, from the first that waited to the newest."""
+        both, bias = torch.stack((k, v)), self._biases(layer)
+        if bias is not None:
+            both = both - bias
+        stores = self.stores[layer]
+        return [
+            store.append(x, self.encoded(start), start, self.encoded(end))
+            for store, x in zip(stores, both.split(2 // len(stores)), strict=True)
+        ]
 
-    def _filled(self, codec: Codec, parts: list[Tensor], length: int) -> tuple[Tensor, ...]:
-        """Views of the buffers: what the last of ``length`` tokens reads of them."""
-        return tuple(part[:, :, : self.encoded(length) // codec.block] for part in parts)
-
-    def _biases(self, layer: int) -> tuple[Tensor | float, Tensor | float]:
-        """b_k and b_v, (H, 1, D) each, as far as they are dropped; 0 where they are not."""
-        if self._projections is None:
-            return 0.0, 0.0
+    def _biases(self, layer: int) -> Tensor | None:
+        """b_k and b_v as far as they are dropped, else 0: (2, 1, H, 1, D); None where all are."""
+        if not self._drops_value_bias:
+            return None
         bias = self._projections[layer].bias.detach()
-        _, k, v = bias.view(3, -1, 1, self.key_codec.width)
-        return k if self._drop_key_bias else 0.0, v if self._drop_value_bias else 0.0
+        heads = self.stores[layer][0].recent.shape[2]
+        both = bias.view(3, 1, heads, 1, -1)[1:]
+        return both if self._drops_key_bias else torch.stack((torch.zeros_like(both[0]), both[1]))
 
     def _mask(
         self,
@@ -203,7 +175,9 @@ class QuantizedKVCache(KVCache):
         A token that leaves the window on the way stands in both; each query reads it once.
         """
         query = torch.arange(start, end, device=device)[:, None]  # (T, 1)
-        reads_decoded = torch.as_tensor(self.encoded(query + 1))
+        reads_decoded = torch.tensor(
+            [[self.encoded(length)] for length in range(start + 1, end + 1)], device=device
+        )
         decoded = torch.arange(count, device=device)
         exact = torch.arange(first, end, device=device)
         readable = torch.cat(
@@ -217,24 +191,73 @@ class QuantizedKVCache(KVCache):
         return of_tokens.masked_fill(~readable, -torch.inf)
 
 
-Factors = tuple[Tensor, Tensor | None, Tensor]  # levels and scales of the encoded, then the exact
+class _Store:
+    """What a codec holds of one layer, G = 2: keys and values, or G = 1: one of them.
+
+    ``parts`` are the codec's, (G, B, H, blocks, width) each; ``recent`` (G, B, H, tokens, D) are the
+    tokens that wait, in the model's dtype: never more than a window and an incomplete block.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        shape: tuple[int, int, int],
+        capacity: int,
+        block: int,
+        window: int,
+        weight: Tensor,
+    ) -> None:
+        self.codec = codec
+        blocks, waiting = capacity // block * block // codec.block, min(window + block - 1, capacity)
+        self.parts = [
+            torch.zeros(*shape, blocks, count, dtype=dtype, device=weight.device)
+            for count, dtype in codec.layout
+        ]
+        self.recent = weight.new_zeros(*shape, waiting, codec.width)
+
+    def append(self, x: Tensor, first: int, start: int, count: int) -> Tensor:
+        """Take in x (G, B, H, T, D), tokens from ``start`` on, and encode what is before ``count``.
+
+        Returns x with the tokens that waited in front of it, the first of them ``first``.
+        """
+        waited = self.recent[..., : start - first, :]
+        exact = torch.cat((waited.to(x.dtype), x), dim=-2) if waited.shape[-2] else x
+        leaving, staying = exact[..., : count - first, :], exact[..., count - first :, :]
+        if leaving.shape[-2]:
+            at = slice(first // self.codec.block, count // self.codec.block)
+            for buffer, part in zip(self.parts, self.codec.encode(leaving), strict=True):
+                buffer[:, :, :, at] = part
+        if staying.shape[-2]:
+            self.recent[..., : staying.shape[-2], :] = staying
+        return exact
+
+    def filled(self, count: int) -> Parts:
+        """Views of the parts that hold the first ``count`` tokens."""
+        return tuple(part[:, :, :, : count // self.codec.block] for part in self.parts)
+
+
+def _two(of_stores: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Of keys and of values, (B, H, …) each, from stores of both or of one of them."""
+    keys, values = (each for tensor in of_stores for each in tensor.unbind())
+    return keys, values
+
+
+# Levels (B, H, S, D), scales (B, H, S, 1) or 1, and exact vectors behind them.
+Factors = tuple[Tensor, Tensor, Tensor]
 
 
 def _attend_one(q: Tensor, keys: Factors, values: Factors, mask: Tensor | None) -> Tensor:
     """One query a head, q (B, H, 1, D): scales meet scores and weights, not keys and values."""
     levels, scales, exact = keys
-    decoded = q @ levels.mT  # (B, H, 1, S)
-    if scales is not None:
-        decoded *= scales.mT
-    scores = torch.cat((decoded, q @ exact.mT), dim=-1) if exact.shape[-2] else decoded
+    scores = (q @ levels.mT) * scales.mT if scales.ndim else q @ levels.mT  # (B, H, 1, S)
+    if exact.shape[-2]:
+        scores = torch.cat((scores, q @ exact.mT), dim=-1)
     scores *= 1 / math.sqrt(q.shape[-1])
     if mask is not None:
-        if mask.dtype == torch.bool:
-            scores = scores.masked_fill(~mask, -torch.inf)
-        else:
-            scores = scores + mask
+        added = mask.dtype != torch.bool
+        scores = scores + mask if added else scores.masked_fill(~mask, -torch.inf)
     weights = scores.softmax(dim=-1)
     levels, scales, exact = values
-    of_decoded = weights[..., : levels.shape[-2]]
-    y = (of_decoded if scales is None else of_decoded * scales.mT) @ levels
-    return y + weights[..., levels.shape[-2] :] @ exact if exact.shape[-2] else y
+    of_decoded, of_exact = weights.split((levels.shape[-2], exact.shape[-2]), dim=-1)
+    y = (of_decoded * scales.mT if scales.ndim else of_decoded) @ levels
+    return y + of_exact @ exact if exact.shape[-2] else y

@@ -6,6 +6,7 @@ four share one with the next word's. A table with an entry for every possible wo
 codes of a word in one look-up, as product quantisers do.
 """
 
+import math
 from typing import Literal, Self, get_args
 
 import torch
@@ -16,6 +17,8 @@ from reference_model.errors import UserError
 Bits = Literal[1, 2, 3, 4, 8]
 # Bits of a code → codes of a word.
 CODES_OF_A_WORD: dict[int, int] = {1: 8, 2: 4, 3: 4, 4: 2, 8: 1}
+
+ROWS_TO_SHARE = 16
 
 Planes = tuple[Tensor, ...]  # uint8 (…, bytes) each; two of them at 3 bits
 
@@ -66,7 +69,7 @@ def pack(codes: Tensor, bits: int) -> Planes:
 def words_of(planes: Planes, bits: int) -> Tensor:
     """Planes → the words as indices of a table (…, words) int64."""
     if bits != 3 or not planes[0].numel():  # what is empty has no strides to view it by
-        return planes[0].long()
+        return planes[0].long().contiguous()
     # The two high halves of a byte, at bits 8 and 24: each the upper half of a word of 16 bits.
     high = (planes[1].int() * 0x100100 & 0x0F000F00).view(torch.int16)  # (…, words)
     return (high | planes[0]).long()
@@ -104,12 +107,14 @@ class LookUp:
     def __call__(self, planes: Planes, width: int) -> Tensor:
         """Planes (…, bytes) → (…, width) float32."""
         word = words_of(planes, self.bits)
-        # Two or four float32 are one complex number to PyTorch, which takes whole numbers by far
-        # faster than rows.
+        # Two or four float32 are one complex number to PyTorch, which gathers whole numbers by far
+        # faster than rows; and it shares out a gather by its rows among the threads.
         whole = {2: torch.complex64, 4: torch.complex128}.get(self.table.shape[1])
         if whole is None:
-            rows = self.table.index_select(0, word.flatten())
-            rows = rows.view(*word.shape[:-1], word.shape[-1] * self.table.shape[1])
+            found = self.table.index_select(0, word.flatten())
         else:
-            rows = self.table.view(whole)[:, 0].take(word).view(torch.float32)
-        return rows if rows.shape[-1] == width else rows[..., :width]
+            rows = math.gcd(word.numel(), ROWS_TO_SHARE)
+            numbers = self.table.view(whole)[:, 0].expand(rows, -1)
+            found = numbers.gather(1, word.view(rows, -1)).view(torch.float32)
+        found = found.view(*word.shape[:-1], word.shape[-1] * self.table.shape[1])
+        return found if found.shape[-1] == width else found[..., :width]
