@@ -80,6 +80,12 @@ class KVCache:
         """
         return attend(q, *self.update(layer, k, v), mask)
 
+    def forget(self, length: int) -> None:
+        """Go back to the first ``length`` tokens, so that what follows them can be read again."""
+        if not 0 <= length <= self.length:
+            raise UserError(f"the KV cache holds {self.length} tokens and cannot keep {length}")
+        self._lengths = [length] * len(self._lengths)
+
     def _advance(self, layer: int, count: int) -> tuple[int, int]:
         """First and last + 1 of so many new tokens of a layer. `UserError` without room."""
         start = self._lengths[layer]
@@ -129,6 +135,11 @@ class StaticKVCache(KVCache):
     def span(self, new_tokens: int) -> int:
         """All keys there is room for."""
         return self.capacity
+
+    def forget(self, length: int) -> None:
+        """As in `KVCache`."""
+        super().forget(length)
+        self.position.fill_(length)
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Put k, v (B, H, T, D) where they belong; return all room, (B, H, capacity, D) each.

@@ -49,10 +49,7 @@ class Attention(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, T, D) each
         if rotation is not None:
             q, k = rotate(q, *rotation), rotate(k, *rotation)
-        if cache is not None:
-            y = cache.attend(self.layer, q, k, v, mask)  # (B, H, T, D)
-        else:
-            y = attend(q, k, v, mask)  # (B, H, T, D)
+        y = attend(q, k, v, mask) if cache is None else cache.attend(self.layer, q, k, v, mask)
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C))  # (B, T, C)
 
 

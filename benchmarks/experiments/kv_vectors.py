@@ -30,15 +30,12 @@ def keys_and_values(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
         sequences * length * per_token, generator=torch.Generator().manual_seed(seed)
     )[:count]
     found = []
+    biases = torch.stack(
+        [model.get_parameter(f"h.{i}.attn.c_attn.bias") for i in range(config.n_layer)]
+    ).view(config.n_layer, 3, 1, config.n_head, 1, config.d_head)
     for part, held in ((1, cache.keys), (2, cache.values)):
-        # (L, 1, H, 1, D)
-        biases = torch.stack(
-            [
-                block.attn.c_attn.bias.view(3, 1, config.n_head, 1, config.d_head)[part]
-                for block in model.h
-            ]
-        )
-        found.append((torch.stack(held) - biases).flatten(0, -2)[order])
+        vectors = torch.stack(held) - biases[:, part]  # (L, B, H, T, D)
+        found.append(vectors.flatten(0, -2)[order])
     return found[0], found[1]
 
 

@@ -117,24 +117,26 @@ class AttentionProbe(KVCache):
         """As in `KVCache`; raises ValueError on what is no whole prompt."""
         if mask is not None or self._lengths[layer]:
             raise ValueError("the probe reads whole prompts, into an empty cache")
-        exact = _weights(q, k)
-        y = exact @ v.double()
+        exact = _log_weights(q, k)
+        y, weights = exact.exp() @ v, exact.exp()
         for name, cache in self.caches.items():
             decoded_k, decoded_v = cache.update(layer, k, v)
-            weights = _weights(q, decoded_k)
-            divergence = (exact * (exact.log() - weights.log())).nan_to_num(0.0).sum(-1)
-            error = weights @ decoded_v.double() - y
-            self.sums[name][0] += divergence.mean(dim=(1, 2))
-            relative = error.square().sum((1, 2, 3)) / y.square().sum((1, 2, 3))
-            self.sums[name][1] += relative
+            decoded = _log_weights(q, decoded_k)
+            # 0 times −∞ − (−∞), where nobody may look, is nothing.
+            divergence = (weights * (exact - decoded)).nan_to_num(0.0).sum(-1)
+            error = decoded.exp() @ decoded_v - y
+            self.sums[name][0] += divergence.mean(dim=(1, 2)).double()
+            self.sums[name][1] += (
+                error.square().sum((1, 2, 3)) / y.square().sum((1, 2, 3))
+            ).double()
         return super().attend(layer, q, k, v, mask)
 
 
-def _weights(q: Tensor, k: Tensor) -> Tensor:
-    """softmax(q kᵀ / √D) of a whole prompt, float64 (B, H, T, T)."""
-    scores = q.double() @ k.double().mT / math.sqrt(q.shape[-1])
+def _log_weights(q: Tensor, k: Tensor) -> Tensor:
+    """log softmax(q kᵀ / √D) of a whole prompt, (B, H, T, T)."""
+    scores = q @ k.mT / math.sqrt(q.shape[-1])
     future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
-    return scores.masked_fill(future, -torch.inf).softmax(-1)
+    return scores.masked_fill(future, -torch.inf).log_softmax(-1)
 
 
 @torch.inference_mode()

@@ -7,6 +7,7 @@ libraries included). A fourth, what the driver sees, is in nvml.py.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import re
@@ -64,6 +65,8 @@ def _tensors_in(value: Any) -> Iterable[Tensor]:
     elif isinstance(value, list | tuple):
         for each in value:
             yield from _tensors_in(each)
+    elif hasattr(value, "__dict__") and not isinstance(value, nn.Module):  # a model's are its own
+        yield from _tensors_in(vars(value))
 
 
 def allocator_peak(
@@ -118,6 +121,38 @@ def rss_of_call(target: str, arguments: dict[str, Any]) -> dict[str, Any]:
         return {"reason": reason, "source": source}
     function(**arguments)
     return {"baseline": baseline, "peak": _peak_of_this_process(), "source": source}
+
+
+def held_rss(target: str, arguments: dict[str, Any], threads: int) -> Reading | Unavailable:
+    """Resident memory of a new process while it holds what ``target``, "module:function", returned.
+
+    What the call freed again is given back to the system first. Compare two calls: interpreter and
+    libraries are in both.
+    """
+    request = {"target": target, "arguments": arguments}
+    here = "benchmarks.instruments.memory:rss_while_held"
+    (sample,) = fresh_process_samples(here, request, processes=1, threads=threads)
+    source = "RSS of a fresh process, VmRSS"
+    if "reason" in sample:
+        return Unavailable(sample["reason"], source)
+    return Reading(sample["held"], "bytes", source)
+
+
+def rss_while_held(target: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """What `held_rss` runs in the new process: bytes, or the reason."""
+    if not STATUS.exists():
+        return {
+            "reason": f"on {sys.platform} a process cannot read what it holds; measure on Linux"
+        }
+    module, _, name = target.partition(":")
+    kept = getattr(importlib.import_module(module), name)(**arguments)
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own
+    if trim is not None:
+        trim(0)
+    found = re.search(r"^VmRSS:\s+(\d+) kB$", STATUS.read_text(), re.MULTILINE)
+    del kept
+    return {"held": int(found[1]) * 1024} if found else {"reason": f"{STATUS} has no VmRSS"}
 
 
 def _peak_of_this_process() -> int | None:

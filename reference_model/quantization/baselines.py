@@ -100,7 +100,7 @@ class AbsmaxBlocks(Codec):
     def __init__(self, width: int, bits: int, *, seed: int | None = None) -> None:
         check_bits(bits)
         if width % BLOCK:
-            raise UserError(f"blocks of {BLOCK} values do not fill a width of {width}; use PerToken")
+            raise UserError(f"blocks of {BLOCK} do not fill a width of {width}; use PerToken")
         kind = "absmax blocks" if seed is None else "rotated absmax blocks"
         self.name = f"{kind}, {bits} bits"
         self.width, self.bits = width, bits

@@ -60,7 +60,9 @@ class QuantizedKVCache(KVCache):
         self.capacity, self.window = capacity, window
         self.block = math.lcm(*(codec.block for codec in codecs))
         # The model's own layers, not copies: their biases are no bytes of the cache.
-        self._projections = [block.attn.c_attn for block in model.h]
+        self._projections = [
+            model.get_submodule(f"h.{layer}.attn.c_attn") for layer in range(config.n_layer)
+        ]
         drops = drop_biases and config.bias
         self._drops_key_bias, self._drops_value_bias = drops and config.position != "rope", drops
         shape = (2 // len(codecs), batch_size, config.n_head)
@@ -73,6 +75,16 @@ class QuantizedKVCache(KVCache):
     def encoded(self, length: int) -> int:
         """How many of the first tokens the last of ``length`` ones reads decoded."""
         return max(0, (length - self.window) // self.block * self.block)
+
+    def forget(self, length: int) -> None:
+        """As in `KVCache`; `UserError` where tokens that waited would have to be exact again."""
+        waited = self.window + self.block > 1
+        if waited and self.encoded(length) != self.encoded(self.length):
+            raise UserError(
+                f"the KV cache keeps the exact tokens from {self.encoded(self.length)} on only and "
+                f"cannot go back to {length}; read the text again"
+            )
+        super().forget(length)
 
     @property
     def nbytes(self) -> int:
@@ -123,7 +135,10 @@ class QuantizedKVCache(KVCache):
         if mask is not None and mask.dtype != torch.bool:
             mask = mask.to(turned.dtype)
         keys, values = _two(
-            [s.codec.rotate(x) if x.numel() else x.float() for s, x in zip(stores, exact, strict=True)]
+            [
+                s.codec.rotate(x) if x.numel() else x.float()
+                for s, x in zip(stores, exact, strict=True)
+            ]
         )
         if one:
             factors = [store.codec.levels_and_scales(store.filled(count)) for store in stores]
@@ -155,7 +170,7 @@ class QuantizedKVCache(KVCache):
         """b_k and b_v as far as they are dropped, else 0: (2, 1, H, 1, D); None where all are."""
         if not self._drops_value_bias:
             return None
-        bias = self._projections[layer].bias.detach()
+        bias = self._projections[layer].get_parameter("bias").detach()
         heads = self.stores[layer][0].recent.shape[2]
         both = bias.view(3, 1, heads, 1, -1)[1:]
         return both if self._drops_key_bias else torch.stack((torch.zeros_like(both[0]), both[1]))
@@ -194,8 +209,8 @@ class QuantizedKVCache(KVCache):
 class _Store:
     """What a codec holds of one layer, G = 2: keys and values, or G = 1: one of them.
 
-    ``parts`` are the codec's, (G, B, H, blocks, width) each; ``recent`` (G, B, H, tokens, D) are the
-    tokens that wait, in the model's dtype: never more than a window and an incomplete block.
+    ``parts`` are the codec's, (G, B, H, blocks, width) each; ``recent`` (G, B, H, tokens, D) are
+    those that wait, in the model's dtype: never more than a window and an incomplete block.
     """
 
     def __init__(
@@ -208,7 +223,10 @@ class _Store:
         weight: Tensor,
     ) -> None:
         self.codec = codec
-        blocks, waiting = capacity // block * block // codec.block, min(window + block - 1, capacity)
+        blocks, waiting = (
+            capacity // block * block // codec.block,
+            min(window + block - 1, capacity),
+        )
         self.parts = [
             torch.zeros(*shape, blocks, count, dtype=dtype, device=weight.device)
             for count, dtype in codec.layout

@@ -28,7 +28,9 @@ def hadamard(width: int, seed: int, rounds: int = HADAMARD_ROUNDS) -> Tensor:
     no random vector has. Raises `UserError` where the width is no power of two.
     """
     if width < 1 or width & (width - 1):
-        raise UserError(f"Hadamard's matrix needs a width of 2, 4, 8, …; received {width}; use haar")
+        raise UserError(
+            f"Hadamard's matrix needs a width of 2, 4, 8, …; received {width}; use haar"
+        )
     if rounds < 1:
         raise UserError(f"rounds={rounds} rotates nothing; use a whole number ≥ 1")
     generator = torch.Generator().manual_seed(seed)

@@ -114,16 +114,16 @@ class TurboQuant(Codec):
         return self.look_up(tuple(planes), self.width), scale.float()
 
     def dequantize(self, parts: Parts) -> Tensor:
-        levels, scale = self.levels_and_scales(parts)
-        return levels * scale
+        *planes, scale = parts
+        return self.look_up(tuple(planes), self.width).mul_(scale)
 
 
 class TurboQuantProd(Codec):
     """The variant for inner products: one bit less a coordinate, and QJL on what is left.
 
     QJL (2406.03482) keeps the signs of S r, r the residual and S random, and ‖r‖. What it adds,
-    c ‖r‖ Sᵀ sign(S r), is r on average over S. Of a Gaussian S c is √(π/2)/D; of an orthonormal one,
-    whose error is smaller, √π Γ((D+1)/2) / (D Γ(D/2)). Two float16 scales a vector.
+    c ‖r‖ Sᵀ sign(S r), is r on average over S. Of a Gaussian S c is √(π/2)/D; of an orthonormal
+    one, whose error is smaller, √π Γ((D+1)/2) / (D Γ(D/2)). Two float16 scales a vector.
     """
 
     def __init__(
@@ -143,7 +143,9 @@ class TurboQuantProd(Codec):
         self.width, self.bits = width, bits
         # With one bit in all there is none for a codebook: the residual is the vector.
         self.base = TurboQuant(width, bits - 1, rotation=rotation, seed=seed) if bits > 1 else None
-        self.rotation = ROTATIONS[rotation](width, seed).float()
+        self.rotation = (
+            self.base.rotation if self.base else ROTATIONS[rotation](width, seed).float()
+        )
         if projection == "gaussian":
             generator = torch.Generator().manual_seed(seed + 1_000_003)  # not the rotation's
             self.projection = torch.randn(width, width, generator=generator)
@@ -179,4 +181,3 @@ class TurboQuantProd(Codec):
         residual = self.signs((signs,), self.width) @ self.projection
         residual *= self.constant * length.float()
         return self.base.dequantize(tuple(base)) + residual if self.base else residual
-

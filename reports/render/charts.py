@@ -16,6 +16,15 @@ from reports.render.cache_charts import (
     row_projections,
 )
 from reports.render.formats import words
+from reports.render.kv_charts import (
+    compression,
+    distortion,
+    law_of_a_coordinate,
+    loss_through_cache,
+    residual_bit,
+    shared_bits,
+    work_of_the_rotation,
+)
 from reports.render.marks import Measurement, curve, labels, varying
 from reports.render.selection import (
     CURVE_NEEDS,
@@ -249,6 +258,13 @@ CHARTS: dict[str, Callable[[Sequence[Measurement], Claim], Panels]] = {
     "cache.fifteenfold-projections": row_projections,
     "cache.memory-bound": roofline,
     "cache.memory-law": cache_bytes,
+    "turboquant.memory": compression,
+    "turboquant.beta": law_of_a_coordinate,
+    "turboquant.distortion": distortion,
+    "turboquant.unbiased": residual_bit,
+    "turboquant.zero-loss": loss_through_cache,
+    "turboquant.keys-need-more": shared_bits,
+    "turboquant.rotation-first": work_of_the_rotation,
     "int8.weights-quality": loss_increase,
     "int8.norm-damage": loss_increase,
 }

@@ -37,9 +37,7 @@ def compression(measurements: Sequence[Measurement], claim: Claim) -> Panels:
     return panels
 
 
-def _plain_bars(
-    title: str, chosen: list[Measurement], claim: Claim, x_title: str
-) -> Panel:
+def _plain_bars(title: str, chosen: list[Measurement], claim: Claim, x_title: str) -> Panel:
     """Ratios above 1 are no percentages."""
     ends = [5.0, 6.0] if chosen and chosen[0]["metric"].startswith("compression") else []
     return bars(title, chosen, x_title=x_title, borders=ends)
@@ -177,9 +175,7 @@ def shared_bits(measurements: Sequence[Measurement], claim: Claim) -> Panels:
 
 
 def work_of_the_rotation(measurements: Sequence[Measurement], claim: Claim) -> Panels:
-    gains = [
-        _at_three_bits(m) for m in of(measurements, "gain_by_rotation", "gain_by_codebook")
-    ]
+    gains = [_at_three_bits(m) for m in of(measurements, "gain_by_rotation", "gain_by_codebook")]
     costs = [m for m in of(measurements, "distortion_times_levels") if labels(m)["bits"] == 3]
     panels = []
     chosen = [m for m in gains if m is not None]

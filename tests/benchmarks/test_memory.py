@@ -16,6 +16,7 @@ from benchmarks.instruments import memory
 from benchmarks.instruments.memory import (
     allocator_peak,
     cache_bytes_held,
+    held_rss,
     peak_rss,
     weight_bytes_held,
 )
@@ -260,3 +261,33 @@ def in_this_process(
 ) -> list[dict[str, Any]]:
     assert target == "benchmarks.instruments.memory:rss_of_call"
     return [memory.rss_of_call(**arguments)]
+
+
+# ---- what a process holds
+
+
+@pytest.mark.usefixtures("rss")
+def test_what_is_held_counts_and_what_was_freed_does_not() -> None:
+    here = "test_memory:held_and_freed"
+    small, large, freed = (
+        held_rss(here, {"held": held, "freed": gone}, threads=1)
+        for held, gone in ((8, 0), (48, 0), (8, 200))
+    )
+    assert all(isinstance(reading, Reading) for reading in (small, large, freed))
+    assert large.value - small.value == pytest.approx(40 * 2**20, abs=2 * 2**20)
+    assert freed.value - small.value == pytest.approx(0, abs=2 * 2**20)
+    assert "VmRSS" in small.source
+
+
+def held_and_freed(held: int, freed: int) -> torch.Tensor:
+    """Megabytes that are kept, and others that are not: many small ones, which are the heap's."""
+    pieces = [torch.ones(2**10) for _ in range(freed * 2**8)]
+    kept = torch.ones(held * 2**18)
+    del pieces
+    return kept
+
+
+def test_a_system_that_does_not_tell_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "STATUS", Path("/nowhere/status"))
+    answer = memory.rss_while_held("test_memory:held_and_freed", {})
+    assert "cannot read what it holds" in answer["reason"]

@@ -308,8 +308,8 @@ def test_a_codec_of_another_width_is_refused(tiny_model: Callable[..., GPT]) -> 
 
 def test_a_cache_without_room_says_so(tiny_model: Callable[..., GPT]) -> None:
     model = tiny_model(torch.float32, context_length=CONTEXT)
+    cache = QuantizedKVCache(model, 2, 4, TurboQuant(WIDTH, 3))
     with pytest.raises(UserError, match="has room for 4 tokens, received token 5"):
-        cache = QuantizedKVCache(model, 2, 4, TurboQuant(WIDTH, 3))
         model(tokens(model)[:, :5], cache)
 
 

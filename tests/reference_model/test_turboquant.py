@@ -212,7 +212,9 @@ def test_the_outlier_split_of_the_paper_takes_two_and_a_half_bits() -> None:
     held = outliers.bits_per_value * 32 + others.bits_per_value * 96
     assert held / 128 == 2.5
     for codec, exact in ((outliers, 0.03226), (others, 0.1155)):
-        assert distortion(codec, unit_vectors(20_000, codec.width)) == pytest.approx(exact, rel=0.01)
+        assert distortion(codec, unit_vectors(20_000, codec.width)) == pytest.approx(
+            exact, rel=0.01
+        )
 
 
 # ---- vectors at the ends
