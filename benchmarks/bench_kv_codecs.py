@@ -1,6 +1,6 @@
 """The KV cache in few bits: what it holds, what it loses, and what it costs in time."""
 
-from benchmarks import workloads
+from benchmarks import codec_workloads, workloads
 from benchmarks.workloads import SIZE
 
 CODECS = ("turboquant 2", "turboquant 3", "turboquant 4", "prod 3", "rotated blocks 3", "token 3")
@@ -18,10 +18,10 @@ class Bytes:
 
     def setup(self, model: str, codec: str, tokens: int) -> None:
         self.model = workloads.model_of(model)
-        self.kv = workloads.filled_quantized_cache(self.model, codec, tokens)
+        self.kv = codec_workloads.filled_quantized_cache(self.model, codec, tokens)
 
     def track_bits_per_value(self, model: str, codec: str, tokens: int) -> float:
-        return workloads.bits_per_value(self.model, self.kv, tokens)
+        return codec_workloads.bits_per_value(self.model, self.kv, tokens)
 
 
 class Distortion:
@@ -33,10 +33,10 @@ class Distortion:
     param_names = ("codec",)
 
     def setup(self, codec: str) -> None:
-        self.codec = workloads.kv_codec(codec)
+        self.codec = codec_workloads.kv_codec(codec)
 
     def track_distortion(self, codec: str) -> float:
-        return workloads.distortion(self.codec)
+        return codec_workloads.distortion(self.codec)
 
 
 class Loss:
@@ -48,14 +48,14 @@ class Loss:
     param_names = ("codec",)
 
     def setup(self, codec: str) -> None:
-        self.model = workloads.reference_checkpoint()
-        self.codec = workloads.kv_codec(codec)
+        self.model = codec_workloads.reference_checkpoint()
+        self.codec = codec_workloads.kv_codec(codec)
 
     def track_prediction_kl(self, codec: str) -> float:
-        return workloads.quality_through_cache(self.model, self.codec)["prediction_kl"]
+        return codec_workloads.quality_through_cache(self.model, self.codec)["prediction_kl"]
 
     def track_loss_increase(self, codec: str) -> float:
-        return workloads.quality_through_cache(self.model, self.codec)["loss_increase"]
+        return codec_workloads.quality_through_cache(self.model, self.codec)["loss_increase"]
 
 
 class Codec:
@@ -67,7 +67,7 @@ class Codec:
     param_names = ("codec",)
 
     def setup(self, codec: str) -> None:
-        self.encode, self.decode = workloads.codec_steps(codec)
+        self.encode, self.decode = codec_workloads.codec_steps(codec)
 
     def time_encode(self, codec: str) -> None:
         self.encode()
@@ -86,7 +86,7 @@ class Decode:
 
     def setup(self, model: str, codec: str, past: int) -> None:
         built = workloads.model_of(model)
-        self.step = workloads.quantized_decode_step(built, codec, past)
+        self.step = codec_workloads.quantized_decode_step(built, codec, past)
 
     def time_step(self, model: str, codec: str, past: int) -> None:
         self.step()

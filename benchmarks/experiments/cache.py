@@ -58,7 +58,7 @@ def pieces(length: int, sizes: tuple[int, ...]) -> list[int]:
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
 
-@experiment("cache.same-output", smoke=6, quick=35, full=120)
+@experiment("cache.same-output", smoke=6, quick=30, full=120)
 def same_output(settings: Settings) -> list[Measurement]:
     """Logits of the checkpoint on real prompts, and its greedy tokens, with and without a cache.
 

@@ -30,7 +30,7 @@ from reference_model.quantization.rounding import (
 )
 
 # Windows of test text that are read; None: all of it. A bootstrap wants twenty at least.
-WINDOWS: dict[Profile, int | None] = {"smoke": 24, "quick": None, "full": None}
+WINDOWS: dict[Profile, int | None] = {"smoke": 24, "quick": 72, "full": None}
 
 GRANULARITIES: tuple[Granularity, ...] = ("per channel", "per tensor")
 
@@ -66,7 +66,7 @@ def norm_share(settings: Settings) -> list[Measurement]:
     return found
 
 
-@experiment("int8.weights-quality", smoke=6, quick=42, full=42)
+@experiment("int8.weights-quality", smoke=6, quick=14, full=42)
 def weights_quality(settings: Settings) -> list[Measurement]:
     """What rounding every linear's weights costs on held-out text, norms left out."""
     model, tokens = load_reference().to(settings.device), held_out_tokens(settings.profile)
@@ -80,7 +80,7 @@ def weights_quality(settings: Settings) -> list[Measurement]:
     return found
 
 
-@experiment("int8.norm-damage", smoke=2, quick=12, full=12)
+@experiment("int8.norm-damage", smoke=2, quick=6, full=12)
 def norm_damage(settings: Settings) -> list[Measurement]:
     """What rounding γ and β of every norm costs on the same text, all else in float32."""
     model, tokens = load_reference().to(settings.device), held_out_tokens(settings.profile)

@@ -86,7 +86,7 @@ def of_both(codecs: Sequence[Codec]) -> list[tuple[Codec, Codec]]:
 # ---- no loss at 3 bits?
 
 
-@experiment("turboquant.zero-loss", smoke=9, quick=60, full=2400)
+@experiment("turboquant.zero-loss", smoke=5, quick=38, full=2400)
 def zero_loss(settings: Settings) -> list[Measurement]:
     """Held-out loss through compressed keys and values, read as a server would read them.
 
@@ -227,7 +227,7 @@ class _Measurer:
 SHARES = ((4, 2), (3, 3), (2, 4))  # bits of keys and of values, six in all
 
 
-@experiment("turboquant.keys-need-more", smoke=None, quick=24, full=260)
+@experiment("turboquant.keys-need-more", smoke=None, quick=19, full=200)
 def keys_need_more(settings: Settings) -> list[Measurement]:
     """Six bits for a key and its value together, shared out in three ways.
 

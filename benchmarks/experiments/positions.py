@@ -258,7 +258,7 @@ def _first_validation_tokens(count: int) -> Tensor:
     return encode(reference_tokenizer(), next(iter(play_texts("validation").values())))[:count]
 
 
-@experiment("position.embedding-untouched", smoke=4, quick=95, full=3600)
+@experiment("position.embedding-untouched", smoke=4, quick=62, full=3600)
 def embedding_untouched(settings: Settings) -> list[Measurement]:
     """What each encoding does to the stream that enters the first block, on the test plays.
 

@@ -53,7 +53,7 @@ WINDOW = 128  # tokens that stay uncompressed, as deployments keep them
 PROCESSES: dict[Profile, int] = {"smoke": 0, "quick": 0, "full": 5}
 
 
-@experiment("turboquant.memory", smoke=3, quick=3, full=240)
+@experiment("turboquant.memory", smoke=1.5, quick=2, full=240)
 def memory(settings: Settings) -> list[Measurement]:
     """Bytes of real buffers over those of the same cache uncompressed: everything is counted."""
     found: list[Measurement] = []
@@ -117,7 +117,7 @@ ROTATIONS: dict[Profile, int] = {"smoke": 400, "quick": 20_000, "full": 40_000}
 DKW = 1.3581  # √(ln(2/0.05)/2): Dvoretzky, Kiefer, Wolfowitz and Massart, at 95 %
 
 
-@experiment("turboquant.beta", smoke=3, quick=20, full=40)
+@experiment("turboquant.beta", smoke=1, quick=8, full=20)
 def beta(settings: Settings) -> list[Measurement]:
     """Kolmogorov and Smirnov's distance of one coordinate per vector to the Beta law.
 
@@ -171,7 +171,7 @@ WIDTHS: dict[Profile, tuple[int, ...]] = {
 PRINTED = {1: 0.36, 2: 0.117, 3: 0.03, 4: 0.009}  # in the paper, cut off rather than rounded
 
 
-@experiment("turboquant.distortion", smoke=4, quick=12, full=60)
+@experiment("turboquant.distortion", smoke=2.5, quick=5, full=60)
 def distortion(settings: Settings) -> list[Measurement]:
     """E‖x − x̂‖² of unit vectors beside the exact value, the paper's and both its bounds."""
     record = partial(
@@ -287,7 +287,7 @@ def _times(found: Estimate, factor: float) -> Estimate:
 PROBED_WINDOWS: dict[Profile, int] = {"quick": 8, "full": 54}
 
 
-@experiment("turboquant.unbiased", smoke=None, quick=24, full=300)
+@experiment("turboquant.unbiased", smoke=None, quick=17, full=300)
 def unbiased(settings: Settings) -> list[Measurement]:
     """Slope of estimated inner products, and what the residual's bit does to attention.
 
@@ -371,7 +371,7 @@ def _attention(settings: Settings, record: Callable[..., Measurement]) -> Iterat
 # ---- what does the work
 
 
-@experiment("turboquant.rotation-first", smoke=3, quick=6, full=12)
+@experiment("turboquant.rotation-first", smoke=2.5, quick=3, full=6)
 def rotation_first(settings: Settings) -> list[Measurement]:
     """By how much the rotation lowers the distortion, and by how much the codebook does after it.
 

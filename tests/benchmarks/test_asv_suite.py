@@ -62,7 +62,8 @@ def names_of_the_suite(modules: dict[str, ModuleType]) -> list[str]:
     return [
         name
         for name in modules
-        if name == "benchmarks.workloads" or name.startswith("benchmarks.bench_")
+        if name.startswith("benchmarks.bench_")
+        or name in ("benchmarks.workloads", "benchmarks.codec_workloads")
     ]
 
 

@@ -34,7 +34,7 @@ def measurement(claim: str, metric: str, value: float, **fields: Any) -> Measure
 
 def made_up_measurements() -> list[Measurement]:
     made: list[Measurement] = []
-    for part in (lora, positions, tying, norms, cache, int8):
+    for part in (lora, positions, tying, norms, cache, compressed_cache, int8):
         made += part()
     return made
 
@@ -198,6 +198,57 @@ def memory_bound() -> Iterator[Measurement]:
         rate = partial(timed, option="decode", unit="tokens/s", batch_size=batch_size)
         yield rate("tokens_per_second", 50 * batch_size**0.6, half_width=2)
         yield rate("tokens_per_second_limit", 90 * batch_size, half_width=9)
+
+
+def compressed_cache() -> Iterator[Measurement]:
+    memory = partial(measurement, "turboquant.memory", unit="ratio", bits=3, tokens=1024)
+    for width, smaller in ((64, 4.87), (128, 5.03)):
+        labels = {"option": "turboquant", "width": width, "window": 0}
+        yield memory("compression", smaller, against="fp16", **labels)
+        yield memory("compression", 2 * smaller, against="fp32", **labels)
+    law = partial(measurement, "turboquant.beta", n=20_000, width=64)
+    for option, distance in (("one coordinate alone", 0.006), ("keys", 0.007)):
+        yield law("distance", distance, half_width=0.005, option=option)
+        yield law("distance_unrotated", 40 * distance, half_width=0.005, option=option)
+    lost = partial(measurement, "turboquant.distortion", width=64)
+    for bits in (1, 2, 3, 4):
+        exact = 2.5 * 4.0**-bits
+        for option, value in (("exact", exact), ("upper bound", 1.1 * exact)):
+            yield lost("distortion", value, option=option, bits=bits)
+        yield lost("distortion", exact, half_width=exact / 99, option="turboquant", bits=bits)
+        ratio = partial(lost, option="turboquant", bits=bits, unit="ratio")
+        yield ratio("distortion_over_exact", 1.001, half_width=0.004)
+        yield ratio("distortion_over_bound", 0.9, half_width=0.004)
+        for option, factor in (("turboquant", 1), ("prod, gaussian S", 4.2)):
+            value = factor * exact
+            yield lost("inner_product_variance", value, half_width=0.01, option=option, bits=bits)
+    unbiased = partial(measurement, "turboquant.unbiased")
+    for bits in (2, 3):
+        for projection, ratio in (("gaussian", 4.0), ("orthonormal", 1.7)):
+            labels = {"option": "prod", "bits": bits, "projection": projection}
+            yield unbiased("inner_product_slope", 1.0, half_width=0.002, **labels)
+            yield unbiased("attention_kl_ratio", ratio, half_width=0.1, **labels)
+            yield unbiased("attention_kl", ratio / 4.0**bits, half_width=0.001, **labels)
+    quality = partial(measurement, "turboquant.zero-loss", unit="nats/token", n=20)
+    for bits in (2, 3, 4):
+        labels = {"option": "turboquant", "bits": bits, "compressed": "keys and values"}
+        yield quality("loss_increase", 2.0 * 4.0**-bits, half_width=0.001, **labels)
+        for option, more in (("turboquant, norm scale", 0.25), ("rounding per token", 0.5)):
+            labels = {"option": option, "bits": bits, "bits_held": bits + more}
+            loss = (1 + more) * 4.0**-bits
+            yield quality("format_loss_increase", loss, half_width=0.0005, **labels)
+            yield quality("format_prediction_kl", loss, half_width=0.0005, **labels)
+    shared = partial(measurement, "turboquant.keys-need-more", unit="nats/token", n=20)
+    for keys, values, loss in ((4, 2, 0.02), (3, 3, 0.03), (2, 4, 0.05)):
+        labels = {"option": "turboquant", "key_bits": keys, "value_bits": values}
+        yield shared("loss_increase", loss, half_width=0.004, **labels)
+    yield shared("loss_saved", 0.03, half_width=0.005)
+    work = partial(measurement, "turboquant.rotation-first", bits=3, n=5)
+    for option, rotation, codebook in (("keys", 1.01, 1.9), ("keys with outliers", 3.5, 1.9)):
+        over = rotation / codebook
+        yield work("gain_by_rotation", rotation, half_width=0.02, unit="ratio", option=option)
+        yield work("gain_by_codebook", codebook, half_width=0.02, unit="ratio", option=option)
+        yield work("rotation_over_codebook", over, half_width=0.01, unit="ratio", option=option)
 
 
 def int8() -> Iterator[Measurement]:
