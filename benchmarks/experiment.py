@@ -25,6 +25,7 @@ LESSON_MODULES = (
     "cache_speed",
     "memory_bound",
     "turboquant",
+    "residual_bit",
     "kv_quality",
     "int8",
 )

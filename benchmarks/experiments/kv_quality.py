@@ -86,7 +86,7 @@ def of_both(codecs: Sequence[Codec]) -> list[tuple[Codec, Codec]]:
 # ---- no loss at 3 bits?
 
 
-@experiment("turboquant.zero-loss", smoke=5, quick=38, full=2400)
+@experiment("turboquant.zero-loss", smoke=5, quick=37, full=2400)
 def zero_loss(settings: Settings) -> list[Measurement]:
     """Held-out loss through compressed keys and values, read as a server would read them.
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import get_args
 
-import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
@@ -15,13 +14,10 @@ from torch import Tensor
 from benchmarks.experiment import Profile, Settings, experiment
 from benchmarks.experiments.kv_speed import resident, speeds
 from benchmarks.experiments.kv_vectors import keys_and_values, with_outliers
-from benchmarks.instruments.cache_quality import attention_errors
 from benchmarks.instruments.memory import cache_bytes_held
-from benchmarks.instruments.texts import reference_tokens
 from benchmarks.results import Measurement, Parameter, measured
 from benchmarks.stats import Estimate, geometric_mean_ratio_interval, mean_interval
 from reference_model.cache import KVCache
-from reference_model.checkpoints import load_reference
 from reference_model.config import GPTConfig, preset
 from reference_model.model import GPT
 from reference_model.quantization.baselines import AbsmaxBlocks, PerToken
@@ -180,7 +176,7 @@ def distortion(settings: Settings) -> list[Measurement]:
     found = []
     for width in WIDTHS[settings.profile]:
         count = VECTORS[settings.profile] * 64 // width
-        x = _unit_vectors(count, width, settings.seed)
+        x = unit_vectors(count, width, settings.seed)
         for bits in BITS:
             labels: dict[str, Parameter] = {"width": width, "bits": bits}
             named = partial(record, option="turboquant", parameters=labels)
@@ -267,7 +263,7 @@ def _of_prod(
         )
 
 
-def _unit_vectors(count: int, width: int, seed: int) -> Tensor:
+def unit_vectors(count: int, width: int, seed: int) -> Tensor:
     x = torch.randn(count, width, generator=torch.Generator().manual_seed(seed + 1))
     return x / x.norm(dim=-1, keepdim=True)
 
@@ -282,92 +278,6 @@ def _times(found: Estimate, factor: float) -> Estimate:
     return Estimate(found.value * factor, (low * factor, high * factor), found.n)
 
 
-# ---- the residual's bit
-
-PROBED_WINDOWS: dict[Profile, int] = {"quick": 8, "full": 54}
-
-
-@experiment("turboquant.unbiased", smoke=None, quick=17, full=300)
-def unbiased(settings: Settings) -> list[Measurement]:
-    """Slope of estimated inner products, and what the residual's bit does to attention.
-
-    ``attention_kl_ratio``: divergence of the attention weights with the residual's bit, over that
-    with this bit spent on the codebook; above 1 it does harm. Prod holds one scale more.
-    """
-    record = partial(measured, claim="turboquant.unbiased", choice="cache format")
-    found = []
-    x = _unit_vectors(4000, 64, settings.seed)
-    for bits in PACKED:
-        for option, build in _ways(bits).items():
-            slopes = []
-            for seed in range(4 * SEEDS):  # each rotation and projection has a bias of its own
-                codec = build(seed)
-                slopes.append(float((codec.decode(codec.encode(x)) * x).sum(-1).mean()))
-            name, _, projection = option.partition(", ")
-            labels: dict[str, Parameter] = {"bits": bits, "width": 64}
-            if projection:
-                labels["projection"] = projection
-            found.append(
-                record(
-                    mean_interval(slopes),
-                    metric="inner_product_slope",
-                    unit="1",
-                    direction="none",
-                    option=name,
-                    parameters=labels,
-                    source="simulation",
-                )
-            )
-    return [*found, *_attention(settings, record)]
-
-
-def _ways(bits: int) -> dict[str, Callable[[int], Codec]]:
-    def prod(projection: Projection) -> Callable[[int], Codec]:
-        return lambda seed: TurboQuantProd(64, bits, projection=projection, seed=seed)
-
-    return {
-        "turboquant": lambda seed: TurboQuant(64, bits, seed=seed),
-        **{f"prod, {projection}": prod(projection) for projection in PROJECTIONS},
-    }
-
-
-def _attention(settings: Settings, record: Callable[..., Measurement]) -> Iterator[Measurement]:
-    model = load_reference().to(settings.device)
-    window = model.config.context_length
-    tokens = reference_tokens("test")[: PROBED_WINDOWS[settings.profile] * window + 1]
-    ways = {(bits, option): build for bits in PACKED for option, build in _ways(bits).items()}
-    # Per window, over the seeds: a rotation and a projection are not the text's doing.
-    divergences: dict[tuple[int, str], np.ndarray] = {}
-    errors: dict[tuple[int, str], np.ndarray] = {}
-    seeds = SEEDS if settings.profile == "full" else 2
-    for seed in range(seeds):
-        codecs = {f"{bits} {option}": build(seed) for (bits, option), build in ways.items()}
-        probed = attention_errors(model, tokens, window, codecs)
-        for bits, option in ways:
-            one = probed[f"{bits} {option}"]
-            key = (bits, option)
-            divergences[key] = divergences.get(key, 0) + np.array(one.divergences) / seeds
-            errors[key] = errors.get(key, 0) + np.array(one.output_errors) / seeds
-    for bits, option in ways:
-        name, _, projection = option.partition(", ")
-        labels: dict[str, Parameter] = {"bits": bits, "seeds": seeds}
-        if projection:
-            labels["projection"] = projection
-        of_way = partial(
-            record, option=name, direction="lower", parameters=labels, source="checkpoint"
-        )
-        for metric, unit, per_window in (
-            ("attention_kl", "nats", divergences[bits, option]),
-            ("attention_output_error", "of ‖y‖²", errors[bits, option]),
-        ):
-            yield of_way(mean_interval(per_window), metric=metric, unit=unit)
-        if projection:
-            ratios = divergences[bits, option] / divergences[bits, "turboquant"]
-            yield of_way(
-                geometric_mean_ratio_interval(ratios), metric="attention_kl_ratio", unit="ratio"
-            )
-
-
 # ---- what does the work
 
 
@@ -380,7 +290,7 @@ def rotation_first(settings: Settings) -> list[Measurement]:
     """
     keys, values = keys_and_values(20_000, settings.seed)
     vectors = {
-        "random": _unit_vectors(20_000, 64, settings.seed),
+        "random": unit_vectors(20_000, 64, settings.seed),
         "keys": keys,
         "values": values,
         "keys with outliers": with_outliers(keys),

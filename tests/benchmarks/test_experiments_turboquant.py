@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.claims import load_claims
 from benchmarks.experiment import Settings
-from benchmarks.experiments import kv_quality, kv_speed, kv_vectors, turboquant
+from benchmarks.experiments import kv_quality, kv_speed, kv_vectors, residual_bit, turboquant
 from benchmarks.results import Measurement
 from benchmarks.verdicts import judge_claim
 from reference_model.cache import KVCache
@@ -107,7 +107,7 @@ def test_keys_and_values_are_those_of_the_model_less_their_biases() -> None:
     model = load_reference()
     keys, found_values = kv_vectors.keys_and_values(600)
     assert keys.shape == found_values.shape == (600, 64)
-    text = turboquant.reference_tokens("test")[:25][None]
+    text = kv_vectors.reference_tokens("test")[:25][None]
     cache = KVCache(model.config, 1, 25)
     with torch.inference_mode():
         model(text, cache)
@@ -129,7 +129,7 @@ def test_outliers_are_as_strong_as_they_say() -> None:
 @pytest.fixture
 def short_text(monkeypatch: pytest.MonkeyPatch) -> None:
     text = slice_of_text()[: 2 * 512 + 1]
-    for module in (kv_quality, turboquant):
+    for module in (kv_quality, residual_bit):
         monkeypatch.setattr(module, "reference_tokens", lambda split: text)
 
 
@@ -176,8 +176,8 @@ def test_six_bits_are_shared_out_in_three_ways(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.usefixtures("short_text")
 def test_the_residuals_bit_does_harm_at_equal_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turboquant, "PACKED", (3,))
-    found = list(turboquant.unbiased(QUICK))
+    monkeypatch.setattr(residual_bit, "PACKED", (3,))
+    found = list(residual_bit.unbiased(QUICK))
     assert verdict("turboquant.unbiased", found) == "refuted"
     ratios = values(found, "attention_kl_ratio")
     assert len(ratios) == 2
