@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import get_args
 
+import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
@@ -20,7 +21,7 @@ from benchmarks.stats import Estimate, geometric_mean_ratio_interval, mean_inter
 from reference_model.cache import KVCache
 from reference_model.config import GPTConfig, preset
 from reference_model.model import GPT
-from reference_model.quantization.baselines import AbsmaxBlocks, PerToken
+from reference_model.quantization.baselines import AbsmaxBlocks
 from reference_model.quantization.codebook import (
     coordinate_cdf,
     lloyd_max,
@@ -283,10 +284,11 @@ def _times(found: Estimate, factor: float) -> Estimate:
 
 @experiment("turboquant.rotation-first", smoke=2.5, quick=3, full=6)
 def rotation_first(settings: Settings) -> list[Measurement]:
-    """By how much the rotation lowers the distortion, and by how much the codebook does after it.
+    """By how much the rotation lowers the distortion, and by how much the codebook does.
 
-    The same 3 bits as absmax blocks, the same blocks rotated, and TurboQuant, each times 4^bits
-    held, so that their scales' bits count; on real keys and values, and on keys with outliers.
+    Equally spaced levels in blocks or the codebook, each rotated and not: of the four, the gain by
+    one is the geometric mean of its gains without and with the other. All at the same bits a
+    coordinate, and times 4^bits held, so that their scales' bits count.
     """
     keys, values = keys_and_values(20_000, settings.seed)
     vectors = {
@@ -301,49 +303,53 @@ def rotation_first(settings: Settings) -> list[Measurement]:
     found = []
     for bits in PACKED:
         for name, x in vectors.items():
-            codecs: Mapping[str, list[Codec]] = {
-                "per token": [PerToken(64, bits)],
-                "absmax blocks": [AbsmaxBlocks(64, bits)],
-                "rotated absmax blocks": [AbsmaxBlocks(64, bits, seed=s) for s in range(SEEDS)],
-                "turboquant": [TurboQuant(64, bits, seed=s) for s in range(SEEDS)],
-            }
-            costs = {}
-            for option, same in codecs.items():
+            source = "simulation" if name == "random" else "checkpoint"
+            costs: dict[str, np.ndarray] = {}
+            for option, same in _four(bits).items():
                 lost = [_relative_error(codec, x) * 4 ** same[0].bits_per_value for codec in same]
-                costs[option] = lost
-                estimate = mean_interval(lost) if len(lost) > 1 else lost[0]
+                costs[option] = np.array(lost)
                 found.append(
                     record(
-                        estimate,
+                        mean_interval(lost) if len(lost) > 1 else lost[0],
                         metric="distortion_times_levels",
                         unit="D·4^bits held",
                         option=name,
                         parameters={"bits": bits, "codec": option},
-                        source="simulation" if name == "random" else "checkpoint",
+                        source=source,
                     )
                 )
-            unrotated = costs["absmax blocks"][0]
-            turned, best = costs["rotated absmax blocks"], costs["turboquant"]
-            by_rotation = [unrotated / each for each in turned]
-            by_codebook = [a / b for a, b in zip(turned, best, strict=True)]
-            over = [a / b for a, b in zip(by_rotation, by_codebook, strict=True)]
+            blocks, codebook = costs["blocks"], costs["codebook"]
+            turned_blocks, both = costs["rotated blocks"], costs["rotated codebook"]
+            by_rotation = np.sqrt(blocks / turned_blocks * codebook / both)
+            by_codebook = np.sqrt(blocks / codebook * turned_blocks / both)
+            # On random vectors nothing can be gained by turning them: the known absence.
+            control = "_control" if name == "random" else ""
             for metric, ratios in (
                 ("gain_by_rotation", by_rotation),
                 ("gain_by_codebook", by_codebook),
-                ("rotation_over_codebook", over),
+                (f"rotation_over_codebook{control}", by_rotation / by_codebook),
             ):
-                kind = "" if name != "random" or metric != "rotation_over_codebook" else "_control"
                 found.append(
                     record(
                         geometric_mean_ratio_interval(ratios),
-                        metric=metric + kind,
+                        metric=metric,
                         unit="ratio",
                         option=name,
                         parameters={"bits": bits},
-                        source="simulation" if name == "random" else "checkpoint",
+                        source=source,
                     )
                 )
     return found
+
+
+def _four(bits: int) -> dict[str, list[Codec]]:
+    """Name → the same codec with each seed; without a rotation there is nothing to draw."""
+    return {
+        "blocks": [AbsmaxBlocks(64, bits)],
+        "rotated blocks": [AbsmaxBlocks(64, bits, seed=seed) for seed in range(SEEDS)],
+        "codebook": [TurboQuant(64, bits, rotation="none")],
+        "rotated codebook": [TurboQuant(64, bits, seed=seed) for seed in range(SEEDS)],
+    }
 
 
 def _relative_error(codec: Codec, x: Tensor) -> float:

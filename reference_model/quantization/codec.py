@@ -60,13 +60,13 @@ class Codec(ABC):
 
     def encode(self, x: Tensor) -> Parts:
         """x (…, T, D), T a multiple of ``block`` → parts."""
+        size = self._at_once(x)
+        if x.numel() <= size * self.block * self.width:
+            return self.quantize(self.rotate(x))
         blocks = x.reshape(-1, self.block, self.width)
-        pieces = [self.quantize(self.rotate(piece)) for piece in blocks.split(self._at_once(x))]
-        count = x.shape[-2] // self.block
-        return tuple(
-            (part[0] if len(part) == 1 else torch.cat(part)).view(*x.shape[:-2], count, -1)
-            for part in zip(*pieces, strict=True)
-        )
+        pieces = [self.quantize(self.rotate(piece)) for piece in blocks.split(size)]
+        shape = *x.shape[:-2], x.shape[-2] // self.block, -1
+        return tuple(torch.cat(part).view(shape) for part in zip(*pieces, strict=True))
 
     def decode(self, parts: Parts) -> Tensor:
         """Parts → x̂ (…, T, D) float32."""

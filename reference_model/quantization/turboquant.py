@@ -7,6 +7,7 @@ the best for all of them: nothing is calibrated, and nothing but one scale is ke
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -18,7 +19,8 @@ from reference_model.quantization.codec import Codec, Parts
 from reference_model.quantization.packing import LookUp, Planes, pack, plane_widths
 from reference_model.quantization.rotation import haar, hadamard
 
-Rotation = Literal["haar", "hadamard"]
+# none: a control, which has the codebook and not what it was made for.
+Rotation = Literal["haar", "hadamard", "none"]
 # With x the vector and ŷ the quantised unit vector x/‖x‖, what ŷ is multiplied by:
 #   norm            ‖x‖            the paper's
 #   norm_corrected  ‖x‖ / ‖ŷ‖      what is decoded has the length of x
@@ -27,7 +29,11 @@ Rotation = Literal["haar", "hadamard"]
 Scale = Literal["norm", "norm_corrected", "least_squares", "unbiased"]
 Projection = Literal["gaussian", "orthonormal"]
 
-ROTATIONS = {"haar": haar, "hadamard": hadamard}
+ROTATIONS: dict[str, Callable[[int, int], Tensor]] = {
+    "haar": haar,
+    "hadamard": hadamard,
+    "none": lambda width, seed: torch.eye(width, dtype=torch.float64),
+}
 
 
 def check_choice(name: str, value: str, allowed: object) -> None:

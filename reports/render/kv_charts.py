@@ -155,15 +155,17 @@ def _in_parts(formats: list[Measurement]) -> Iterator[tuple[str, list[Measuremen
     """Variants of ours, and the rivals beside the plainest of ours: six lines at most in each."""
     ours = [m for m in formats if m["option"].startswith(OURS)]
     plainest = ours[0]["option"] if ours else None
-    rivals = [m for m in formats if m not in ours]
+    windowed = [m for m in formats if "window" in m["option"]]
+    rivals = [m for m in formats if m not in ours and m not in windowed]
+    beside = [m for m in ours if m["option"] == plainest]
     for name, chosen in (
-        ("TurboQuant and its rivals", [m for m in ours if m["option"] == plainest] + rivals),
-        ("TurboQuant's variants", ours),
+        ("TurboQuant and its rivals", beside + rivals),
+        ("with a window of exact tokens", beside + windowed),
+        ("TurboQuant's variants", [m for m in ours if m not in windowed]),
     ):
         options = list(dict.fromkeys(m["option"] for m in chosen))[:MOST_SERIES]
-        kept = [m for m in chosen if m["option"] in options]
-        if len(kept) >= 2:
-            yield name, kept
+        if len(options) >= 2:
+            yield name, [m for m in chosen if m["option"] in options]
 
 
 def shared_bits(measurements: Sequence[Measurement], claim: Claim) -> Panels:

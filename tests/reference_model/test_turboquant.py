@@ -13,6 +13,7 @@ from torch import Tensor
 from reference_model.errors import UserError
 from reference_model.quantization.codebook import lloyd_max
 from reference_model.quantization.codec import nbytes_of
+from reference_model.quantization.rotation import hadamard
 from reference_model.quantization.turboquant import (
     Projection,
     Rotation,
@@ -82,7 +83,7 @@ def test_the_distortion_is_the_exact_one_within_one_percent(width: int, bits: in
     assert distortion(codec, x) == pytest.approx(lloyd_max(width, bits).distortion, rel=0.01)
 
 
-@pytest.mark.parametrize("rotation", get_args(Rotation))
+@pytest.mark.parametrize("rotation", ["haar", "hadamard"])
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("kind", ["one-hot", "constant", "a few large"])
 def test_vectors_that_are_anything_but_random_lose_no_more(
@@ -104,15 +105,12 @@ def test_vectors_that_are_anything_but_random_lose_no_more(
 
 
 def test_without_a_rotation_a_single_coordinate_would_lose_far_more() -> None:
-    codec = TurboQuant(64, 2)
-    codec.rotation = torch.eye(64)
+    codec = TurboQuant(64, 2, rotation="none")
     x = torch.eye(64)
     assert distortion(codec, x) > 0.5
 
 
 def test_one_round_of_hadamard_is_seen_in_the_distortion() -> None:
-    from reference_model.quantization.rotation import hadamard
-
     codec = TurboQuant(64, 2)
     codec.rotation = hadamard(64, 0, rounds=1).float()
     assert distortion(codec, torch.eye(64)) == pytest.approx(0.250, abs=0.002)
