@@ -284,10 +284,13 @@ def _value(reading: Any) -> float:
 @of_this_commit()
 def rounding(model: GPT, granularity: str) -> Callable[[], GPT]:
     """A copy of the model, its linears rounded to the grid of INT8."""
+    from reference_model.quantization.grid import Grid
     from reference_model.quantization.rounding import with_rounded_linears
 
+    grid = Grid(granularity=granularity)  # type: ignore[arg-type]
+
     def rounded() -> GPT:
-        copy, _ = with_rounded_linears(model, granularity)  # type: ignore[arg-type]
+        copy, _ = with_rounded_linears(model, grid)
         _finish()
         return copy
 

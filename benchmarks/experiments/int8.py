@@ -23,11 +23,8 @@ from benchmarks.stats import Estimate
 from reference_model.checkpoints import load_reference, reference_tokenizer
 from reference_model.config import preset
 from reference_model.model import GPT
-from reference_model.quantization.rounding import (
-    Granularity,
-    with_rounded_linears,
-    with_rounded_norms,
-)
+from reference_model.quantization.grid import Granularity, Grid
+from reference_model.quantization.rounding import with_rounded_linears, with_rounded_norms
 
 # Windows of test text that are read; None: all of it. A bootstrap wants twenty at least.
 WINDOWS: dict[Profile, int | None] = {"smoke": 24, "quick": 72, "full": None}
@@ -73,7 +70,7 @@ def weights_quality(settings: Settings) -> list[Measurement]:
     baseline = _baseline(settings)
     found = _losses_of_the_checkpoint(settings, tokens, baseline)
     for granularity in GRANULARITIES:
-        rounded, names = with_rounded_linears(model, granularity)
+        rounded, names = with_rounded_linears(model, Grid(granularity=granularity))
         increase = loss_increase(model, rounded, names, tokens, baseline, settings.seed)
         labels: dict[str, Parameter] = {"granularity": granularity}
         found.append(_of_int8("int8.weights-quality", increase, labels))

@@ -16,6 +16,7 @@ from benchmarks.experiments.int8 import loss_increase, norm_damage, norm_share, 
 from benchmarks.instruments.perplexity import token_losses
 from reference_model.checkpoints import REFERENCE_FOLDER, load_reference, reference_tokenizer
 from reference_model.model import GPT
+from reference_model.quantization.grid import Grid
 from reference_model.quantization.rounding import with_rounded_linears, with_rounded_norms
 
 SETTINGS = Settings("smoke", "cpu", 0)
@@ -60,8 +61,10 @@ def test_an_outlier_costs_dearly_per_tensor_and_next_to_nothing_per_channel(
     with torch.no_grad():
         for block in model.h:
             block.mlp.c_fc.weight[0] *= 100  # more would spoil the model before any rounding
-    per_tensor = increase(model, with_rounded_linears(model, "per tensor"), tokens)
-    per_channel = increase(model, with_rounded_linears(model, "per channel"), tokens)
+    per_tensor = increase(
+        model, with_rounded_linears(model, Grid(granularity="per tensor")), tokens
+    )
+    per_channel = increase(model, with_rounded_linears(model, Grid()), tokens)
     assert per_tensor > 0.05
     assert abs(per_channel) < 0.01
 
@@ -78,7 +81,7 @@ def test_an_outlier_in_gamma_is_seen_when_norms_are_rounded(model: GPT, tokens: 
 
 
 def test_rounding_that_changes_nothing_is_an_error(model: GPT, tokens: Tensor) -> None:
-    rounded, names = with_rounded_linears(model, "per channel")
+    rounded, names = with_rounded_linears(model, Grid())
     again = with_rounded_norms(rounded)
     with pytest.raises(ValueError, match="changed"):
         increase(rounded, (rounded, names), tokens)

@@ -10,14 +10,14 @@ import torch
 from reference_model.config import GPTConfig
 from reference_model.errors import UserError
 from reference_model.model import GPT
-from reference_model.quantization.rounding import (
-    Granularity,
-    round_int8,
-    with_rounded_linears,
-    with_rounded_norms,
-)
+from reference_model.quantization.grid import Granularity, Grid, rounded, to_grid
+from reference_model.quantization.rounding import with_rounded_linears, with_rounded_norms
 
 GRANULARITIES: tuple[Granularity, ...] = ("per tensor", "per channel")
+
+
+def round_int8(values: torch.Tensor, granularity: Granularity) -> torch.Tensor:
+    return rounded(values, Grid(granularity=granularity))
 
 
 def tiny(**changes: object) -> GPT:
@@ -88,9 +88,56 @@ def test_the_dtype_is_kept() -> None:
     assert round_int8(torch.randn(3, 3, dtype=torch.bfloat16), "per tensor").dtype == torch.bfloat16
 
 
-def test_an_unknown_granularity_is_named() -> None:
-    with pytest.raises(UserError, match="'per group' is not known; use per tensor or per channel"):
-        round_int8(torch.ones(2, 2), "per group")  # type: ignore[arg-type]
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("zero", ["symmetric", "asymmetric"])
+@pytest.mark.parametrize("granularity", ["per tensor", "per channel", "per group"])
+def test_every_grid_is_within_half_a_step_and_uses_its_codes(
+    granularity: Granularity, zero: str, bits: int
+) -> None:
+    values = torch.randn(6, 256, dtype=torch.float64) + 0.3
+    found = to_grid(values, Grid(bits, granularity, zero))  # type: ignore[arg-type]
+    rows, groups = found.steps.shape
+    assert (rows, groups) == {"per tensor": (1, 1), "per channel": (6, 1), "per group": (6, 4)}[
+        granularity
+    ]
+    error = (found.values - values).abs().reshape(rows, groups, -1) / found.steps[..., None]
+    assert error.max() <= (0.5 if zero == "symmetric" else 1.0) + 1e-9
+    assert found.codes.dtype == torch.int8
+    assert len(found.codes.unique()) > 2**bits / 3
+
+
+def test_an_asymmetric_grid_is_finer_where_all_numbers_have_one_sign() -> None:
+    values = torch.rand(4, 512, dtype=torch.float64)
+    errors = {
+        zero: (rounded(values, Grid(4, "per channel", zero)) - values).square().mean()  # type: ignore[arg-type]
+        for zero in ("symmetric", "asymmetric")
+    }
+    assert errors["asymmetric"] < errors["symmetric"] / 3
+
+
+def test_groups_confine_an_outlier_to_its_neighbours() -> None:
+    values = torch.randn(2, 256)
+    values[0, 0] = 1000.0
+    error = (rounded(values, Grid(8, "per group")) - values).square()
+    assert error[0, 64:].mean() < 1e-3 < error[0, :64].mean()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"granularity": "per row"}, "'per row' is not known; use per tensor or per channel or"),
+        ({"zero": "none"}, "zero='none' is not known; use symmetric or asymmetric"),
+        ({"bits": 9}, "bits=9 has no grid here; use 2 to 8"),
+    ],
+)
+def test_an_unknown_grid_is_named(wrong: dict, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        Grid(**wrong)
+
+
+def test_groups_refuse_a_width_they_do_not_fill() -> None:
+    with pytest.raises(UserError, match="do not fill a weight with 40; use per channel"):
+        rounded(torch.ones(2, 40), Grid(8, "per group"))
 
 
 def test_weights_that_are_not_finite_are_refused() -> None:
@@ -106,28 +153,28 @@ def test_the_names_of_rounded_linears_are_what_changed_and_the_head_is_among_the
     granularity: Granularity,
 ) -> None:
     model = tiny(head="untied")
-    rounded, names = with_rounded_linears(model, granularity)
-    assert changed(model, rounded) == set(names)
+    result, names = with_rounded_linears(model, Grid(granularity=granularity))
+    assert changed(model, result) == set(names)
     assert len(names) == 4 * 2 + 1
     assert "lm_head.weight" in names
     assert torch.equal(
-        rounded.h[1].mlp.c_fc.weight, round_int8(model.h[1].mlp.c_fc.weight, granularity)
+        result.h[1].mlp.c_fc.weight, round_int8(model.h[1].mlp.c_fc.weight, granularity)
     )
 
 
 def test_a_tied_head_stays_one_tensor_with_the_embedding() -> None:
     model = tiny(head="tied")
-    rounded, names = with_rounded_linears(model, "per channel")
-    assert rounded.lm_head.weight is rounded.wte.weight
-    assert changed(model, rounded) == {*names, "wte.weight"}
+    result, names = with_rounded_linears(model, Grid())
+    assert result.lm_head.weight is result.wte.weight
+    assert changed(model, result) == {*names, "wte.weight"}
 
 
 def test_the_names_of_rounded_norms_are_what_changed() -> None:
     model = tiny()
-    rounded, names = with_rounded_norms(model)
-    assert changed(model, rounded) == set(names)
+    result, names = with_rounded_norms(model)
+    assert changed(model, result) == set(names)
     assert len(names) == 2 * (2 * 2 + 1)
-    assert torch.equal(rounded.ln_f.bias, round_int8(model.ln_f.bias, "per tensor"))
+    assert torch.equal(result.ln_f.bias, round_int8(model.ln_f.bias, "per tensor"))
 
 
 def test_an_rmsnorm_has_no_bias_to_round() -> None:
@@ -137,7 +184,8 @@ def test_an_rmsnorm_has_no_bias_to_round() -> None:
 
 
 @pytest.mark.parametrize(
-    "rewrite", [with_rounded_norms, lambda model: with_rounded_linears(model, "per tensor")]
+    "rewrite",
+    [with_rounded_norms, lambda model: with_rounded_linears(model, Grid(granularity="per tensor"))],
 )
 def test_the_model_that_is_given_stays_as_it_is(
     rewrite: Callable[[GPT], tuple[GPT, list[str]]],

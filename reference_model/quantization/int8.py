@@ -1,0 +1,260 @@
+"""INT8 weights for real: stored in int8, and multiplied in int8 where the machine can.
+
+A rewrite of a built model: linears and embeddings are replaced by type, and what is left alone is
+listed with the reason. No float copy of a weight stays behind.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reference_model.errors import UserError
+from reference_model.quantization.grid import Grid, to_grid
+
+# How the product with a weight is computed:
+#   dequantize  the codes become floats at each call; activations stay as they are
+#   int_mm      activations are rounded to int8, a scale for each token; PyTorch's integer product
+#   packed      activations are rounded to 8 bits, a scale for each call; FBGEMM's product, whose
+#               weights lie as it wants them and can serve no look-up of embeddings (CPU)
+Product = Literal["dequantize", "int_mm", "packed"]
+
+PER_CHANNEL = Grid()
+LARGEST = 127
+# On CUDA the integer product refuses fewer rows, and numbers of rows that are no multiple of 8.
+CUDA_LEAST_ROWS = 32
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """What became of a model: module → the product that serves it, or why it stayed."""
+
+    model: nn.Module
+    replaced: dict[str, str]
+    skipped: dict[str, str]
+
+
+class Int8Embedding(nn.Module):
+    """Rows of int8 codes and a step for each: what a look-up returns is in ``dtype``."""
+
+    def __init__(self, codes: Tensor, steps: Tensor, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.register_buffer("codes", codes)  # (V, C) int8
+        self.register_buffer("steps", steps)  # (V, 1) float32
+        self.codes: Tensor
+        self.steps: Tensor
+        self.dtype = dtype
+
+    @property
+    def weight(self) -> Tensor:
+        """The rows as floats, computed anew: for who asks for their dtype or device."""
+        return (self.codes[:1] * self.steps[:1]).to(self.dtype)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, T) int64 → (B, T, C)."""
+        return (F.embedding(tokens, self.codes) * F.embedding(tokens, self.steps)).to(self.dtype)
+
+
+class Int8Linear(nn.Module):
+    """x (…, K) times the weight that ``codes`` (N, K) stand for, plus a float bias → (…, N)."""
+
+    def __init__(
+        self,
+        codes: Tensor,
+        steps: Tensor,
+        zeros: Tensor | None,
+        bias: nn.Parameter | None,
+        product: Product,
+    ) -> None:
+        super().__init__()
+        self.out_features, self.in_features = codes.shape
+        self.product, self.bias = product, bias
+        self.codes: Tensor | None
+        self.packed: Any = None
+        if product == "packed":
+            self.packed = _pack(codes, steps, bias)
+            self.register_buffer("codes", None)
+        else:
+            self.register_buffer("codes", codes)
+        self.register_buffer("steps", steps)  # (1 or N, groups) float32
+        self.register_buffer("zeros", zeros)  # like steps, float32; None: symmetric
+        self.steps: Tensor
+        self.zeros: Tensor | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, K) → (…, N), in the dtype of x."""
+        if self.packed is not None:
+            # Without VNNI two products may not fit their sum of 16 bits, unless activations have 7.
+            y = torch.ops.quantized.linear_dynamic(x.float(), self.packed, not _has_vnni())
+            return y.to(x.dtype)
+        assert self.codes is not None
+        if self.product == "int_mm":
+            return self._integer_product(x)
+        rows, groups = self.steps.shape
+        parts = self.codes.view(rows, groups, -1).to(x.dtype)
+        if self.zeros is not None:
+            parts = parts - self.zeros[..., None].to(x.dtype)
+        weight = (parts * self.steps[..., None].to(x.dtype)).view_as(self.codes)
+        return F.linear(x, weight, self.bias)
+
+    def _integer_product(self, x: Tensor) -> Tensor:
+        assert self.codes is not None
+        rows = x.reshape(-1, self.in_features).float()
+        scales = rows.abs().amax(-1, keepdim=True).clamp(min=1e-30) / LARGEST  # (rows, 1)
+        codes = (rows / scales).round().to(torch.int8)
+        missing = -len(codes) % 8 if len(codes) > CUDA_LEAST_ROWS else CUDA_LEAST_ROWS - len(codes)
+        if codes.device.type == "cuda" and missing:
+            codes = F.pad(codes, (0, 0, 0, missing))
+        y = torch._int_mm(codes, self.codes.t())[: len(rows)] * (scales * self.steps.T)
+        if self.bias is not None:
+            y += self.bias
+        return y.view(*x.shape[:-1], -1).to(x.dtype)
+
+
+def _pack(codes: Tensor, steps: Tensor, bias: Tensor | None) -> Any:
+    """FBGEMM's own layout of a weight, which holds no other copy of it."""
+    with warnings.catch_warnings():  # the only way to hand it codes that exist already
+        warnings.filterwarnings("ignore", message=".*quantize.* deprecated.*")
+        weight = torch._make_per_channel_quantized_tensor(
+            codes, steps[:, 0].double(), torch.zeros(len(codes), dtype=torch.int64), 0
+        )
+    before = torch.backends.quantized.engine
+    torch.backends.quantized.engine = "fbgemm"
+    try:
+        return torch.ops.quantized.linear_prepack(weight, None if bias is None else bias.detach())
+    finally:
+        torch.backends.quantized.engine = before
+
+
+def _has_vnni() -> bool:
+    return bool(torch.cpu._is_vnni_supported())
+
+
+def packed_is_available() -> bool:
+    """Whether this build of PyTorch has FBGEMM, for a processor of the right kind."""
+    return "fbgemm" in torch.backends.quantized.supported_engines
+
+
+@torch.no_grad()
+def with_int8_linears(
+    model: nn.Module,
+    product: Product = "int_mm",
+    grid: Grid = PER_CHANNEL,
+    skip: Callable[[str], str | None] = lambda name: None,
+) -> Rewrite:
+    """A copy whose linears, and token embedding, hold int8.
+
+    ``skip`` gives the reason for a module that shall stay as it is, or None. Norms stay, and
+    positions, of which a step reads one row. A head that is tied to the embedding shares its codes;
+    with ``packed`` the look-up has int8 rows of its own. Also takes Hugging Face's Conv1D, whose
+    weight is (in, out). Raises `UserError` for a grid that a product cannot serve.
+    """
+    _check(product, grid, model)
+    result = copy.deepcopy(model)
+    replaced: dict[str, str] = {}
+    skipped: dict[str, str] = {}
+    shared: dict[int, tuple[Tensor, Tensor, Tensor | None]] = {}  # weight → codes, steps, zeros
+
+    def codes_of(weight: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor | None]:
+        key = weight.data_ptr()
+        if key not in shared:
+            found = to_grid(weight, grid)
+            zeros = found.zeros.float() if grid.zero == "asymmetric" else None
+            shared[key] = found.codes, found.steps.float(), zeros
+        return shared[key]
+
+    kept_alive = []  # an address names a weight only as long as the weight lives
+    for name, module in list(result.named_modules()):
+        weight = getattr(module, "weight", None)
+        if not isinstance(weight, nn.Parameter):
+            continue
+        reason = skip(name) or _reason_to_stay(name, module)
+        if reason is not None:
+            skipped[name] = reason
+            continue
+        kept_alive.append(weight)
+        if isinstance(module, nn.Embedding):
+            codes, steps, zeros = codes_of(weight, PER_CHANNEL)  # a row is a channel
+            new: nn.Module = Int8Embedding(codes, steps, weight.dtype)
+            replaced[name] = "look-up of int8 rows"
+        else:
+            turned = type(module).__name__ == "Conv1D"  # transformers': (in, out)
+            codes, steps, zeros = codes_of(weight.T.contiguous() if turned else weight, grid)
+            bias = getattr(module, "bias", None)
+            new = Int8Linear(codes, steps, zeros, bias, product)
+            replaced[name] = product
+        _put(result, name, new)
+    _assert_no_float_copy(result, replaced)
+    return Rewrite(result, replaced, skipped)
+
+
+def _check(product: Product, grid: Grid, model: nn.Module) -> None:
+    if product not in get_args(Product):
+        raise UserError(
+            f"product={product!r} is not known; use one of {', '.join(get_args(Product))}"
+        )
+    plain = grid.granularity == "per channel" and grid.zero == "symmetric"
+    if product != "dequantize" and not plain:
+        raise UserError(
+            f"product={product!r} multiplies whole channels of a symmetric grid, received "
+            f"{grid.name}; use product='dequantize'"
+        )
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    if product == "packed" and not (on_cpu and packed_is_available()):
+        raise UserError(
+            "product='packed' needs FBGEMM on a CPU, which this machine or build of PyTorch has "
+            "not; use product='int_mm'"
+        )
+
+
+def _reason_to_stay(name: str, module: nn.Module) -> str | None:
+    """Why a module with a weight is not rewritten; None where it is."""
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+        return "a norm: next to no bytes"
+    if isinstance(module, nn.Embedding):
+        positions = name.rpartition(".")[2] == "wpe"
+        return "positions: a step reads one row" if positions else None
+    if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D":
+        return None
+    return f"a {type(module).__name__}, which is no linear"
+
+
+def _put(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
+
+
+def _assert_no_float_copy(model: nn.Module, replaced: dict[str, str]) -> None:
+    """A tied weight that survived on one side would double the bytes, and go unseen."""
+    left = [
+        name for name, _ in model.named_parameters() if name.removesuffix(".weight") in replaced
+    ]
+    if left:
+        raise AssertionError(f"{left[0]} is still a float weight after its rewrite")
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """Bytes of all weights, read off the tensors; what FBGEMM packed counts by its contents."""
+    held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors(model)}
+    return sum(held.values()) + sum(
+        _packed_bytes(module.packed)
+        for module in model.modules()
+        if isinstance(module, Int8Linear) and module.packed is not None
+    )
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [t for t in (*model.parameters(), *model.buffers()) if t is not None]
+
+
+def _packed_bytes(packed: Any) -> int:
+    """Codes, and for each channel a step, a zero and the sum of its codes, four bytes each."""
+    weight, _ = torch.ops.quantized.linear_unpack(packed)
+    return int(weight.numel()) + 12 * int(weight.shape[0])
