@@ -102,7 +102,7 @@ class Int8Linear(nn.Module):
         if self.zeros is not None:
             parts = parts - self.zeros[..., None].to(x.dtype)
         weight = (parts * self.steps[..., None].to(x.dtype)).view_as(self.codes)
-        return F.linear(x, weight, self.bias)
+        return F.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
 
     def _integer_product(self, x: Tensor) -> Tensor:
         assert self.codes is not None
@@ -162,10 +162,12 @@ def with_int8_linears(
     skipped: dict[str, str] = {}
     shared: dict[int, tuple[Tensor, Tensor, Tensor | None]] = {}  # weight → codes, steps, zeros
 
-    def codes_of(weight: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor | None]:
+    def codes_of(
+        weight: Tensor, grid: Grid, turned: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         key = weight.data_ptr()
         if key not in shared:
-            found = to_grid(weight, grid)
+            found = to_grid(weight.T.contiguous() if turned else weight, grid)
             zeros = found.zeros.float() if grid.zero == "asymmetric" else None
             shared[key] = found.codes, found.steps.float(), zeros
         return shared[key]
@@ -186,12 +188,12 @@ def with_int8_linears(
             replaced[name] = "look-up of int8 rows"
         else:
             turned = type(module).__name__ == "Conv1D"  # transformers': (in, out)
-            codes, steps, zeros = codes_of(weight.T.contiguous() if turned else weight, grid)
+            codes, steps, zeros = codes_of(weight, grid, turned)
             bias = getattr(module, "bias", None)
             new = Int8Linear(codes, steps, zeros, bias, product)
             replaced[name] = product
         _put(result, name, new)
-    _assert_no_float_copy(result, replaced)
+    _check_ties(result, replaced, kept_alive)
     return Rewrite(result, replaced, skipped)
 
 
@@ -231,13 +233,17 @@ def _put(model: nn.Module, name: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), child, module)
 
 
-def _assert_no_float_copy(model: nn.Module, replaced: dict[str, str]) -> None:
+def _check_ties(model: nn.Module, replaced: dict[str, str], rewritten: list[nn.Parameter]) -> None:
     """A tied weight that survived on one side would double the bytes, and go unseen."""
-    left = [
-        name for name, _ in model.named_parameters() if name.removesuffix(".weight") in replaced
-    ]
-    if left:
-        raise AssertionError(f"{left[0]} is still a float weight after its rewrite")
+    addresses = {weight.data_ptr() for weight in rewritten}
+    for name, parameter in model.named_parameters():
+        if parameter.data_ptr() in addresses:
+            stayed = name.removesuffix(".weight")
+            other = "lm_head" if "lm_head" in replaced else "wte"
+            raise UserError(
+                f"{other} is tied to {stayed}, which stays in floating point, so that both would "
+                "be held; skip both or neither"
+            )
 
 
 def weight_bytes(model: nn.Module) -> int:
