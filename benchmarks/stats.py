@@ -70,12 +70,38 @@ def paired_difference_interval(
     return bootstrap_mean_interval(a - b, level, seed)
 
 
+def crossed_mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
+    """Mean of ``values`` (seeds, blocks), where every seed was drawn and every block of text too.
+
+    Both scatter: the variance is the sum of that of the seeds' means and that of the blocks' means,
+    which counts what is neither's twice and so errs on the wide side; the degrees of freedom are
+    those of the fewer. With a single seed the interval is over the blocks alone. ``n`` is the
+    number of the fewer, of blocks where there is one seed.
+    """
+    from scipy import stats
+
+    table = np.asarray(values, dtype=np.float64)
+    if table.ndim != 2 or table.shape[1] < 2 or not np.isfinite(table).all():
+        raise ValueError(f"need finite values (seeds, two blocks or more), got {table.shape}")
+    if len(table) == 1:
+        return mean_interval(table[0], level)
+    means = (table.mean(axis=1), table.mean(axis=0))
+    error = math.sqrt(sum(each.var(ddof=1) / len(each) for each in means))
+    n = min(table.shape)
+    mean, half = float(table.mean()), float(stats.t.ppf((1 + level) / 2, n - 1)) * error
+    return Estimate(mean, (mean - half, mean + half), n)
+
+
 def geometric_mean_ratio_interval(ratios: ArrayLike, level: float = 0.95) -> Estimate:
     """Geometric mean of independent positive ``ratios`` (n,): Student's interval of their logs."""
     values = _finite(ratios, "ratios", least=2)
     if (values <= 0).any():
         raise ValueError("ratios must be positive")
-    logs = mean_interval(np.log(values), level)
+    return exponential(mean_interval(np.log(values), level))
+
+
+def exponential(logs: Estimate) -> Estimate:
+    """What an estimate of a log says of the number itself."""
     low, high = logs.interval
     return Estimate(math.exp(logs.value), (math.exp(low), math.exp(high)), logs.n)
 

@@ -88,7 +88,7 @@ def _generate(options: argparse.Namespace) -> str:
     import torch
 
     from reference_model import checkpoints
-    from reference_model.generate import generate
+    from reference_model.generate import check_request, generate
     from reference_model.quantization.kv_cache import QuantizedKVCache
     from reference_model.quantization.turboquant import TurboQuant
 
@@ -101,8 +101,10 @@ def _generate(options: argparse.Namespace) -> str:
     prompt = torch.tensor([tokenizer.encode(options.prompt).ids], dtype=torch.long)
     cache = None
     if options.kv_bits is not None:
+        # Before memory is taken for as many tokens.
+        check_request(model.config, prompt, options.tokens, options.temperature, options.top_k)
         codec = TurboQuant(model.config.d_head, options.kv_bits)
-        cache = QuantizedKVCache(model, 1, prompt.shape[1] + max(options.tokens, 1), codec)
+        cache = QuantizedKVCache(model, 1, prompt.shape[1] + options.tokens - 1, codec)
     sequence = generate(
         model,
         prompt,

@@ -33,7 +33,7 @@ class KVCache:
             return [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.n_layer)]
 
         self.keys, self.values = buffers(), buffers()
-        self.capacity = capacity
+        self.batch_size, self.capacity = batch_size, capacity
         self._lengths = [0] * config.n_layer
 
     @property

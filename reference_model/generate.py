@@ -72,7 +72,7 @@ def stream(
 
     They stay on the device of the model: nothing waits for them but who reads them.
     """
-    _check(model.config, prompt, new_tokens, temperature, top_k, use_cache, decoding)
+    check_request(model.config, prompt, new_tokens, temperature, top_k, use_cache, decoding)
     if cache is not None:
         _check_cache(cache, prompt, new_tokens, use_cache, decoding)
     batch_size, length = prompt.shape
@@ -132,15 +132,16 @@ def choose(
     return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)[:, 0]
 
 
-def _check(
+def check_request(
     config: GPTConfig,
     prompt: Tensor,
     new_tokens: int,
     temperature: float,
     top_k: int | None,
-    use_cache: bool,
-    decoding: Decoding,
+    use_cache: bool = True,
+    decoding: Decoding = "eager",
 ) -> None:
+    """Raise `UserError` for what `generate` cannot do."""
     if prompt.ndim != 2 or prompt.numel() == 0:
         raise UserError(
             f"the prompt has shape {tuple(prompt.shape)}; use (batch, time) with at least one token"
@@ -181,6 +182,11 @@ def _check_cache(
         raise UserError(
             f"a cache was given, with use_cache={use_cache} and decoding={decoding!r}; "
             "use it with use_cache=True and decoding='eager'"
+        )
+    if cache.batch_size != len(prompt):
+        raise UserError(
+            f"the cache given is for {cache.batch_size} sequences, received {len(prompt)} prompts; "
+            "build it for as many"
         )
     if cache.length:
         raise UserError(

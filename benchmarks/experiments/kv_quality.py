@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import get_args
 
@@ -12,10 +12,9 @@ import torch
 
 from benchmarks.experiment import Profile, Settings, experiment
 from benchmarks.instruments.cache_quality import Array, Quality, qualities
-from benchmarks.instruments.perplexity import loss_difference
 from benchmarks.instruments.texts import reference_tokens
 from benchmarks.results import Measurement, Parameter, measured
-from benchmarks.stats import bootstrap_mean_interval, mean_interval
+from benchmarks.stats import crossed_mean_interval
 from reference_model.cache import KVCache
 from reference_model.checkpoints import load_reference
 from reference_model.config import preset
@@ -36,8 +35,8 @@ WIDTH = 64  # of the checkpoint's heads
 BITS = (2, 3, 4)
 SEEDS = 5
 # Windows of test text; None: all of it. A bootstrap wants twenty at least.
-WINDOWS: dict[Profile, int | None] = {"smoke": 20, "quick": 20, "full": 108}
-RECENT = 32  # tokens in the window of the formats that have one
+WINDOWS: dict[Profile, int | None] = {"smoke": 20, "quick": 20, "full": 72}
+RECENT = 32  # tokens that stay exact in the formats that keep some
 
 
 @dataclass(frozen=True)
@@ -118,15 +117,16 @@ def zero_loss(settings: Settings) -> list[Measurement]:
 def _formats(seeds: int, full: bool) -> Iterator[Way]:
     """What keys and values can be held in, at several sizes each: loss against bits."""
 
-    def way(option: str, bits: int, pairs: list[tuple[Codec, Codec]], window: int = 0) -> Way:
-        held = _bits_held(*pairs[0], window)
-        return Way(option, {"bits": bits, "bits_held": held}, pairs, {"window": window})
+    def way(option: str, bits: int, pairs: list[tuple[Codec, Codec]], recent: int = 0) -> Way:
+        held = _bits_held(*pairs[0], recent)
+        return Way(option, {"bits": bits, "bits_held": held}, pairs, {"window": recent})
 
     for bits in BITS if full else (2, 3):
         for scale in get_args(Scale) if full else ("norm",):
             name = f"turboquant, {scale.replace('_', ' ')} scale"
             yield way(name, bits, of_both(turboquant(bits, seeds, scale)))
-        yield way(f"turboquant, window of {RECENT}", bits, of_both(turboquant(bits, seeds)), RECENT)
+        recent = of_both(turboquant(bits, seeds))
+        yield way(f"turboquant, window of {RECENT}", bits, recent, RECENT)
         yield way("rounding per token", bits, of_both([PerToken(WIDTH, bits)]))
         kivi: list[tuple[Codec, Codec]] = [(PerChannel(WIDTH, bits), PerToken(WIDTH, bits))]
         yield way(f"KIVI, window of {RECENT}", bits, kivi, RECENT)
@@ -146,12 +146,17 @@ def _formats(seeds: int, full: bool) -> Iterator[Way]:
     yield way("int8 per token", 8, of_both([Int8(WIDTH)]))
 
 
-def _bits_held(keys: Codec, values: Codec, window: int) -> float:
-    """Bits a value of a full context: scales, and what is not compressed, at 16 bits, included."""
-    context = preset("reference").context_length
-    exact = context - (context - window) // keys.block * keys.block
+def _bits_held(keys: Codec, values: Codec, recent: int) -> float:
+    """Bits a value, scales and exact tokens (at 16 bits) included, while a context fills up.
+
+    A mean over the positions at which the loss is taken: early on, most of what is read is recent.
+    """
     coded = (keys.bits_per_value + values.bits_per_value) / 2
-    return (coded * (context - exact) + 16 * exact) / context
+    shares = []
+    for length in range(1, preset("reference").context_length + 1):
+        exact = length - max(0, (length - recent) // keys.block * keys.block)
+        shares.append((coded * (length - exact) + 16 * exact) / length)
+    return float(np.mean(shares))
 
 
 def _variations(seeds: int) -> Iterator[Way]:
@@ -169,7 +174,6 @@ class _Measurer:
     """Runs all ways over the same text, and says what each one does to the loss."""
 
     def __init__(self, settings: Settings, claim: str, ways: Sequence[Way]) -> None:
-        self.seed = settings.seed
         self.record = partial(
             measured, claim=claim, choice="cache format", direction="lower", source="checkpoint"
         )
@@ -189,36 +193,29 @@ class _Measurer:
         }
 
     def losses(self, way: Way) -> Array:
-        """Mean over the seeds, (windows, window)."""
-        return np.mean([quality.losses for quality in self._found[id(way)]], axis=0)
+        """(seeds, windows): means over the tokens of each window."""
+        return np.stack([quality.losses.mean(axis=1) for quality in self._found[id(way)]])
 
     def measurements(self, way: Way, prefix: str = "") -> Iterator[Measurement]:
         """What one way costs: intervals over windows of text, and over seeds where it has some."""
         seen = self._found[id(way)]
         labels = {**way.parameters, "seeds": len(seen)}
         record = partial(self.record, option=way.option, parameters=labels)
-        increase = loss_difference(self.losses(way), self.baseline, seed=self.seed)
+        increase = crossed_mean_interval(self.losses(way) - self.baseline.mean(axis=1))
         yield record(increase, metric=f"{prefix}loss_increase", unit="nats/token")
-        divergence = np.mean([quality.divergences for quality in seen], axis=0)
+        divergences = np.stack([quality.divergences.mean(axis=1) for quality in seen])
         yield record(
-            bootstrap_mean_interval(divergence, seed=self.seed),
+            crossed_mean_interval(divergences),
             metric=f"{prefix}prediction_kl",
             unit="nats/token",
         )
-        agreement = np.mean([quality.agreements for quality in seen], axis=0)
+        agreements = np.stack([quality.agreements.mean(axis=1) for quality in seen])
         yield record(
-            bootstrap_mean_interval(agreement, seed=self.seed),
+            crossed_mean_interval(agreements),
             metric=f"{prefix}top1_agreement",
             unit="share of tokens",
             direction="higher",
         )
-        if len(seen) > 1:
-            per_seed = [float((quality.losses - self.baseline).mean()) for quality in seen]
-            yield record(
-                mean_interval(per_seed),
-                metric=f"{prefix}loss_increase_over_seeds",
-                unit="nats/token",
-            )
 
 
 # ---- keys against values
@@ -240,19 +237,27 @@ def keys_need_more(settings: Settings) -> list[Measurement]:
         )
         for of_keys, of_values in SHARES
     }
-    measurer = _Measurer(settings, "turboquant.keys-need-more", list(ways.values()))
-    found = [m for way in ways.values() for m in measurer.measurements(way)]
-    saved = loss_difference(
-        measurer.losses(ways[2, 4]), measurer.losses(ways[4, 2]), seed=settings.seed
-    )
-    found.append(
-        measurer.record(
-            saved,
-            metric="loss_saved",
-            unit="nats/token",
-            direction="none",
-            option="4 bits for keys, 2 for values",
-            parameters={"seeds": SEEDS},
+    kept = {
+        shares: replace(way, how={"drop_biases": False})
+        for shares, way in (ways.items() if settings.profile == "full" else ())
+    }
+    measurer = _Measurer(settings, "turboquant.keys-need-more", [*ways.values(), *kept.values()])
+    found: list[Measurement] = []
+    # Where biases are kept, keys are as large as the key bias makes them: beside the claim.
+    for of_kind, suffix in ((ways, ""), (kept, "_biases_kept")):
+        if not of_kind:
+            continue
+        for way in of_kind.values():
+            found += measurer.measurements(way, suffix.removeprefix("_") + "_" * bool(suffix))
+        saved = measurer.losses(of_kind[2, 4]) - measurer.losses(of_kind[4, 2])
+        found.append(
+            measurer.record(
+                crossed_mean_interval(saved),
+                metric=f"loss_saved{suffix}",
+                unit="nats/token",
+                direction="none",
+                option="4 bits for keys, 2 for values",
+                parameters={"seeds": SEEDS},
+            )
         )
-    )
     return found

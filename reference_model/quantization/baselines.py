@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from reference_model.errors import UserError
-from reference_model.quantization.codec import Codec, Parts
+from reference_model.quantization.codec import Codec, Parts, Rotated
 from reference_model.quantization.packing import LookUp, check_bits, pack, plane_widths
 from reference_model.quantization.rotation import haar
 
@@ -90,7 +90,7 @@ class PerChannel(Codec):
         return (levels * step.float()[..., None, :] + offset.float()[..., None, :]).flatten(-3, -2)
 
 
-class AbsmaxBlocks(Codec):
+class AbsmaxBlocks(Rotated):
     """Blocks of ``BLOCK`` values of a vector, a float16 step each: llama.cpp's q4_0 at 4 bits.
 
     The value of largest magnitude becomes the lowest code, −2^(b−1), whatever its sign is. With a
@@ -113,12 +113,6 @@ class AbsmaxBlocks(Codec):
     def constants(self) -> tuple[Tensor, ...]:
         rotation = () if self.rotation is None else (self.rotation,)
         return *rotation, self.look_up.table
-
-    def rotate(self, x: Tensor) -> Tensor:
-        return x.float() if self.rotation is None else x.float() @ self.rotation.T
-
-    def unrotate(self, x: Tensor) -> Tensor:
-        return x if self.rotation is None else x @ self.rotation
 
     def quantize(self, x: Tensor) -> Parts:
         blocks = x.unflatten(-1, (-1, BLOCK))  # (…, D/32, 32)

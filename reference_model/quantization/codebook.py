@@ -29,7 +29,7 @@ class Codebook:
     """Levels of unit vectors' coordinates, and what they lose.
 
     ``levels`` (2^b,) ascending and symmetric about 0; ``edges`` (2^b − 1,), the midpoints between
-    them; ``distortion`` E‖x − x̂‖² of a unit vector, which is 1 − E⟨x, x̂⟩ as well.
+    them; ``distortion`` E‖x − x̂‖² of a unit vector; of the best levels it is 1 − E⟨x, x̂⟩ as well.
     """
 
     levels: tuple[float, ...]
@@ -78,9 +78,32 @@ def lloyd_max(width: int, bits: int) -> Codebook:
             break
     else:
         raise ArithmeticError(f"no codebook of {bits} bits for width {width}: levels still move")
+    return _with_its_loss(levels, width)
+
+
+def uniform(width: int, bits: int) -> Codebook:
+    """2^bits equally spaced levels, with the step that loses least under the same law."""
+    from scipy.optimize import minimize_scalar
+
+    if width < 2 or not 1 <= bits <= MOST_BITS:
+        raise UserError(f"no uniform levels of {bits} bits for width {width}; use 1 to {MOST_BITS}")
+    places = np.arange(2**bits) - (2**bits - 1) / 2
+    most = 2 / len(places)  # the outermost levels then lie on the sphere
+    found = minimize_scalar(
+        lambda step: _with_its_loss(step * places, width).distortion,
+        bounds=(0, most),
+        method="bounded",
+        options={"xatol": CONVERGED},
+    )
+    return _with_its_loss(float(found.x) * places, width)
+
+
+def _with_its_loss(levels: Array, width: int) -> Codebook:
+    """Any levels, ascending: E‖x − x̂‖² = 1 − 2 D Σ m c + D Σ p c², m the partial means of x."""
     edges = (levels[1:] + levels[:-1]) / 2
-    masses = np.diff(coordinate_cdf(np.concatenate(([-1.0], edges, [1.0])), width))
-    distortion = 1 - width * float(masses @ levels**2)
+    ends = np.concatenate(([-1.0], edges, [1.0]))
+    masses, means = np.diff(coordinate_cdf(ends, width)), _partial_mean(ends[:-1], ends[1:], width)
+    distortion = 1 + width * float(masses @ levels**2 - 2 * means @ levels)
     return Codebook(tuple(map(float, levels)), tuple(map(float, edges)), distortion)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Self
@@ -9,6 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from reference_model.errors import UserError
 from reference_model.quantization.packing import LookUp
 
 VALUES_AT_ONCE = 2**18
@@ -60,6 +62,11 @@ class Codec(ABC):
 
     def encode(self, x: Tensor) -> Parts:
         """x (…, T, D), T a multiple of ``block`` → parts."""
+        if x.shape[-2] % self.block:
+            raise UserError(
+                f"{self.name} encodes {self.block} tokens together, received {x.shape[-2]}; "
+                "give a multiple"
+            )
         size = self._at_once(x)
         if x.numel() <= size * self.block * self.width:
             return self.quantize(self.rotate(x))
@@ -93,11 +100,25 @@ class Codec(ABC):
         return 8 * nbytes / (self.block * self.width)
 
     def to(self, device: torch.device | str) -> Self:
-        """This codec, its constants moved to another device."""
+        """This codec, or a copy of it whose constants are on another device."""
+        moved = copy.copy(self)
         for name, value in vars(self).items():
             if isinstance(value, Tensor | LookUp | Codec):
-                setattr(self, name, value.to(device))
-        return self
+                setattr(moved, name, value.to(device))
+        same = all(vars(moved)[name] is value for name, value in vars(self).items())
+        return self if same else moved
+
+
+class Rotated(Codec):
+    """A codec whose basis is a rotation: y = x Rᵀ. None: the model's own basis."""
+
+    rotation: Tensor | None  # (D, D)
+
+    def rotate(self, x: Tensor) -> Tensor:
+        return x.float() if self.rotation is None else x.float() @ self.rotation.T
+
+    def unrotate(self, x: Tensor) -> Tensor:
+        return x if self.rotation is None else x @ self.rotation
 
 
 def nbytes_of(tensors: Iterable[Tensor]) -> int:

@@ -32,7 +32,7 @@ class QuantizedKVCache(KVCache):
     are exact, and free: a quantiser's error grows with the length of what it is given.
 
     ``values``: a codec of their own. Without one keys and values share theirs, and each operator
-    serves both at once. Codecs are moved to the model's device.
+    serves both at once. On another device than the model's, codecs are copied to it.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class QuantizedKVCache(KVCache):
                     f"{codec.name} encodes vectors {codec.width} wide, but the model's heads are "
                     f"{config.d_head} wide; build it with that width"
                 )
-            codec.to(weight.device)
+        codecs = [codec.to(weight.device) for codec in codecs]
         if window < 0:
             raise UserError(f"window={window} is no number of tokens; use 0 or more")
         self.capacity, self.window = capacity, window
@@ -71,6 +71,7 @@ class QuantizedKVCache(KVCache):
             for _ in model.h
         ]
         self._lengths = [0] * config.n_layer
+        self.batch_size = batch_size
 
     def encoded(self, length: int) -> int:
         """How many of the first tokens the last of ``length`` ones reads decoded."""
@@ -143,7 +144,11 @@ class QuantizedKVCache(KVCache):
         if one:
             factors = [store.codec.levels_and_scales(store.filled(count)) for store in stores]
             levels = _two([levels for levels, _ in factors])
-            scales = _two([s if s is not None else lv.new_ones(len(lv)) for lv, s in factors])
+            scales = [
+                s
+                for lv, of in factors
+                for s in (of.unbind() if of is not None else [None] * len(lv))
+            ]
             y = _attend_one(
                 turned, (levels[0], scales[0], keys), (levels[1], scales[1], values), mask
             )
@@ -190,9 +195,7 @@ class QuantizedKVCache(KVCache):
         A token that leaves the window on the way stands in both; each query reads it once.
         """
         query = torch.arange(start, end, device=device)[:, None]  # (T, 1)
-        reads_decoded = torch.tensor(
-            [[self.encoded(length)] for length in range(start + 1, end + 1)], device=device
-        )
+        reads_decoded = (query + 1 - self.window).clamp(min=0) // self.block * self.block
         decoded = torch.arange(count, device=device)
         exact = torch.arange(first, end, device=device)
         readable = torch.cat(
@@ -260,14 +263,14 @@ def _two(of_stores: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return keys, values
 
 
-# Levels (B, H, S, D), scales (B, H, S, 1) or 1, and exact vectors behind them.
-Factors = tuple[Tensor, Tensor, Tensor]
+# Levels (B, H, S, D), scales (B, H, S, 1) if there are any, and exact vectors behind them.
+Factors = tuple[Tensor, Tensor | None, Tensor]
 
 
 def _attend_one(q: Tensor, keys: Factors, values: Factors, mask: Tensor | None) -> Tensor:
     """One query a head, q (B, H, 1, D): scales meet scores and weights, not keys and values."""
     levels, scales, exact = keys
-    scores = (q @ levels.mT) * scales.mT if scales.ndim else q @ levels.mT  # (B, H, 1, S)
+    scores = q @ levels.mT if scales is None else (q @ levels.mT) * scales.mT  # (B, H, 1, S)
     if exact.shape[-2]:
         scores = torch.cat((scores, q @ exact.mT), dim=-1)
     scores *= 1 / math.sqrt(q.shape[-1])
@@ -277,5 +280,5 @@ def _attend_one(q: Tensor, keys: Factors, values: Factors, mask: Tensor | None) 
     weights = scores.softmax(dim=-1)
     levels, scales, exact = values
     of_decoded, of_exact = weights.split((levels.shape[-2], exact.shape[-2]), dim=-1)
-    y = (of_decoded * scales.mT if scales.ndim else of_decoded) @ levels
+    y = (of_decoded if scales is None else of_decoded * scales.mT) @ levels
     return y + of_exact @ exact if exact.shape[-2] else y

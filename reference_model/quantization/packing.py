@@ -6,6 +6,7 @@ four share one with the next word's. A table with an entry for every possible wo
 codes of a word in one look-up, as product quantisers do.
 """
 
+import copy
 import math
 from typing import Literal, Self, get_args
 
@@ -100,9 +101,12 @@ class LookUp:
         self.table = levels.float()[codes]  # (words, codes of a word) float32
 
     def to(self, device: torch.device | str) -> Self:
-        """This look-up, its table moved to another device."""
-        self.table = self.table.to(device)
-        return self
+        """This look-up, or a copy of it whose table is on another device."""
+        if self.table.device == torch.device(device):
+            return self
+        moved = copy.copy(self)
+        moved.table = self.table.to(device)
+        return moved
 
     def __call__(self, planes: Planes, width: int) -> Tensor:
         """Planes (…, bytes) → (…, width) float32."""

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from reference_model.errors import UserError
-from reference_model.quantization.codebook import lloyd_max
-from reference_model.quantization.codec import Codec, Parts
+from reference_model.quantization.codebook import lloyd_max, uniform
+from reference_model.quantization.codec import Parts, Rotated
 from reference_model.quantization.packing import LookUp, Planes, pack, plane_widths
 from reference_model.quantization.rotation import haar, hadamard
 
@@ -27,6 +27,8 @@ Rotation = Literal["haar", "hadamard", "none"]
 #   least_squares   ⟨x, ŷ⟩ / ‖ŷ‖²  the least error
 #   unbiased        ‖x‖² / ⟨x, ŷ⟩  ⟨x, x̂⟩ = ‖x‖² exactly; the slope 1 − D becomes 1
 Scale = Literal["norm", "norm_corrected", "least_squares", "unbiased"]
+# uniform: a control, equally spaced levels with the step that is best for the same law.
+Levels = Literal["lloyd_max", "uniform"]
 Projection = Literal["gaussian", "orthonormal"]
 
 ROTATIONS: dict[str, Callable[[int, int], Tensor]] = {
@@ -44,7 +46,7 @@ def check_choice(name: str, value: str, allowed: object) -> None:
         )
 
 
-class TurboQuant(Codec):
+class TurboQuant(Rotated):
     """The variant for the least squared error: ``bits`` a coordinate and a float16 scale a vector.
 
     ``seed`` draws the rotation; one codec serves a whole model. What is not finite, or has a scale
@@ -58,16 +60,18 @@ class TurboQuant(Codec):
         *,
         scale: Scale = "norm",
         rotation: Rotation = "haar",
+        levels: Levels = "lloyd_max",
         seed: int = 0,
     ) -> None:
         check_choice("scale", scale, Scale)
         check_choice("rotation", rotation, Rotation)
+        check_choice("levels", levels, Levels)
         if not 1 <= bits <= 4:
             raise UserError(f"bits={bits!r} is not a size that TurboQuant packs; use 1, 2, 3 or 4")
         self.name = f"TurboQuant, {bits} bits"
         self.width, self.bits, self.scale = width, bits, scale
-        self.rotation = ROTATIONS[rotation](width, seed).float()  # (D, D), y = x Rᵀ
-        codebook = lloyd_max(width, bits)
+        self.rotation: Tensor = ROTATIONS[rotation](width, seed).float()  # (D, D), y = x Rᵀ
+        codebook = (lloyd_max if levels == "lloyd_max" else uniform)(width, bits)
         half = len(codebook.levels) // 2
         # Codes are sign and magnitude: half as many comparisons as one for each edge.
         positive = torch.tensor(codebook.levels[half:], dtype=torch.float64)
@@ -79,12 +83,6 @@ class TurboQuant(Codec):
     @property
     def constants(self) -> tuple[Tensor, ...]:
         return self.rotation, self.look_up.table
-
-    def rotate(self, x: Tensor) -> Tensor:
-        return x.float() @ self.rotation.T
-
-    def unrotate(self, x: Tensor) -> Tensor:
-        return x @ self.rotation
 
     def quantize(self, x: Tensor) -> Parts:
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # (…, T, 1)
@@ -113,7 +111,7 @@ class TurboQuant(Codec):
         product = torch.linalg.vecdot(x, levels)[..., None]
         if self.scale == "least_squares":
             return product / length**2
-        return torch.where(norm > 0, norm**2 / product, 0)
+        return torch.where(norm == 0, 0, norm**2 / product)  # a NaN stays one
 
     def levels_and_scales(self, parts: Parts) -> tuple[Tensor, Tensor | None]:
         *planes, scale = parts
@@ -124,7 +122,7 @@ class TurboQuant(Codec):
         return self.look_up(tuple(planes), self.width).mul_(scale)
 
 
-class TurboQuantProd(Codec):
+class TurboQuantProd(Rotated):
     """The variant for inner products: one bit less a coordinate, and QJL on what is left.
 
     QJL (2406.03482) keeps the signs of S r, r the residual and S random, and ‖r‖. What it adds,
@@ -164,16 +162,17 @@ class TurboQuantProd(Codec):
         signs = tuple((n, torch.uint8) for n in plane_widths(1, width))
         self.layout = (*(self.base.layout if self.base else ()), *signs, (1, torch.float16))
 
-    @property
-    def constants(self) -> tuple[Tensor, ...]:
-        base = self.base.constants if self.base else (self.rotation,)
-        return *base, self.projection, self.signs.table
-
     def rotate(self, x: Tensor) -> Tensor:
-        return x.float() @ self.rotation.T
+        return self.base.rotate(x) if self.base else super().rotate(x)
 
     def unrotate(self, x: Tensor) -> Tensor:
-        return x @ self.rotation
+        return self.base.unrotate(x) if self.base else super().unrotate(x)
+
+    @property
+    def constants(self) -> tuple[Tensor, ...]:
+        base = self.base.constants if self.base else ()
+        rotation = () if self.rotation is None else (self.rotation,)
+        return *base, *rotation, self.projection, self.signs.table
 
     def quantize(self, x: Tensor) -> Parts:
         parts = self.base.quantize(x) if self.base else ()

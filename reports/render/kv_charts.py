@@ -11,6 +11,7 @@ from reports.render.selection import (
     Panels,
     bordered_bars,
     bordered_dots,
+    borders,
     numbers,
     of,
 )
@@ -27,20 +28,20 @@ def compression(measurements: Sequence[Measurement], claim: Claim) -> Panels:
     ):
         found = [m for m in of(measurements, metric) if labels(m)["against"] == "fp16"]
         if len(found) >= 2 and metric == "compression":
-            panels.append(_plain_bars(title, found, claim, "fp16 bytes over bytes held"))
+            panels.append(_ratios(title, found, claim))
         elif len(found) >= 2:
             shown = [m for m in found if labels(m)["bits"] == 3]
-            panels.append(_plain_bars(title + ", 3 bits", shown, claim, "fp16 over held"))
+            panels.append(_ratios(f"{title}, 3 bits", shown, claim))
     speeds = of(measurements, "speed_over_uncompressed", "copies")
     if len(speeds) >= 2:
         panels += _speeds(measurements, claim)
     return panels
 
 
-def _plain_bars(title: str, chosen: list[Measurement], claim: Claim, x_title: str) -> Panel:
-    """Ratios above 1 are no percentages."""
-    ends = [5.0, 6.0] if chosen and chosen[0]["metric"].startswith("compression") else []
-    return bars(title, chosen, x_title=x_title, borders=ends)
+def _ratios(title: str, chosen: list[Measurement], claim: Claim) -> Panel:
+    """Times as small, which are no percentages; the claim's region in all of them."""
+    ends = borders(claim, "compression")
+    return bars(title, chosen, x_title="fp16 bytes over bytes held", borders=ends)
 
 
 def _speeds(measurements: Sequence[Measurement], claim: Claim) -> Iterator[Panel]:

@@ -68,6 +68,16 @@ def test_windows_short_texts_and_the_residuals_bit_all_hold_more() -> None:
 # ---- laws
 
 
+def test_vectors_that_are_not_random_lose_no_more_than_those_that_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(turboquant.FIXED_ROTATIONS, "smoke", 600)
+    found = list(turboquant.distortion(SETTINGS))
+    for option in ("one coordinate alone", "constant"):
+        ratios = values(found, "distortion_over_exact", option=option)
+        assert ratios == pytest.approx([1.0] * 4, abs=0.04)
+
+
 def test_rotated_coordinates_follow_the_law_and_unrotated_ones_do_not() -> None:
     found = list(turboquant.beta(SETTINGS))
     rotated, unrotated = values(found, "distance"), values(found, "distance_unrotated")
@@ -98,7 +108,22 @@ def test_a_rotation_pays_where_outliers_were_planted_and_not_on_random_vectors()
     none = values(found, "gain_by_rotation", option="random", bits=4)
     assert none == pytest.approx([1.0], abs=0.02)
     assert planted[0] > 3
-    assert values(found, "gain_by_codebook", option="random", bits=3)[0] > 1.2
+    # Even levels with the best step lose 0.0359 at 3 bits, the codebook 0.0334.
+    (by_codebook,) = values(found, "gain_by_codebook", option="random", bits=3)
+    assert by_codebook == pytest.approx(0.0359 / 0.0334, abs=0.01)
+
+
+@pytest.mark.parametrize("recent", [0, 32])
+def test_the_bits_of_a_window_are_those_that_a_cache_holds(recent: int) -> None:
+    model = load_reference(torch.bfloat16)  # exact tokens take 16 bits in it
+    codec = kv_quality.TurboQuant(64, 3)
+    cache = kv_quality.QuantizedKVCache(model, 1, 512, codec, window=recent)
+    held = []
+    for length in range(1, 513):
+        cache._lengths = [length] * 6
+        constants = sum(tensor.nbytes for tensor in codec.constants)
+        held.append(8 * (cache.nbytes_used - constants) / (2 * 6 * 256 * length))
+    assert kv_quality._bits_held(codec, codec, recent) == pytest.approx(np.mean(held))
 
 
 # ---- real keys and values
@@ -135,7 +160,7 @@ def short_text(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("short_text")
-def test_three_bits_cost_the_checkpoint_something(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_three_bits_cost_the_checkpoint_something() -> None:
     found = list(kv_quality.zero_loss(SETTINGS))
     assert {m.metric for m in found} == {"loss_increase", "prediction_kl", "top1_agreement"}
     (increase,) = values(found, "loss_increase", bits=3)
@@ -155,15 +180,15 @@ def test_every_format_of_the_table_is_measured_at_the_bits_it_holds(
     }
     assert held["turboquant, norm scale", 3] == 3.25
     assert held["rounding per token", 3] == 3.5
-    assert held["KIVI, window of 32", 3] == (480 * 3.75 + 32 * 16) / 512
-    assert held["turboquant, window of 32", 3] == (480 * 3.25 + 32 * 16) / 512
+    # While a context fills up, most of what is read is recent, and held in 16 bits.
+    assert held["KIVI, window of 32", 3] == pytest.approx(7.6, abs=0.05)
+    assert held["turboquant, window of 32", 3] == pytest.approx(6.24, abs=0.05)
     assert held["rotated absmax blocks", 2] == 2.5
     assert held["int8 per token", 8] == 8.25
     increases = {m.option: m.value for m in found if m.metric == "format_loss_increase"}
     assert abs(increases["int8 per token"]) < 0.002
     for compressed in ("keys and values", "keys", "values"):
         assert len(values(found, "loss_increase", bits=3, compressed=compressed)) == 1
-    assert len(values(found, "loss_increase_over_seeds", bits=3)) == 3
 
 
 @pytest.mark.usefixtures("short_text")

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.stats import (
     Estimate,
     bootstrap_mean_interval,
+    crossed_mean_interval,
     geometric_mean_ratio_interval,
     mean_interval,
     paired_difference_interval,
@@ -147,3 +148,20 @@ def test_an_exact_law_gives_its_exponent_and_the_precise_points_count_most() -> 
 def test_what_cannot_give_an_interval_is_an_error(call: Callable[[], Estimate], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         call()
+
+
+def test_a_crossed_mean_scatters_with_seeds_and_with_blocks() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(300):
+        seeds, blocks = rng.normal(0, 1.0, (6, 1)), rng.normal(0, 0.5, (1, 30))
+        found = crossed_mean_interval(2.0 + seeds + blocks + rng.normal(0, 0.3, (6, 30)))
+        covered += found.interval[0] <= 2.0 <= found.interval[1]
+    assert 0.92 <= covered / 300 <= 1.0
+    narrow = crossed_mean_interval(np.arange(30.0)[None] % 7)
+    assert narrow == mean_interval(np.arange(30.0) % 7)
+
+
+def test_a_crossed_mean_needs_two_blocks() -> None:
+    with pytest.raises(ValueError, match="two blocks or more"):
+        crossed_mean_interval([[1.0], [2.0]])

@@ -79,6 +79,7 @@ def test_rounded_weights_are_on_one_grid_for_each_tensor() -> None:
         assert (after - before).abs().max() <= 0.5001 * step
 
 
+@torch.no_grad()
 def test_an_outlier_in_the_input_costs_all_other_channels_their_steps() -> None:
     norm, x = layer_norm(), torch.randn(50, 64)
     found = Int8Norm(norm, NormScheme(input="int8"))
