@@ -1,4 +1,4 @@
-"""L6: INT8 weights by simulated rounding, and the norms that are left out of it."""
+"""L6: INT8 weights, and the norms that are left out of it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.experiment import Profile, Settings, experiment
+from benchmarks.experiments.planted import with_planted_outliers
 from benchmarks.instruments.perplexity import (
     bits_per_byte,
     held_out_loss,
@@ -23,13 +24,22 @@ from benchmarks.stats import Estimate
 from reference_model.checkpoints import load_reference, reference_tokenizer
 from reference_model.config import preset
 from reference_model.model import GPT
-from reference_model.quantization.grid import Granularity, Grid
-from reference_model.quantization.rounding import with_rounded_linears, with_rounded_norms
+from reference_model.quantization.grid import Grid
+from reference_model.quantization.int8 import Product, packed_is_available, with_int8_linears
+from reference_model.quantization.norms import NormScheme, with_int8_norms
+from reference_model.quantization.rounding import with_rounded_linears
 
 # Windows of test text that are read; None: all of it. A bootstrap wants twenty at least.
-WINDOWS: dict[Profile, int | None] = {"smoke": 24, "quick": 72, "full": None}
+WINDOWS: dict[Profile, int | None] = {"smoke": 24, "quick": 40, "full": None}
 
-GRANULARITIES: tuple[Granularity, ...] = ("per channel", "per tensor")
+GRIDS = (
+    Grid(),
+    Grid(granularity="per tensor"),
+    Grid(granularity="per group"),
+    Grid(zero="asymmetric"),
+    Grid(4, "per group"),
+    Grid(4, "per channel"),
+)
 
 
 @experiment("int8.norm-share", smoke=0.1, quick=0.1, full=0.1)
@@ -63,27 +73,82 @@ def norm_share(settings: Settings) -> list[Measurement]:
     return found
 
 
-@experiment("int8.weights-quality", smoke=6, quick=14, full=42)
+@experiment("int8.weights-quality", smoke=6, quick=34, full=150)
 def weights_quality(settings: Settings) -> list[Measurement]:
     """What rounding every linear's weights costs on held-out text, norms left out."""
     model, tokens = load_reference().to(settings.device), held_out_tokens(settings.profile)
     baseline = _baseline(settings)
     found = _losses_of_the_checkpoint(settings, tokens, baseline)
-    for granularity in GRANULARITIES:
-        rounded, names = with_rounded_linears(model, Grid(granularity=granularity))
+    for grid in GRIDS if settings.profile != "smoke" else GRIDS[:2]:
+        rounded, names = with_rounded_linears(model, grid)
         increase = loss_increase(model, rounded, names, tokens, baseline, settings.seed)
-        labels: dict[str, Parameter] = {"granularity": granularity}
-        found.append(_of_int8("int8.weights-quality", increase, labels))
+        plain = grid in GRIDS[:2]
+        labels: dict[str, Parameter] = {"granularity": grid.granularity}
+        if not plain:  # beside the claim, which is about INT8 as it is usually meant
+            labels |= {"bits": grid.bits, "zero": grid.zero}
+        metric = "loss_increase" if plain else "loss_increase_of_other_grids"
+        found.append(_of_int8("int8.weights-quality", increase, labels, metric))
+    products: tuple[Product, ...] = ("int_mm", "packed")
+    for product in products if settings.profile != "smoke" else ():
+        if product == "packed" and not (settings.device == "cpu" and packed_is_available()):
+            continue
+        int8 = with_int8_linears(model, product).model
+        increase = _loss_of(int8, model, tokens, baseline, settings.seed)
+        labels = {"granularity": "per channel", "product": product}
+        found.append(_of_int8("int8.weights-quality", increase, labels, "loss_increase_w8a8"))
     return found
 
 
-@experiment("int8.norm-damage", smoke=2, quick=6, full=12)
+# Ways to quantise a norm, as claims.toml names them.
+WAYS = {
+    "gamma and beta per tensor": NormScheme(weights="int8"),
+    "gamma, beta and input per tensor": NormScheme(weights="int8", input="int8"),
+    "integer statistics": NormScheme(statistics="integer"),
+}
+# Channels that are planted, and how many times as large they are: γ's step is then so coarse that
+# the other channels' γ of about 1 has one or two.
+PLANTED_CHANNELS, STRENGTH = (3, 77), 128.0
+COARSE = 1  # fractional bits of statistics that are known to be too few
+
+
+@experiment("int8.norm-damage", smoke=4, quick=14, full=60)
 def norm_damage(settings: Settings) -> list[Measurement]:
-    """What rounding γ and β of every norm costs on the same text, all else in float32."""
-    model, tokens = load_reference().to(settings.device), held_out_tokens(settings.profile)
-    rounded, names = with_rounded_norms(model)
-    increase = loss_increase(model, rounded, names, tokens, _baseline(settings), settings.seed)
-    return [_of_int8("int8.norm-damage", increase, {"way": "gamma and beta per tensor"})]
+    """What each way to quantise the norms costs on the same text, all else in float32.
+
+    Known answers: with planted outliers γ and β per tensor do harm, and integers without enough
+    fractional bits do.
+    """
+    tokens = held_out_tokens(settings.profile)
+    model = load_reference().to(settings.device)
+    models = {
+        "reference checkpoint": model,
+        "planted outliers": with_planted_outliers(model, PLANTED_CHANNELS, STRENGTH),
+    }
+    found = []
+    for name, each in models.items():
+        for way, scheme in WAYS.items():
+            changed, _ = with_int8_norms(each, scheme)
+            increase = _loss_of(changed, each, tokens, _baseline(settings), settings.seed)
+            found.append(_of_int8("int8.norm-damage", increase, {"way": way, "model": name}))
+    changed, _ = with_int8_norms(model, WAYS["integer statistics"], COARSE)
+    increase = _loss_of(changed, model, tokens, _baseline(settings), settings.seed)
+    labels: dict[str, Parameter] = {"way": f"integer statistics, {COARSE} fractional bits"}
+    found.append(_of_int8("int8.norm-damage", increase, {**labels, "model": "known to be coarse"}))
+    return found
+
+
+def _loss_of(
+    changed: torch.nn.Module,
+    model: GPT,
+    tokens: torch.Tensor,
+    baseline: NDArray[np.float64],
+    seed: int,
+) -> Estimate:
+    """Nats per token by which ``changed`` is worse; ValueError where it is as good to the bit."""
+    losses = token_losses(changed, tokens, model.config.context_length)
+    if np.array_equal(losses, baseline):
+        raise ValueError("no loss changed, so that nothing was quantised")
+    return loss_difference(losses, baseline, seed=seed)
 
 
 def held_out_tokens(profile: Profile) -> torch.Tensor:
@@ -158,11 +223,16 @@ def _losses_of_the_checkpoint(
     ]
 
 
-def _of_int8(claim: str, increase: Estimate, labels: dict[str, Parameter]) -> Measurement:
+def _of_int8(
+    claim: str,
+    increase: Estimate,
+    labels: dict[str, Parameter],
+    metric: str = "loss_increase",
+) -> Measurement:
     return measured(
         increase,
         claim=claim,
-        metric="loss_increase",
+        metric=metric,
         unit="nats/token",
         direction="lower",
         choice="number format",

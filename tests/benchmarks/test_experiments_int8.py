@@ -10,11 +10,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from benchmarks.claims import load_claims
 from benchmarks.experiment import Settings
 from benchmarks.experiments import int8
 from benchmarks.experiments.int8 import loss_increase, norm_damage, norm_share, weights_quality
+from benchmarks.experiments.planted import with_planted_outliers
 from benchmarks.instruments.perplexity import token_losses
+from benchmarks.verdicts import judge_claim
 from reference_model.checkpoints import REFERENCE_FOLDER, load_reference, reference_tokenizer
+from reference_model.config import preset
+from reference_model.errors import UserError
 from reference_model.model import GPT
 from reference_model.quantization.grid import Grid
 from reference_model.quantization.rounding import with_rounded_linears, with_rounded_norms
@@ -92,11 +97,16 @@ def test_rounding_that_changes_nothing_is_an_error(model: GPT, tokens: Tensor) -
 @pytest.mark.usefixtures("read_the_slice_only")
 def test_both_claims_are_measured_on_the_same_windows(tokens: Tensor) -> None:
     found = weights_quality(SETTINGS) + norm_damage(SETTINGS)
-    increases = {(m.claim, *m.parameters.values()): m for m in found if m.metric == "loss_increase"}
+    increases = {
+        (m.claim, m.parameters.get("granularity") or m.parameters["way"]): m
+        for m in found
+        if m.metric == "loss_increase" and m.parameters.get("model") != "planted outliers"
+    }
     assert set(increases) == {
         ("int8.weights-quality", "per channel"),
         ("int8.weights-quality", "per tensor"),
-        ("int8.norm-damage", "gamma and beta per tensor"),
+        *(("int8.norm-damage", way) for way in int8.WAYS),
+        ("int8.norm-damage", "integer statistics, 1 fractional bits"),
     }
     assert {m.n for m in found} == {3}
     assert all(abs(m.value) < 0.05 for m in increases.values())
@@ -111,3 +121,53 @@ def test_loss_perplexity_and_bits_per_byte_are_one_number_in_three_units(tokens:
     bits = loss * 3 * WINDOW / math.log(2) / text_bytes
     assert found["bits_per_byte"].value == pytest.approx(bits)
     assert 1.5 < bits < 3  # a model that has read no text needs 8, and none this small needs 1
+
+
+# ---- norms, one way at a time
+
+
+@pytest.mark.usefixtures("read_the_slice_only")
+def test_each_way_to_quantise_a_norm_has_a_verdict_and_the_known_answers_come_out() -> None:
+    found = norm_damage(SETTINGS)
+    claim = next(claim for claim in load_claims() if claim.id == "int8.norm-damage")
+    judged, parts = judge_claim(claim, found)
+    instruments = [
+        part.verdict
+        for requirement, part in zip(claim.requirements, parts, strict=True)
+        if requirement.role == "instrument"
+    ]
+    assert instruments == ["confirmed", "confirmed"]
+    assert judged.verdict == "refuted"
+    by_labels = {(m.parameters["way"], m.parameters["model"]): m.value for m in found}
+    # What is planted behind a norm is nothing to its statistics: the known absence.
+    of_integers = [v for (way, _), v in by_labels.items() if way == "integer statistics"]
+    assert of_integers[0] == pytest.approx(of_integers[1], abs=1e-5)
+
+
+def test_planted_outliers_change_no_output(model: GPT, tokens: Tensor) -> None:
+    exact = model.double()
+    planted = with_planted_outliers(exact, (0, 5), 50.0)
+    text = tokens[:64][None]
+    with torch.inference_mode():
+        assert (planted(text) - exact(text)).abs().max() < 1e-10
+    assert not torch.equal(planted.h[2].ln_2.weight, exact.h[2].ln_2.weight)
+
+
+def test_outliers_are_planted_in_pre_norm_models_only() -> None:
+    with pytest.raises(UserError, match="use norm_placement='pre'"):
+        with_planted_outliers(GPT(preset("toy", norm_placement="post")), (0,), 2.0)
+
+
+@pytest.mark.usefixtures("read_the_slice_only")
+def test_fewer_bits_lose_more_and_real_int8_about_what_rounding_says() -> None:
+    found = weights_quality(Settings("quick", "cpu", 0))
+    others = {
+        (m.parameters["bits"], m.parameters["granularity"], m.parameters["zero"]): m.value
+        for m in found
+        if m.metric == "loss_increase_of_other_grids"
+    }
+    assert others[4, "per channel", "symmetric"] > others[4, "per group", "symmetric"] > 0.003
+    assert abs(others[8, "per group", "symmetric"]) < 0.003
+    real = [m for m in found if m.metric == "loss_increase_w8a8"]
+    assert {m.parameters["product"] for m in real} >= {"int_mm"}
+    assert all(abs(m.value) < 0.01 for m in real)

@@ -263,9 +263,14 @@ def int8() -> Iterator[Measurement]:
     yield increase(0.0004, half_width=0.0003, granularity="per channel")
     yield increase(0.0061, half_width=0.0009, granularity="per tensor")
     damage = partial(measurement, "int8.norm-damage", "loss_increase", **rounded)
-    yield damage(0.0009, half_width=0.0004, way="gamma and beta per tensor")
-    yield damage(0.0093, half_width=0.0015, way="gamma, beta and input per tensor")
-    yield damage(0.0312, half_width=0.0029, way="integer statistics")
+    of_checkpoint = partial(damage, model="reference checkpoint")
+    yield of_checkpoint(0.0009, half_width=0.0004, way="gamma and beta per tensor")
+    yield of_checkpoint(0.0093, half_width=0.0015, way="gamma, beta and input per tensor")
+    yield of_checkpoint(0.0312, half_width=0.0029, way="integer statistics")
+    for way in ("gamma and beta per tensor", "gamma, beta and input per tensor"):
+        yield damage(0.12, half_width=0.01, way=way, model="planted outliers")
+    labels = {"way": "integer statistics, 1 fractional bits", "model": "known to be coarse"}
+    yield damage(0.02, half_width=0.002, **labels)
 
 
 @pytest.fixture(scope="session")
