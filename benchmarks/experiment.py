@@ -28,6 +28,7 @@ LESSON_MODULES = (
     "residual_bit",
     "kv_quality",
     "int8",
+    "int8_speed",
 )
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from reference_model.config import GPTConfig
 from reference_model.generate import Decoding, stream
 from reference_model.linear import plain_products
 from reference_model.model import GPT
+from reference_model.quantization.int8 import with_int8_linears
 
 Step = tuple[int, float]  # a token, and the seconds from the call until it was there
 Run = Callable[[list[int], int], list[Step]]
@@ -63,8 +65,12 @@ def load_ours(
     plain: bool = False,
     decoding: Decoding = "eager",
 ) -> Run:
-    model = random_model(config)
+    return _ours(random_model(config), use_cache, plain, decoding)
 
+
+def _ours(
+    model: GPT, use_cache: bool = True, plain: bool = False, decoding: Decoding = "eager"
+) -> Run:
     def run(prompt: list[int], new_tokens: int) -> list[Step]:
         tokens = torch.tensor([prompt]) % model.config.vocab_size
         steps = stream(model, tokens, new_tokens, use_cache=use_cache, decoding=decoding)
@@ -96,6 +102,34 @@ def load_narrow_onednn(config: GPTConfig, folder: Path, threads: int) -> Run:
     """The same with the product of the real width, which pays from some width on only."""
     linear.ONEDNN_PAYS_FROM = 0
     return load_narrow(config, folder, threads)
+
+
+# ---- the same in INT8: their tokens are not float32's
+
+
+def load_int8_packed(config: GPTConfig, folder: Path, threads: int) -> Run:
+    return _ours(cast(GPT, with_int8_linears(random_model(config), "packed").model))
+
+
+def load_int8_lean(config: GPTConfig, folder: Path, threads: int) -> Run:
+    """One copy of each weight, the embedding's shared with the head."""
+    return _ours(cast(GPT, with_int8_linears(random_model(config), "int_mm").model))
+
+
+def load_quantize_dynamic(config: GPTConfig, folder: Path, threads: int) -> Run:
+    """PyTorch's own rewrite of the linears; its embedding stays float32."""
+    model = random_model(config)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.__class__ = torch.nn.Linear  # it knows this type and none derived from it
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*deprecated.*")
+        quantised = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear})
+    return _ours(quantised)
+
+
+def load_llama_cpp_q8(config: GPTConfig, folder: Path, threads: int) -> Run:
+    return load_llama_cpp(config, folder, threads, bits=8)
 
 
 # ---- Hugging Face transformers
@@ -227,12 +261,12 @@ def _write_ctranslate2(config: GPTConfig, folder: Path) -> None:
 # ---- llama.cpp
 
 
-def load_llama_cpp(config: GPTConfig, folder: Path, threads: int) -> Run:
+def load_llama_cpp(config: GPTConfig, folder: Path, threads: int, bits: int = 32) -> Run:
     import llama_cpp
 
-    written = folder / "gpt2-f32.gguf"
+    written = folder / f"gpt2-{bits}.gguf"
     if not written.exists():
-        _write_gguf(config, written)
+        _write_gguf(config, written, bits)
     llama_cpp.llama_log_set(_quiet(), None)
     model = llama_cpp.llama_load_model_from_file(
         str(written).encode(), llama_cpp.llama_model_default_params()
@@ -273,7 +307,8 @@ def _quiet() -> Any:
     return llama_cpp.llama_log_callback(lambda level, text, data: None)
 
 
-def _write_gguf(config: GPTConfig, path: Path) -> None:
+def _write_gguf(config: GPTConfig, path: Path, bits: int) -> None:
+    """Everything in float32, or at 8 bits the matrices in Q8_0: blocks of 32 with a scale each."""
     import gguf
 
     writer = gguf.GGUFWriter(str(path), "gpt2")
@@ -283,7 +318,8 @@ def _write_gguf(config: GPTConfig, path: Path) -> None:
     writer.add_block_count(config.n_layer)
     writer.add_head_count(config.n_head)
     writer.add_layer_norm_eps(config.norm_epsilon)
-    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    kinds = {32: gguf.LlamaFileType.ALL_F32, 8: gguf.LlamaFileType.MOSTLY_Q8_0}
+    writer.add_file_type(kinds[bits])
     writer.add_tokenizer_model("none")
     writer.add_vocab_size(config.vocab_size)
     parts = {
@@ -304,7 +340,12 @@ def _write_gguf(config: GPTConfig, path: Path) -> None:
         if module.startswith("h."):
             _, index, module = module.split(".", 2)
             block = f"blk.{index}."
-        writer.add_tensor(f"{block}{parts[module]}.{kind}", value.numpy())
+        target = f"{block}{parts[module]}.{kind}"
+        if bits == 8 and value.ndim == 2 and module != "wpe":
+            q8_0 = gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(target, gguf.quants.quantize(value.numpy(), q8_0), raw_dtype=q8_0)
+        else:
+            writer.add_tensor(target, value.numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -344,4 +385,8 @@ LOADERS: dict[str, Callable[[GPTConfig, Path, int], Run]] = {
     "uncached": load_uncached,
     "narrow": load_narrow,
     "narrow, oneDNN": load_narrow_onednn,
+    "int8 packed": load_int8_packed,
+    "int8 lean": load_int8_lean,
+    "quantize_dynamic": load_quantize_dynamic,
+    "llama.cpp q8_0": load_llama_cpp_q8,
 }

@@ -1,4 +1,4 @@
-"""Our decoding beside the peers', float32, batch 1: who is faster, and by how much?
+"""Our decoding beside the peers', batch 1, float32 and INT8: who is faster, and by how much?
 
     python -m benchmarks.peers.decoding                 # after: make peers
     python -m benchmarks.peers.decoding --contenders ours plain --observations 3
@@ -39,9 +39,15 @@ CONTENDERS = (
     "uncached",
     "narrow",
     "narrow, oneDNN",
+    "int8 packed",
+    "int8 lean",
+    "quantize_dynamic",
+    "llama.cpp q8_0",
 )
 # Ours under other conditions: their tokens say nothing, and the narrow ones are not the model.
 VARIANTS = ("uncached", "narrow", "narrow, oneDNN")
+# In 8 bits: what they write is not what float32 writes, and float32's bytes are not their limit.
+ROUNDED = ("int8 packed", "int8 lean", "quantize_dynamic", "llama.cpp q8_0")
 LIMIT = "limit"
 DECODE, PREFILL = "decode", "prefill"  # one token after the first; the first token
 LONG_PROMPT = 512
@@ -204,7 +210,7 @@ def installed(plan: Plan, folder: Path) -> tuple[list[str], dict[str, bool]]:
             print(error, file=sys.stderr)
             continue
         try:
-            if name not in VARIANTS:
+            if name not in VARIANTS + ROUNDED:
                 tokens = worker.ask(plan.prompt_tokens, SAME_TOKENS)["tokens"]
                 ours = ours or tokens
                 same[name] = tokens == ours
@@ -270,7 +276,7 @@ def _times_ours(
 def _median_share(
     plan: Plan, name: str, quantity: str, seen: Sequence[Mapping[str, Mapping[str, float]]]
 ) -> str:
-    if name.startswith("narrow"):  # it reads next to nothing
+    if name.startswith("narrow") or name in ROUNDED:  # they read less
         return ""
     shares = [share(plan, quantity, one[name][quantity], one[LIMIT]) for one in seen]
     known = [value for value in shares if value is not None]

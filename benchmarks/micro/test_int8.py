@@ -1,0 +1,39 @@
+"""The linears' product in INT8, over GPT-2 small's weights."""
+
+from __future__ import annotations
+
+from itertools import cycle
+
+import pytest
+import torch
+from torch import nn
+
+from reference_model.quantization.int8 import Int8Linear, Product, with_int8_linears
+
+# name → (out, in)
+WEIGHTS = {"c_attn": (2304, 768), "attn.c_proj": (768, 768), "c_fc": (3072, 768)}
+PRODUCTS: tuple[Product, ...] = ("packed", "int_mm", "dequantize")
+
+
+@pytest.mark.benchmark(group="linear, int8")
+@pytest.mark.parametrize("rows", [1, 128])
+@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_int8_linear(timed, copies, name: str, product: Product, rows: int) -> None:
+    outputs, inputs = WEIGHTS[name]
+    linear = nn.Linear(inputs, outputs)
+    # As many of it as do not fit a cache, where one row reads all of the weight.
+    count = len(copies(torch.empty(outputs, inputs, dtype=torch.int8))) if rows == 1 else 1
+    layers: list[Int8Linear] = [
+        with_int8_linears(nn.Sequential(linear), product).model[0] for _ in range(min(count, 40))
+    ]
+    turn, x = cycle(layers), torch.randn(rows, inputs)
+    found = timed(
+        lambda: next(turn)(x),
+        nbytes=x.nbytes + outputs * inputs + 4 * outputs * (rows + 2),
+        flops=2 * rows * outputs * inputs,
+        dtype="int8",
+    )
+    exact = x.double() @ linear.weight.double().T + linear.bias.double()
+    # Both factors are rounded to 1/127 of their largest: a percent or so of the whole.
+    assert float((found.double() - exact).norm() / exact.norm()) < 0.02

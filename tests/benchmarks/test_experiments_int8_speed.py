@@ -1,0 +1,71 @@
+"""The INT8 models are a quarter or a third as large, and each is timed against the same float32."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.claims import load_claims
+from benchmarks.experiment import Settings
+from benchmarks.experiments import int8_speed
+from benchmarks.instruments.readings import Reading
+from reference_model.config import preset
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(int8_speed, "PAST", 8)
+    monkeypatch.setattr(int8_speed, "PROMPT", 16)
+    monkeypatch.setattr(int8_speed, "ROUNDS", 2)
+    monkeypatch.setattr(int8_speed, "preset", lambda name: preset("toy"))
+
+
+def test_the_bytes_lie_in_the_region_of_the_claim() -> None:
+    found = list(int8_speed._sizes())
+    claim = next(claim for claim in load_claims() if claim.id == "int8.size-speed")
+    (requirement,) = (r for r in claim.requirements if r.metric == "bytes_ratio")
+    ratios = {m.option: m.value for m in found if m.metric == "bytes_ratio"}
+    assert set(ratios) == set(int8_speed.products())
+    assert all(requirement.region.side(value, value) == "within" for value in ratios.values())
+    assert ratios["int_mm"] < 0.27
+
+
+@pytest.mark.usefixtures("toy")
+def test_one_process_times_all_formats_in_both_parts() -> None:
+    found = int8_speed.seconds()
+    formats = {"float32", "bfloat16", *int8_speed.products()}
+    assert {part: set(taken) for part, taken in found.items()} == {
+        "decode": formats,
+        "prefill": formats,
+    }
+    assert min(value for taken in found.values() for value in taken.values()) > 0
+
+
+def test_ratios_are_float32_over_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = {
+        part: {"float32": 6.0, "bfloat16": 4.0, "int_mm": 2.0} for part in ("decode", "prefill")
+    }
+    monkeypatch.setattr(int8_speed, "fresh_process_samples", lambda *given: [sample] * 3)
+    found = list(int8_speed._speeds(3))
+    values = {(m.metric, m.parameters["part"]): m.value for m in found}
+    assert values["speedup", "decode"] == pytest.approx(3.0)
+    assert values["speedup_over_bfloat16", "prefill"] == pytest.approx(2.0)
+    assert {m.option for m in found} == {"int_mm"}
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_float_copy_would_show_in_the_resident_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = {"float32": 900e6, "int_mm": 800e6, "packed": 800e6}
+    monkeypatch.setattr(
+        int8_speed,
+        "held_rss",
+        lambda target, arguments, threads: Reading(held[arguments["name"]], "bytes", "made up"),
+    )
+    found = {m.option: m.value for m in int8_speed._resident()}
+    saved = {m.option: m.value for m in int8_speed._sizes() if m.metric == "weight_bytes"}
+    expected = 100e6 - (saved["float32"] - saved["int_mm"])
+    assert found["int_mm"] == pytest.approx(expected)
+
+
+def test_on_a_gpu_only_bytes_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(int8_speed, "_sizes", lambda: iter(()))
+    assert int8_speed.size_speed(Settings("quick", "cuda", 0)) == []
