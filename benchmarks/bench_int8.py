@@ -1,9 +1,10 @@
-"""INT8 weights, as far as the model has them: simulated rounding, its time and its error."""
+"""INT8 weights: simulated rounding and its error; models that hold int8, their bytes and speed."""
 
-from benchmarks import workloads
-from benchmarks.workloads import SIZE
+from benchmarks import int8_workloads, workloads
+from benchmarks.workloads import PROMPT_TOKENS, SIZE
 
 MODELS, GRANULARITIES = (SIZE.small_model,), ("per tensor", "per channel")
+PRODUCTS = ("int_mm", "packed")
 timeout = 120
 
 
@@ -32,3 +33,64 @@ class RoundingError:
 
     def track_rounding_error(self, model: str, granularity: str) -> float:
         return workloads.relative_error(self.model, self.round())
+
+
+class Bytes:
+    """Of weights that are really held in int8."""
+
+    version = "1"
+    unit = "of float32's"
+    params = ((SIZE.model,), PRODUCTS)
+    param_names = ("model", "product")
+
+    def setup(self, model: str, product: str) -> None:
+        int8_workloads.int8_model(model, product)
+
+    def track_bytes_over_float32(self, model: str, product: str) -> float:
+        return int8_workloads.bytes_over_float32(model, product)
+
+
+class Decode:
+    """One token after so many others."""
+
+    version = "1"
+    rounds, repeat, warmup_time = 2, (3, 30, 1.0), 0.1
+    params = ((SIZE.model,), PRODUCTS)
+    param_names = ("model", "product")
+
+    def setup(self, model: str, product: str) -> None:
+        built = int8_workloads.int8_model(model, product)
+        self.step = workloads.decode_step(built, PROMPT_TOKENS, calls=200)
+
+    def time_step(self, model: str, product: str) -> None:
+        self.step()
+
+
+class Prefill:
+    """A prompt at once."""
+
+    version = "1"
+    rounds, repeat, warmup_time = 2, (3, 8, 1.5), 0.1
+    params = ((SIZE.model,), PRODUCTS, SIZE.lengths)
+    param_names = ("model", "product", "prompt")
+
+    def setup(self, model: str, product: str, prompt: int) -> None:
+        self.step = workloads.prefill_step(int8_workloads.int8_model(model, product), prompt)
+
+    def time_step(self, model: str, product: str, prompt: int) -> None:
+        self.step()
+
+
+class Loss:
+    """What the checkpoint loses on a piece of held-out text, with norms left alone and not."""
+
+    version = "1"
+    unit = "nats/token"
+    params = (int8_workloads.WAYS,)
+    param_names = ("way",)
+
+    def setup(self, way: str) -> None:
+        self.increase = int8_workloads.loss_measurement(way)
+
+    def track_loss_increase(self, way: str) -> float:
+        return self.increase()

@@ -29,6 +29,8 @@ LESSON_MODULES = (
     "kv_quality",
     "int8",
     "int8_speed",
+    "int8_sensitivity",
+    "int8_activations",
 )
 
 

@@ -1,4 +1,4 @@
-"""python -m reports build results.json --out DIR, and python -m reports table results.json."""
+"""python -m reports build | table | measurements results.json: show what was measured."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = _parser().parse_args(arguments)
         if given.command == "build":
             _build(given)
-        else:
+        elif given.command == "table":
             _table(given)
+        else:
+            _measurements(given)
 
     return exit_status(command)
 
@@ -32,6 +34,10 @@ def _parser() -> Parser:
     table = commands.add_parser("table", help="print claims and verdicts as a Markdown table")
     table.add_argument("results", type=Path, help="what python -m benchmarks run wrote")
     table.add_argument("--into", type=Path, help="a text file that has a place for the table")
+    rows = commands.add_parser("measurements", help="print a claim's numbers as a Markdown table")
+    rows.add_argument("results", type=Path, help="what python -m benchmarks run wrote")
+    rows.add_argument("claim", help="such as turboquant.zero-loss")
+    rows.add_argument("metrics", nargs="+", help="one column each")
     return parser
 
 
@@ -50,6 +56,13 @@ def _table(given: argparse.Namespace) -> None:
         put_into(given.into, table)
     else:
         print(table)
+
+
+def _measurements(given: argparse.Namespace) -> None:
+    from benchmarks.results import read_results
+    from reports.table import measurement_table
+
+    print(measurement_table(read_results(given.results), given.claim, given.metrics))
 
 
 if __name__ == "__main__":

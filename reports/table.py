@@ -1,8 +1,9 @@
-"""Claims and verdicts as a Markdown table, and its place in the README."""
+"""Markdown tables: claims with their verdicts and their place in the README, and measurements."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tabulate import tabulate
 
 from reference_model.errors import UserError
 from reference_model.files import write_whole
+from reports.render.formats import label, with_interval, words
 
 START, END = "<!-- verdicts -->", "<!-- /verdicts -->"
 
@@ -25,6 +27,35 @@ def verdict_table(results: dict[str, Any]) -> str:
     # Columns as wide as their longest sentence would make every line of the file that long.
     head, rule, *lines = (re.sub(r" +\|", " |", line) for line in padded.splitlines())
     return "\n".join([head, re.sub("-+", "---", rule), *lines])
+
+
+def measurement_table(results: dict[str, Any], claim: str, metrics: Sequence[str]) -> str:
+    """A row per option and parameters of a claim, a column per metric, intervals in brackets.
+
+    Raises `UserError` where the results have none of it.
+    """
+    rows: dict[tuple[Any, ...], dict[str, str]] = {}
+    keys: dict[str, None] = {}
+    for m in results["measurements"]:
+        if m["claim"] != claim or m["metric"] not in metrics:
+            continue
+        labels = {"option": m["option"], **m["parameters"]}
+        keys |= dict.fromkeys(labels)
+        value, interval = with_interval(m["value"], m["interval"])
+        exact = m["interval"] is None
+        cell = value if exact else f"{value} {interval}"
+        rows.setdefault(tuple(sorted(labels.items(), key=str)), {})[m["metric"]] = cell
+    if not rows:
+        raise UserError(
+            f"these results hold no {' or '.join(metrics)} of {claim}; see the ids in their "
+            "measurements"
+        )
+    table = [
+        [label(dict(row).get(key, "")) for key in keys] + [cells.get(name, "") for name in metrics]
+        for row, cells in rows.items()
+    ]
+    titles = [words(name) for name in (*keys, *metrics)]
+    return tabulate(table, headers=titles, tablefmt="github", disable_numparse=True)
 
 
 def put_into(path: Path, table: str) -> None:

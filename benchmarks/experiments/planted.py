@@ -1,4 +1,4 @@
-"""Models that compute what the checkpoint does, and are harder to quantise by a known strength."""
+"""Outlier channels of known strength, planted into a model that computes the same as before."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 
 from reference_model.errors import UserError
 from reference_model.model import GPT
@@ -13,23 +14,33 @@ from reference_model.model import GPT
 
 @torch.no_grad()
 def with_planted_outliers(model: GPT, channels: Sequence[int], strength: float) -> GPT:
-    """A copy in which some channels that leave a norm are ``strength`` times as large.
+    """A copy whose normed activations are ``strength`` times as large in ``channels``.
 
-    γ and β of ln_1 and ln_2 grow in these channels, and the columns of c_attn and c_fc that read
-    them shrink as much, so that the outputs stay what they were (SmoothQuant, 2211.10438, turned
-    around). Raises `UserError` where a norm does not stand before what reads it.
+    In every block γ and β of both norms are multiplied there, and the columns of the linear that
+    reads them (attn.c_attn, mlp.c_fc) divided: SmoothQuant (2211.10438), turned around. Outputs are
+    the same but for the last bits; a step that must span a whole row of activations, or of weights,
+    becomes coarser. Raises `UserError` where no LayerNorm stands right before these linears, for a
+    channel that is not there, and for a strength that is not positive.
     """
-    if model.config.norm_placement != "pre":
+    config = model.config
+    if config.norm != "layernorm" or config.norm_placement != "pre":
         raise UserError(
-            f"outliers are planted between a norm and a linear, and norm_placement="
-            f"{model.config.norm_placement!r} has other readers; use norm_placement='pre'"
+            f"outliers are planted between a LayerNorm and the linear behind it; received "
+            f"norm={config.norm!r}, norm_placement={config.norm_placement!r}: use 'layernorm', "
+            "'pre'"
         )
-    planted = copy.deepcopy(model)
-    for layer in range(model.config.n_layer):
-        for norm, reader in (("ln_1", "attn.c_attn"), ("ln_2", "mlp.c_fc")):
-            module = planted.get_submodule(f"h.{layer}.{norm}")
-            for parameter in module.parameters():
-                parameter[list(channels)] *= strength
-            columns = planted.get_parameter(f"h.{layer}.{reader}.weight")
-            columns[:, list(channels)] /= strength
-    return planted
+    wrong = [channel for channel in channels if not 0 <= channel < config.n_embd]
+    if wrong or not strength > 0:
+        raise UserError(
+            f"channels={list(channels)}, strength={strength} plant nothing; use channels from 0 to "
+            f"{config.n_embd - 1} and a strength above 0"
+        )
+    result, at = copy.deepcopy(model), list(channels)
+    for block in result.h:
+        for norm_name, linear_name in (("ln_1", "attn.c_attn"), ("ln_2", "mlp.c_fc")):
+            norm, linear = block.get_submodule(norm_name), block.get_submodule(linear_name)
+            assert isinstance(norm, nn.LayerNorm) and isinstance(linear, nn.Linear)
+            for parameter in norm.parameters():
+                parameter[at] *= strength
+            linear.weight[:, at] /= strength
+    return result

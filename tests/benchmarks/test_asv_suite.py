@@ -34,6 +34,10 @@ SUITE = {
     "bench_claims.Exact.track_value",
     "bench_head.Decode.time_step",
     "bench_head.Weights.track_weight_bytes",
+    "bench_int8.Bytes.track_bytes_over_float32",
+    "bench_int8.Decode.time_step",
+    "bench_int8.Loss.track_loss_increase",
+    "bench_int8.Prefill.time_step",
     "bench_int8.Rounding.time_rounding",
     "bench_int8.RoundingError.track_rounding_error",
     "bench_kv_codecs.Bytes.track_bits_per_value",
@@ -63,7 +67,7 @@ def names_of_the_suite(modules: dict[str, ModuleType]) -> list[str]:
         name
         for name in modules
         if name.startswith("benchmarks.bench_")
-        or name in ("benchmarks.workloads", "benchmarks.codec_workloads")
+        or (name.startswith("benchmarks.") and name.endswith("workloads"))
     ]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,3 +63,21 @@ def test_a_file_without_a_place_for_the_table_is_refused_and_left_alone(
 def test_a_missing_file_is_no_place_for_the_table(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot read"):
         put_into(tmp_path / "none.md", "table")
+
+
+# ---- measurements
+
+
+def test_a_row_stands_for_each_option_and_a_column_for_each_metric(
+    results: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results), encoding="utf-8")
+    metrics = ["format_loss_increase", "format_prediction_kl"]
+    assert main(["measurements", str(path), "turboquant.zero-loss", *metrics]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "format loss increase" in lines[0]
+    assert len(lines) == 2 + 6  # two formats at three sizes
+    assert all(line.count("[") == 2 for line in lines[2:])
+    assert main(["measurements", str(path), "turboquant.zero-loss", "speed"]) == 2
+    assert "these results hold no speed of turboquant.zero-loss" in capsys.readouterr().err

@@ -1,0 +1,198 @@
+"""L6: how far activations reach, and what eight bits do to the gradient, layer by layer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.experiment import Profile, Settings, experiment
+from benchmarks.experiments.planted import with_planted_outliers
+from benchmarks.instruments.perplexity import windows_of
+from benchmarks.instruments.texts import reference_tokens
+from benchmarks.results import Measurement, Parameter, measured
+from benchmarks.stats import mean_interval
+from reference_model.checkpoints import load_reference
+from reference_model.model import GPT
+from reference_model.quantization.grid import Grid, rounded
+
+# Windows of test text, each one observation.
+WINDOWS: dict[Profile, int] = {"smoke": 4, "quick": 8, "full": 64}
+OUTLIER = 6  # standard deviations, as in LLM.int8() (2208.07339)
+PLANTED_CHANNELS, PLANTED_STRENGTH = (17, 101, 202), 100.0
+INPUTS = {
+    "attn.c_attn": "qkv",
+    "attn.c_proj": "attention projection",
+    "mlp.c_fc": "MLP in",
+    "mlp.c_proj": "MLP out",
+}
+W8, W4 = Grid(8, "per channel"), Grid(4, "per group")
+STATISTICS = (("activation_range", "ratio"), ("outlier_share", "ratio"), ("kurtosis", "1"))
+
+Where = tuple[int, str]  # block, kind of linear
+Gradients = list[Tensor]  # of each block, all its parameters in one row
+
+
+@experiment("int8.activation-range", smoke=None, quick=12, full=110)
+def activation_range(settings: Settings) -> list[Measurement]:
+    """Of the checkpoint, and of the same function with outliers planted.
+
+    The claim's verdict rests on ``gradient_cosine``, which is the checkpoint's at W8A8 alone.
+    """
+    model = load_reference().to(settings.device)
+    planted = with_planted_outliers(model, PLANTED_CHANNELS, PLANTED_STRENGTH)
+    tokens = reference_tokens("test")[: WINDOWS[settings.profile] * model.config.context_length + 1]
+    formats = {
+        "gradient_cosine": ("W8A8", with_fake_rounding(model, W8, activations=True)),
+        "gradient_cosine_int4": ("W4A8", with_fake_rounding(model, W4, activations=True)),
+    }
+    of_planted = {
+        "gradient_cosine_planted": ("W8A8", with_fake_rounding(planted, W8, activations=True))
+    }
+    return [
+        *_of_model(model, "checkpoint", formats, tokens),
+        *_of_model(planted, "planted outliers", of_planted, tokens),
+    ]
+
+
+def _of_model(
+    model: GPT, name: str, formats: Mapping[str, tuple[str, GPT]], tokens: Tensor
+) -> Iterator[Measurement]:
+    """Statistics of the linears' inputs in float32; a cosine for each metric's rounded model."""
+    inputs, targets = windows_of(tokens, model.config.context_length, model.wte.weight.device)
+    statistics: dict[Where, list[tuple[float, ...]]] = {}
+    cosines: dict[str, list[list[float]]] = {metric: [] for metric in formats}
+    for x, y in zip(inputs.split(1), targets.split(1), strict=True):
+        with _watching(model, statistics):
+            exact = block_gradients(model, x, y)
+        for metric, (_, fake) in formats.items():
+            cosines[metric].append(_cosines(exact, block_gradients(fake, x, y)))
+    record = partial(_record, source="checkpoint", model=name)
+    for (layer, kind), of_windows in statistics.items():
+        for (metric, unit), values in zip(STATISTICS, zip(*of_windows, strict=True), strict=True):
+            labels: dict[str, Parameter] = {"layer": layer, "kind": kind}
+            yield record(values, metric=metric, unit=unit, option="float32", labels=labels)
+    for metric, (option, _) in formats.items():
+        for layer, values in enumerate(zip(*cosines[metric], strict=True)):
+            labels = {"layer": layer}
+            yield record(values, metric=metric, unit="1", option=option, labels=labels)
+
+
+def _record(
+    values: tuple[float, ...],
+    *,
+    metric: str,
+    unit: str,
+    option: str,
+    model: str,
+    labels: dict[str, Parameter],
+    source: str,
+) -> Measurement:
+    return measured(
+        mean_interval(values),  # one value a window
+        claim="int8.activation-range",
+        metric=metric,
+        unit=unit,
+        direction="higher" if "cosine" in metric else "lower",
+        choice="number format",
+        option=option,
+        parameters={"model": model, **labels},
+        source=source,
+    )
+
+
+# ---- what linears read
+
+
+@contextmanager
+def _watching(model: GPT, found: dict[Where, list[tuple[float, ...]]]) -> Iterator[None]:
+    """Inside, each linear of a block adds the statistics of its input, one entry a call."""
+
+    def watch(where: Where, module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        found.setdefault(where, []).append(input_statistics(arguments[0].detach()))
+
+    handles = [
+        block.get_submodule(name).register_forward_pre_hook(partial(watch, (layer, kind)))
+        for layer, block in enumerate(model.h)
+        for name, kind in INPUTS.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def input_statistics(x: Tensor) -> tuple[float, float, float]:
+    """max |x| over the root mean square; share with |x| > 6 σ; kurtosis, 3 of a Gaussian.
+
+    Of all numbers of x together; σ is the root mean square about the mean.
+    """
+    x = x.double()
+    deviation = x - x.mean()
+    variance = deviation.square().mean()
+    reach = x.abs().amax() / x.square().mean().sqrt()
+    share = (x.abs() > OUTLIER * variance.sqrt()).double().mean()
+    return reach.item(), share.item(), (deviation.pow(4).mean() / variance**2).item()
+
+
+# ---- gradients straight through
+
+
+class FakeRoundedLinear(nn.Linear):
+    """A linear that multiplies rounded numbers; the gradient passes as if none were rounded.
+
+    Shares the parameters of ``linear``. Activations are rounded to eight bits, symmetric, with a
+    step for each token, as an INT8 product does.
+    """
+
+    def __init__(self, linear: nn.Linear, grid: Grid | None, activations: bool) -> None:
+        bias = linear.bias is not None
+        super().__init__(linear.in_features, linear.out_features, bias, device="meta")
+        self.weight, self.bias, self.activations = linear.weight, linear.bias, activations
+        weight = linear.weight.detach()
+        error = torch.zeros_like(weight) if grid is None else rounded(weight, grid) - weight
+        self.register_buffer("error", error)
+        self.error: Tensor
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(…, K) → (…, N)."""
+        x = input
+        if self.activations:
+            steps = x.detach().abs().amax(-1, keepdim=True).clamp(min=1e-30) / 127
+            x = x + ((x.detach() / steps).round() * steps - x.detach())
+        return F.linear(x, self.weight + self.error, self.bias)
+
+
+def with_fake_rounding(model: GPT, grid: Grid | None, activations: bool) -> GPT:
+    """A copy whose linears, the head among them, are `FakeRoundedLinear`; None: float weights.
+
+    A tied embedding is still looked up in float32.
+    """
+    result = copy.deepcopy(model)
+    for name, module in list(result.named_modules()):
+        if isinstance(module, nn.Linear):
+            parent, _, child = name.rpartition(".")
+            fake = FakeRoundedLinear(module, grid, activations)
+            setattr(result.get_submodule(parent), child, fake)
+    return result
+
+
+def block_gradients(model: GPT, x: Tensor, y: Tensor) -> Gradients:
+    """Of the mean loss of tokens x (B, T) and their targets, a row for each block, float32."""
+    of_blocks = [list(block.parameters()) for block in model.h]
+    loss = F.cross_entropy(model(x).mT, y)
+    found = iter(torch.autograd.grad(loss, [p for block in of_blocks for p in block]))
+    return [torch.cat([next(found).flatten() for _ in block]) for block in of_blocks]
+
+
+def _cosines(exact: Gradients, found: Gradients) -> list[float]:
+    return [
+        F.cosine_similarity(a.double(), b.double(), dim=0).item()
+        for a, b in zip(exact, found, strict=True)
+    ]

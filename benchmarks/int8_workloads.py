@@ -1,0 +1,66 @@
+"""What bench_int8.py measures of models that really hold int8.
+
+As in workloads.py, only the standard library is imported before a benchmark is set up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.codec_workloads import READ_WINDOWS, reference_checkpoint
+from benchmarks.workloads import model_of, of_this_commit
+
+if TYPE_CHECKING:
+    from reference_model.model import GPT
+
+# What a model is held in, as bench_int8.py spells it: the linears by a product, norms rounded too.
+WAYS = ("int_mm", "packed", "int_mm and norms")
+
+
+@cache  # asv sets up anew before each sample; the model is the same
+@of_this_commit()
+def int8_model(name: str, product: str) -> GPT:
+    """A preset with random weights, its linears in int8."""
+    return _rewritten(model_of(name), product)
+
+
+def _rewritten(model: GPT, product: str) -> GPT:
+    from reference_model.quantization.int8 import packed_is_available, with_int8_linears
+
+    on_cpu = model.wte.weight.device.type == "cpu"
+    if product == "packed" and not (on_cpu and packed_is_available()):
+        raise NotImplementedError("FBGEMM packs weights on a CPU, and not in every build")
+    rewritten: Any = with_int8_linears(model, product).model  # type: ignore[arg-type]
+    return rewritten
+
+
+@of_this_commit()
+def bytes_over_float32(name: str, product: str) -> float:
+    """Bytes of all weights, over those in float32."""
+    from reference_model.quantization.int8 import weight_bytes
+
+    return weight_bytes(int8_model(name, product)) / weight_bytes(model_of(name))
+
+
+@of_this_commit()
+def loss_measurement(way: str) -> Callable[[], float]:
+    """What the checkpoint loses on a piece of held-out text, nats a token, once called."""
+    from benchmarks.instruments.perplexity import token_losses
+    from benchmarks.instruments.texts import reference_tokens
+    from reference_model.quantization.norms import NormScheme, with_int8_norms
+
+    model = reference_checkpoint()
+    product, _, norms = way.partition(" and ")
+    changed: Any = _rewritten(model, product)
+    if norms:
+        changed, _ = with_int8_norms(changed, NormScheme(weights="int8", input="int8"))
+    window = model.config.context_length
+
+    def increase() -> float:
+        tokens = reference_tokens("test")[: READ_WINDOWS * window + 1]
+        lost = token_losses(changed, tokens, window) - token_losses(model, tokens, window)
+        return float(lost.mean())
+
+    return increase
