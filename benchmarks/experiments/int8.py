@@ -73,13 +73,14 @@ def norm_share(settings: Settings) -> list[Measurement]:
     return found
 
 
-@experiment("int8.weights-quality", smoke=6, quick=34, full=150)
+@experiment("int8.weights-quality", smoke=6, quick=20, full=150)
 def weights_quality(settings: Settings) -> list[Measurement]:
     """What rounding every linear's weights costs on held-out text, norms left out."""
     model, tokens = load_reference().to(settings.device), held_out_tokens(settings.profile)
     baseline = _baseline(settings)
     found = _losses_of_the_checkpoint(settings, tokens, baseline)
-    for grid in GRIDS if settings.profile != "smoke" else GRIDS[:2]:
+    grids = {"smoke": GRIDS[:2], "quick": (*GRIDS[:2], GRIDS[4])}
+    for grid in grids.get(settings.profile, GRIDS):
         rounded, names = with_rounded_linears(model, grid)
         increase = loss_increase(model, rounded, names, tokens, baseline, settings.seed)
         plain = grid in GRIDS[:2]

@@ -66,7 +66,7 @@ class Readings:
         return self.losses - self.baseline
 
 
-@experiment("int8.sensitivity", smoke=None, quick=25, full=1200)
+@experiment("int8.sensitivity", smoke=None, quick=None, full=1200)
 def sensitivity(settings: Settings) -> list[Measurement]:
     """One kind of module at a time, one layer at a time and, in full, one kind of one layer.
 

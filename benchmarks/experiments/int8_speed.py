@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 
-from benchmarks.experiment import Profile, Settings, experiment
+from benchmarks.experiment import Settings, experiment
 from benchmarks.instruments.clock import fresh_process_samples, interleaved_durations
 from benchmarks.instruments.memory import held_rss
 from benchmarks.results import Measurement, measured
@@ -31,7 +31,7 @@ from reference_model.quantization.int8 import (
 CLAIM = "int8.size-speed"
 PAST, PROMPT = 128, 512  # tokens before a decode step, and of a prefill
 ROUNDS = 9
-PROCESSES: dict[Profile, int] = {"quick": 3, "full": 10}
+PROCESSES = 10
 
 
 def products() -> tuple[Product, ...]:
@@ -39,7 +39,7 @@ def products() -> tuple[Product, ...]:
     return ("int_mm", "packed") if packed_is_available() else ("int_mm",)
 
 
-@experiment(CLAIM, smoke=None, quick=38, full=150)
+@experiment(CLAIM, smoke=None, quick=None, full=150)
 def size_speed(settings: Settings) -> list[Measurement]:
     """Bytes of GPT-2 small's weights, and seconds of a decode step and of a prefill, in turns.
 
@@ -48,9 +48,8 @@ def size_speed(settings: Settings) -> list[Measurement]:
     """
     found = list(_sizes())
     if settings.device == "cpu":
-        found += [*_speeds(PROCESSES[settings.profile])]
-        if settings.profile == "full":
-            found += _resident()
+        found += [*_speeds(PROCESSES)]
+        found += _resident()
     return found
 
 

@@ -223,7 +223,7 @@ class _Measurer:
 SHARES = ((4, 2), (3, 3), (2, 4))  # bits of keys and of values, six in all
 
 
-@experiment("turboquant.keys-need-more", smoke=None, quick=19, full=200)
+@experiment("turboquant.keys-need-more", smoke=None, quick=None, full=200)
 def keys_need_more(settings: Settings) -> list[Measurement]:
     """Six bits for a key and its value together, shared out in three ways.
 

@@ -39,7 +39,8 @@ def with_planted_outliers(model: GPT, channels: Sequence[int], strength: float) 
     for block in result.h:
         for norm_name, linear_name in (("ln_1", "attn.c_attn"), ("ln_2", "mlp.c_fc")):
             norm, linear = block.get_submodule(norm_name), block.get_submodule(linear_name)
-            assert isinstance(norm, nn.LayerNorm) and isinstance(linear, nn.Linear)
+            assert isinstance(norm, nn.LayerNorm)
+            assert isinstance(linear, nn.Linear)
             for parameter in norm.parameters():
                 parameter[at] *= strength
             linear.weight[:, at] /= strength

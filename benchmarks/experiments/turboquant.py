@@ -241,7 +241,7 @@ def _of_fixed_vectors(
             ]
             yield record(
                 _times(mean_interval(errors), 1 / lloyd_max(64, bits).distortion),
-                metric="distortion_over_exact",
+                metric="fixed_vector_distortion_over_exact",
                 unit="ratio",
                 option=option,
                 parameters={"width": 64, "bits": bits},

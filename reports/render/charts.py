@@ -16,6 +16,7 @@ from reports.render.cache_charts import (
     row_projections,
 )
 from reports.render.formats import words
+from reports.render.int8_speed_charts import size_speed
 from reports.render.kv_charts import (
     compression,
     distortion,
@@ -267,4 +268,5 @@ CHARTS: dict[str, Callable[[Sequence[Measurement], Claim], Panels]] = {
     "turboquant.rotation-first": work_of_the_rotation,
     "int8.weights-quality": loss_increase,
     "int8.norm-damage": loss_increase,
+    "int8.size-speed": size_speed,
 }

@@ -154,13 +154,13 @@ def test_planted_outliers_change_no_output(model: GPT, tokens: Tensor) -> None:
 
 
 def test_outliers_are_planted_in_pre_norm_models_only() -> None:
-    with pytest.raises(UserError, match="use norm_placement='pre'"):
+    with pytest.raises(UserError, match="norm_placement='post': use 'layernorm'"):
         with_planted_outliers(GPT(preset("toy", norm_placement="post")), (0,), 2.0)
 
 
 @pytest.mark.usefixtures("read_the_slice_only")
 def test_fewer_bits_lose_more_and_real_int8_about_what_rounding_says() -> None:
-    found = weights_quality(Settings("quick", "cpu", 0))
+    found = weights_quality(Settings("full", "cpu", 0))
     others = {
         (m.parameters["bits"], m.parameters["granularity"], m.parameters["zero"]): m.value
         for m in found

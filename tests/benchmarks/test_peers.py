@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.peers import contenders, decoding
-from benchmarks.peers.decoding import LIMIT, MissingPeer, Plan, Worker, share, table
+from benchmarks.peers.decoding import LIMIT, ROUNDED, MissingPeer, Plan, Worker, share, table
 from reference_model.config import preset
 from reference_model.costs import kv_cache_bytes, read_weight_bytes
+from reference_model.quantization.int8 import packed_is_available
 
 TOY = preset("toy", context_length=1024)
 PLAN = Plan(
@@ -54,6 +55,35 @@ def test_whoever_does_not_writes_them_too_or_is_named_as_missing(
         assert [token for token, _ in theirs] == [token for token, _ in ours]
 
 
+def whole_run(name: str, folder: Path) -> list[int]:
+    prompt = contenders.prompt(TOY, 32)
+    return [token for token, _ in contenders.LOADERS[name](TOY, folder, 1)(prompt, 64)]
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_int8_begins_as_float32_does_and_then_goes_its_own_way(name: str, tmp_path: Path) -> None:
+    if name.startswith("llama.cpp") and importlib.util.find_spec("llama_cpp") is None:
+        with pytest.raises(MissingPeer, match=rf"{name} is missing \(.*llama_cpp.*make peers"):
+            Worker(name, PLAN, tmp_path)
+        return
+    if not packed_is_available():
+        pytest.skip("this build of PyTorch has no FBGEMM")
+    rounded, exact = whole_run(name, tmp_path), whole_run("plain", tmp_path)
+    assert rounded[0] == exact[0]  # of 1,024 tokens: it is the same model
+    assert rounded != exact  # and its weights are rounded
+    assert len(set(rounded)) > 10
+
+
+def test_int8_is_not_asked_for_float32s_tokens_but_for_a_long_prompt(tmp_path: Path) -> None:
+    plan = replace(PLAN, contenders=("ours", "int8 lean"))
+    found, same = decoding.installed(plan, tmp_path)
+    assert found == ["ours", "int8 lean"]
+    assert same == {"ours": True}
+    with decoding.processes(replace(plan, contenders=("int8 lean",)), tmp_path) as workers:
+        measured = decoding.turn_of(workers["int8 lean"], plan)
+    assert len(measured["prefill 512"]) == 1
+
+
 def test_the_seconds_of_tokens_grow(tmp_path: Path) -> None:
     steps = contenders.load_ours(TOY, tmp_path, 1)(contenders.prompt(TOY, 5), 6)
     moments = [at for _, at in steps]
@@ -79,6 +109,16 @@ def test_the_table_has_the_ratio_of_medians_with_its_interval() -> None:
     assert re.search(r"ours +1000\.0 +1\.00 .* yes$", ours)
     assert told.count("peer") == 1  # it has no prefill: nothing is made up for it
     assert "reads 1.0 to 1.0 GB/s" in told
+
+
+def test_the_share_of_float32s_limit_is_not_told_of_int8() -> None:
+    plan = replace(PLAN, contenders=("ours", "int8 lean"))
+    seen = [{**observation(1, 2), "int8 lean": {"decode": 0.25}}]
+    told = table(plan, seen, {"ours": True})
+    lean = next(line for line in told.splitlines() if line.startswith("int8 lean"))
+    ours = next(line for line in told.splitlines() if line.startswith("ours"))
+    assert re.search(r"int8 lean +250\.0 +0\.25 *$", lean)
+    assert "%" in ours
 
 
 def test_the_share_of_the_limit_is_what_must_be_read_over_what_was_taken() -> None:

@@ -263,6 +263,11 @@ def int8() -> Iterator[Measurement]:
     yield increase(0.0004, half_width=0.0003, granularity="per channel")
     yield increase(0.0061, half_width=0.0009, granularity="per tensor")
     damage = partial(measurement, "int8.norm-damage", "loss_increase", **rounded)
+    size = partial(measurement, "int8.size-speed", unit="ratio")
+    for option, share, faster in (("int_mm", 0.257, 2.4), ("packed", 0.335, 3.0)):
+        yield size("bytes_ratio", share, option=option)
+        for part in ("decode", "prefill"):
+            yield size("speedup", faster, half_width=0.1, option=option, part=part)
     of_checkpoint = partial(damage, model="reference checkpoint")
     yield of_checkpoint(0.0009, half_width=0.0004, way="gamma and beta per tensor")
     yield of_checkpoint(0.0093, half_width=0.0015, way="gamma, beta and input per tensor")
