@@ -65,11 +65,15 @@ class KVCache:
 
         What comes back has the dtype of k and v, also where the cache stores a smaller one.
         """
-        start, end = self._advance(layer, k.shape[-2])
-        keys, values = self.keys[layer], self.values[layer]
-        keys[:, :, start:end] = k
-        values[:, :, start:end] = v
+        self.append(layer, k, v)
+        keys, values, end = self.keys[layer], self.values[layer], self._lengths[layer]
         return keys[:, :, :end].to(k.dtype), values[:, :, :end].to(v.dtype)
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> None:
+        """Append k, v (B, H, T, D) of one layer, and read nothing."""
+        start, end = self._advance(layer, k.shape[-2])
+        self.keys[layer][:, :, start:end] = k
+        self.values[layer][:, :, start:end] = v
 
     def attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None

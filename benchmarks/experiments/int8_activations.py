@@ -42,6 +42,9 @@ Gradients = list[Tensor]  # of each block, all its parameters in one row
 def activation_range(settings: Settings) -> list[Measurement]:
     """Of the checkpoint, and of the same function with outliers planted.
 
+    A cosine compares gradients of one model's own weights: those of planted columns are
+    ``PLANTED_STRENGTH`` times as large as they were, and speak loudest.
+
     The claim's verdict rests on ``gradient_cosine``, which is the checkpoint's at W8A8 alone.
     """
     model = load_reference().to(settings.device)
@@ -72,7 +75,7 @@ def _of_model(
             exact = block_gradients(model, x, y)
         for metric, (_, fake) in formats.items():
             cosines[metric].append(_cosines(exact, block_gradients(fake, x, y)))
-    record = partial(_record, source="checkpoint", model=name)
+    record = partial(_record, model=name)
     for (layer, kind), of_windows in statistics.items():
         for (metric, unit), values in zip(STATISTICS, zip(*of_windows, strict=True), strict=True):
             labels: dict[str, Parameter] = {"layer": layer, "kind": kind}
@@ -91,7 +94,6 @@ def _record(
     option: str,
     model: str,
     labels: dict[str, Parameter],
-    source: str,
 ) -> Measurement:
     return measured(
         mean_interval(values),  # one value a window
@@ -102,7 +104,7 @@ def _record(
         choice="number format",
         option=option,
         parameters={"model": model, **labels},
-        source=source,
+        source="checkpoint",
     )
 
 

@@ -157,7 +157,7 @@ def readings(
     changes: Sequence[Mapping[str, Tensor]],
     tokens: Tensor,
     window: int,
-    batch_size: int = 8,
+    batch_size: int = 2,
 ) -> Readings:
     """The model as it is, and with each of ``changes``, parameters by name, over the same windows.
 

@@ -96,7 +96,7 @@ def fill(cache: KVCache, tokens: int) -> None:
     model = preset("gpt2")
     for piece in torch.arange(tokens).split(PIECE):
         for layer in range(model.n_layer):
-            cache.update(layer, *torch.randn(2, 1, model.n_head, len(piece), model.d_head))
+            cache.append(layer, *torch.randn(2, 1, model.n_head, len(piece), model.d_head))
 
 
 def resident(claim: str) -> Iterator[Measurement]:

@@ -279,29 +279,18 @@ def _of_prod(
 ) -> Iterator[Measurement]:
     """D · E(⟨y, x − x̂⟩²) over random unit y, which is E‖x − x̂‖²: the paper's D_prod times D."""
     some = x[: len(x) // PROJECTIONS_DRAWN]
-    for projection in PROJECTIONS:
-        for bits in BITS:
+    of_variance = partial(record, metric="inner_product_variance", unit="1/D", source="simulation")
+    for bits in BITS:
+        labels: dict[str, Parameter] = {"width": width, "bits": bits}
+        for projection in PROJECTIONS:
             errors = [
                 _error(TurboQuantProd(width, bits, projection=projection, seed=seed), some).value
                 for seed in range(PROJECTIONS_DRAWN)
             ]
-            yield record(
-                mean_interval(errors),
-                metric="inner_product_variance",
-                unit="1/D",
-                option=f"prod, {projection} S",
-                parameters={"width": width, "bits": bits},
-                source="simulation",
-            )
-    for bits in BITS:
-        yield record(
-            _error(TurboQuant(width, bits, seed=settings.seed), x),
-            metric="inner_product_variance",
-            unit="1/D",
-            option="turboquant",
-            parameters={"width": width, "bits": bits},
-            source="simulation",
-        )
+            found = mean_interval(errors)
+            yield of_variance(found, option=f"prod, {projection} S", parameters=labels)
+        plain = _error(TurboQuant(width, bits, seed=settings.seed), x)
+        yield of_variance(plain, option="turboquant", parameters=labels)
 
 
 def unit_vectors(count: int, width: int, seed: int) -> Tensor:

@@ -268,14 +268,14 @@ def load_llama_cpp(config: GPTConfig, folder: Path, threads: int, bits: int = 32
     if not written.exists():
         _write_gguf(config, written, bits)
     llama_cpp.llama_log_set(_quiet(), None)
-    model = llama_cpp.llama_load_model_from_file(
+    model = llama_cpp.llama_model_load_from_file(
         str(written).encode(), llama_cpp.llama_model_default_params()
     )
     options = llama_cpp.llama_context_default_params()
     options.n_ctx, options.n_batch, options.n_ubatch = config.context_length, 512, 512
     options.n_threads = options.n_threads_batch = threads
     options.type_k = options.type_v = 0  # float32, as everybody's cache here
-    context = llama_cpp.llama_new_context_with_model(model, options)
+    context = llama_cpp.llama_init_from_model(model, options)
     if not context:
         raise RuntimeError("llama.cpp could not make a context")
 

@@ -104,6 +104,10 @@ class QuantizedKVCache(KVCache):
         constants = nbytes_of(tensor for store in stores for tensor in store.codec.constants)
         return sum(view.nbytes for view in views) + constants
 
+    def append(self, layer: int, k: Tensor, v: Tensor) -> None:
+        """As in `KVCache`."""
+        self._append(layer, k, v, *self._advance(layer, k.shape[-2]))
+
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Append k, v (B, H, T, D) of one layer; return all that the last token reads, decoded.
 

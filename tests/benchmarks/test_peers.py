@@ -57,7 +57,7 @@ def test_whoever_does_not_writes_them_too_or_is_named_as_missing(
 
 def whole_run(name: str, folder: Path) -> list[int]:
     prompt = contenders.prompt(TOY, 32)
-    return [token for token, _ in contenders.LOADERS[name](TOY, folder, 1)(prompt, 64)]
+    return [token for token, _ in contenders.LOADERS[name](TOY, folder, 1)(prompt, 256)]
 
 
 @pytest.mark.parametrize("name", ROUNDED)

@@ -265,6 +265,19 @@ def test_what_was_encoded_is_never_encoded_again(tiny_model: Callable[..., GPT])
     assert all(map(torch.equal, first, cache.stores[0][0].filled(8)))
 
 
+def test_appending_holds_what_updating_holds(
+    tiny_model: Callable[..., GPT], codecs: tuple[Codec, Codec]
+) -> None:
+    model = tiny_model(torch.float32, context_length=CONTEXT)
+    k, v = torch.randn(2, 1, 2, 9, WIDTH)
+    caches = [QuantizedKVCache(model, 1, 9, *codecs, window=2) for _ in range(2)]
+    with torch.inference_mode():
+        caches[0].append(0, k, v)
+        caches[1].update(0, k, v)
+    for appended, updated in zip(tensors(caches[0]), tensors(caches[1]), strict=True):
+        assert torch.equal(appended, updated)
+
+
 # ---- in use
 
 
