@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CODEC_WIDTH = 64  # of GPT-2's heads and the checkpoint's
 ENCODED = (4, 12, 256, CODEC_WIDTH)  # layers, heads, tokens of what is encoded and decoded
 UNIT_VECTORS = 20_000
-READ_WINDOWS = 4  # windows of held-out text
+READ_WINDOWS = 6  # windows of held-out text
 
 
 @of_this_commit()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from reference_model.model import GPT
 
 # What a model is held in, as bench_int8.py spells it: the linears by a product, norms rounded too.
-WAYS = ("int_mm", "packed", "int_mm and norms")
+WAYS = ("dequantize", "int_mm", "packed", "int_mm and norms")
 
 
 @cache  # asv sets up anew before each sample; the model is the same

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.experiment import Profile, Settings, experiment
+from benchmarks.experiments.int8_factorial import factorial
 from benchmarks.experiments.planted import with_planted_outliers
 from benchmarks.instruments.perplexity import (
     bits_per_byte,
@@ -73,7 +74,7 @@ def norm_share(settings: Settings) -> list[Measurement]:
     return found
 
 
-@experiment("int8.weights-quality", smoke=6, quick=20, full=150)
+@experiment("int8.weights-quality", smoke=6, quick=20, full=600)
 def weights_quality(settings: Settings) -> list[Measurement]:
     """What rounding every linear's weights costs on held-out text, norms left out."""
     model, tokens = load_reference().to(settings.device), held_out_tokens(settings.profile)
@@ -97,7 +98,7 @@ def weights_quality(settings: Settings) -> list[Measurement]:
         increase = _loss_of(int8, model, tokens, baseline, settings.seed)
         labels = {"granularity": "per channel", "product": product}
         found.append(_of_int8("int8.weights-quality", increase, labels, "loss_increase_w8a8"))
-    return found
+    return [*found, *factorial(settings)] if settings.profile == "full" else found
 
 
 # Ways to quantise a norm, as claims.toml names them.

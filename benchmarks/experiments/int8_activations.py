@@ -38,7 +38,7 @@ Where = tuple[int, str]  # block, kind of linear
 Gradients = list[Tensor]  # of each block, all its parameters in one row
 
 
-@experiment("int8.activation-range", smoke=None, quick=12, full=110)
+@experiment("int8.activation-range", smoke=None, quick=10, full=80)
 def activation_range(settings: Settings) -> list[Measurement]:
     """Of the checkpoint, and of the same function with outliers planted.
 

@@ -8,11 +8,20 @@ import pytest
 import torch
 from torch import nn
 
-from reference_model.quantization.int8 import Int8Linear, Product, with_int8_linears
+from reference_model.quantization.int8 import (
+    Int8Linear,
+    Product,
+    packed_is_available,
+    with_int8_linears,
+)
 
 # name → (out, in)
 WEIGHTS = {"c_attn": (2304, 768), "attn.c_proj": (768, 768), "c_fc": (3072, 768)}
-PRODUCTS: tuple[Product, ...] = ("packed", "int_mm", "dequantize")
+PRODUCTS: tuple[Product, ...] = (
+    *(("packed",) if packed_is_available() else ()),
+    "int_mm",
+    "dequantize",
+)
 
 
 @pytest.mark.benchmark(group="linear, int8")
@@ -32,7 +41,7 @@ def test_int8_linear(timed, copies, name: str, product: Product, rows: int) -> N
         lambda: next(turn)(x),
         nbytes=x.nbytes + outputs * inputs + 4 * outputs * (rows + 2),
         flops=2 * rows * outputs * inputs,
-        dtype="int8",
+        dtype="float32" if product == "dequantize" else "int8",
     )
     exact = x.double() @ linear.weight.double().T + linear.bias.double()
     # Both factors are rounded to 1/127 of their largest: a percent or so of the whole.

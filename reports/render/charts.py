@@ -16,6 +16,7 @@ from reports.render.cache_charts import (
     row_projections,
 )
 from reports.render.formats import words
+from reports.render.int8_charts import activation_range, factorial, sensitivity
 from reports.render.int8_speed_charts import size_speed
 from reports.render.kv_charts import (
     compression,
@@ -237,8 +238,16 @@ def loss_increase(measurements: Sequence[Measurement], claim: Claim) -> Panels:
     increases = of(measurements, "loss_increase")
     if not increases:
         return []
-    title = "loss added by the quantisation, with 95 % intervals"
-    return [bordered_dots(title, increases, claim, "increase of the held-out loss (nats/token)")]
+    title, x_title = "loss added by the quantisation", "increase of the held-out loss (nats/token)"
+    panels = [bordered_dots(f"{title}, with 95 % intervals", increases, claim, x_title)]
+    for metric, more in (
+        ("loss_increase_of_other_grids", "on other grids"),
+        ("loss_increase_w8a8", "by real INT8 products, activations rounded too"),
+    ):
+        others = of(measurements, metric)
+        if len(others) >= 2:
+            panels.append(bordered_dots(f"{title}, {more}", others, claim, x_title))
+    return [*panels, *factorial(measurements, claim)]
 
 
 # A published configuration's field is a word, not a quantity.
@@ -269,4 +278,6 @@ CHARTS: dict[str, Callable[[Sequence[Measurement], Claim], Panels]] = {
     "int8.weights-quality": loss_increase,
     "int8.norm-damage": loss_increase,
     "int8.size-speed": size_speed,
+    "int8.sensitivity": sensitivity,
+    "int8.activation-range": activation_range,
 }

@@ -268,6 +268,16 @@ def int8() -> Iterator[Measurement]:
         yield size("bytes_ratio", share, option=option)
         for part in ("decode", "prefill"):
             yield size("speedup", faster, half_width=0.1, option=option, part=part)
+    bears = partial(measurement, "int8.sensitivity", option="INT4 per group", n=20)
+    yield bears("sensitivity_ratio", 40.0, half_width=20.0, unit="ratio")
+    for kind, lost in (("qkv", 0.004), ("MLP out", 0.001), ("norms", 0.0001)):
+        labels = {"kind": kind, "half_width": lost / 4}
+        yield bears("loss_increase", lost, unit="nats/token", **labels)
+        yield bears("loss_per_megabyte", lost, unit="nats/token/MB", **labels)
+    gradient = partial(measurement, "int8.activation-range", option="W8A8", n=8)
+    for layer in range(6):
+        labels = {"layer": layer, "half_width": 0.0004, "model": "checkpoint"}
+        yield gradient("gradient_cosine", 0.9995 - layer / 10_000, **labels)
     of_checkpoint = partial(damage, model="reference checkpoint")
     yield of_checkpoint(0.0009, half_width=0.0004, way="gamma and beta per tensor")
     yield of_checkpoint(0.0093, half_width=0.0015, way="gamma, beta and input per tensor")
