@@ -139,6 +139,9 @@ def filled(name: str) -> Any:
     """A full cache; of either kind beside the same model, whose bytes are not the cache's."""
     model = GPT(preset("gpt2", vocab_size=8))
     codec = TurboQuant(64, 3)
+    # Libraries' code that encoding is the first to use is resident in both processes, then.
+    with torch.inference_mode():
+        codec.encode(torch.randn(1, model.config.n_head, PIECE, model.config.d_head))
     plain = KVCache(model.config, 1, CONTEXT) if name == "plain" else None
     cache = plain or QuantizedKVCache(model, 1, CONTEXT, codec)
     fill(cache, CONTEXT)
