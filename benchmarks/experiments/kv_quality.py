@@ -11,11 +11,16 @@ import numpy as np
 import torch
 
 from benchmarks.experiment import Profile, Settings, experiment
-from benchmarks.instruments.cache_quality import Array, Quality, qualities
+from benchmarks.instruments.cache_quality import (
+    Array,
+    AttentionErrors,
+    Quality,
+    attention_errors,
+    qualities,
+)
 from benchmarks.instruments.texts import reference_tokens
 from benchmarks.results import Measurement, Parameter, measured
 from benchmarks.stats import crossed_mean_interval
-from reference_model.cache import KVCache
 from reference_model.checkpoints import load_reference
 from reference_model.config import preset
 from reference_model.model import GPT
@@ -36,6 +41,7 @@ BITS = (2, 3, 4)
 SEEDS = 5
 # Windows of test text; None: all of it. A bootstrap wants twenty at least.
 WINDOWS: dict[Profile, int | None] = {"smoke": 20, "quick": 20, "full": 72}
+PROBED_WINDOWS = 20  # of which attention errors are taken, in the full profile
 RECENT = 32  # tokens that stay exact in the formats that keep some
 
 
@@ -48,7 +54,7 @@ class Way:
     pairs: Sequence[tuple[Codec, Codec]]
     how: dict[str, int | bool] = field(default_factory=dict)  # of the cache
 
-    def caches(self, model: GPT) -> Iterator[Callable[[int], KVCache]]:
+    def caches(self, model: GPT) -> Iterator[Callable[[int], QuantizedKVCache]]:
         """For each seed what makes an empty cache for so many sequences."""
         for keys, values in self.pairs:
             yield partial(_empty, model, keys, values, self.how)
@@ -56,7 +62,7 @@ class Way:
 
 def _empty(
     model: GPT, keys: Codec, values: Codec, how: dict[str, int | bool], batch_size: int
-) -> KVCache:
+) -> QuantizedKVCache:
     window, drop_biases = int(how.get("window", 0)), bool(how.get("drop_biases", True))
     return QuantizedKVCache(
         model,
@@ -187,9 +193,17 @@ class _Measurer:
         }
         names = {f"{index}/{seed}": make for (index, seed), make in caches.items()}
         self.baseline, found = qualities(model, tokens, length, names)
+        probed: dict[str, AttentionErrors] = {}
+        if settings.profile == "full":
+            probed = attention_errors(model, tokens[: PROBED_WINDOWS * length + 1], length, names)
         self._found: dict[int, list[Quality]] = {
             id(way): [found[f"{index}/{seed}"] for seed in range(len(way.pairs))]
             for index, way in enumerate(ways)
+        }
+        self._probed: dict[int, list[AttentionErrors]] = {
+            id(way): [probed[f"{index}/{seed}"] for seed in range(len(way.pairs))]
+            for index, way in enumerate(ways)
+            if probed
         }
 
     def losses(self, way: Way) -> Array:
@@ -216,6 +230,13 @@ class _Measurer:
             unit="share of tokens",
             direction="higher",
         )
+        if id(way) in self._probed:
+            errors = [each.output_errors for each in self._probed[id(way)]]
+            yield record(
+                crossed_mean_interval(errors),
+                metric=f"{prefix}attention_output_error",
+                unit="of ‖y‖²",
+            )
 
 
 # ---- keys against values

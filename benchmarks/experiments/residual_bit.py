@@ -14,7 +14,9 @@ from benchmarks.instruments.texts import reference_tokens
 from benchmarks.results import Measurement, Parameter, measured
 from benchmarks.stats import crossed_mean_interval, exponential, mean_interval
 from reference_model.checkpoints import load_reference
+from reference_model.model import GPT
 from reference_model.quantization.codec import Codec
+from reference_model.quantization.kv_cache import QuantizedKVCache
 from reference_model.quantization.turboquant import Projection, TurboQuant, TurboQuantProd
 
 PROBED_WINDOWS: dict[Profile, int] = {"quick": 4, "full": 20}
@@ -64,6 +66,10 @@ def _ways(bits: int) -> dict[str, Callable[[int], Codec]]:
     }
 
 
+def empty_cache(model: GPT, codec: Codec, batch_size: int) -> QuantizedKVCache:
+    return QuantizedKVCache(model, batch_size, model.config.context_length, codec)
+
+
 def _attention(settings: Settings, record: Callable[..., Measurement]) -> Iterator[Measurement]:
     model = load_reference().to(settings.device)
     window = model.config.context_length
@@ -72,8 +78,11 @@ def _attention(settings: Settings, record: Callable[..., Measurement]) -> Iterat
     divergences: dict[tuple[int, str], list[list[float]]] = {way: [] for way in ways}
     errors: dict[tuple[int, str], list[list[float]]] = {way: [] for way in ways}
     for seed in range(SEEDS):
-        codecs = {f"{bits} {option}": build(seed) for (bits, option), build in ways.items()}
-        probed = attention_errors(model, tokens, window, codecs)
+        caches = {
+            f"{bits} {option}": partial(empty_cache, model, build(seed))
+            for (bits, option), build in ways.items()
+        }
+        probed = attention_errors(model, tokens, window, caches)
         for bits, option in ways:
             divergences[bits, option].append(probed[f"{bits} {option}"].divergences)
             errors[bits, option].append(probed[f"{bits} {option}"].output_errors)

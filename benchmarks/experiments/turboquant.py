@@ -176,12 +176,12 @@ WIDTHS: dict[Profile, tuple[int, ...]] = {
     "quick": (64, 128),
     "full": (64, 96, 128, 1536),
 }
-FIXED_ROTATIONS: dict[Profile, int] = {"smoke": 0, "quick": 1500, "full": 3000}
+FIXED_ROTATIONS: dict[Profile, int] = {"smoke": 0, "quick": 1500, "full": 20_000}
 PROJECTIONS_DRAWN = 20  # of prod: between one and the next its error differs by some percent
 PRINTED = {1: 0.36, 2: 0.117, 3: 0.03, 4: 0.009}  # in the paper, cut off rather than rounded
 
 
-@experiment("turboquant.distortion", smoke=2.5, quick=5, full=60)
+@experiment("turboquant.distortion", smoke=2.5, quick=5, full=130)
 def distortion(settings: Settings) -> list[Measurement]:
     """E‖x − x̂‖² of unit vectors beside the exact value, the paper's and both its bounds."""
     record = partial(

@@ -20,7 +20,6 @@ from torch.nn.functional import cross_entropy
 from benchmarks.instruments.perplexity import windows_of
 from reference_model.cache import KVCache
 from reference_model.model import GPT
-from reference_model.quantization.codec import Codec
 from reference_model.quantization.kv_cache import QuantizedKVCache
 
 Array = NDArray[np.float64]
@@ -91,35 +90,40 @@ def _array(values: Tensor) -> Array:
 
 @dataclass
 class AttentionErrors:
-    """Of one codec, a mean per sequence over layers, heads and queries, in the order they came."""
+    """Of one cache, a mean per sequence over layers, heads and queries, in the order they came."""
 
-    divergences: list[float] = field(default_factory=list)  # KL(exact ‖ decoded) of the weights
     output_errors: list[float] = field(default_factory=list)  # ‖y − ŷ‖² / ‖y‖²
+    # KL(exact ‖ decoded) of the weights; empty where some tokens are read exactly
+    divergences: list[float] = field(default_factory=list)
 
 
 class AttentionProbe(KVCache):
-    """A plain cache that computes, beside every attention, what it would be through codecs.
+    """A plain cache that computes, beside every attention, what it would be through other caches.
 
     What the model goes on with is exact: each layer's error is its own and not that of those
     before it. For prompts read at once into an empty cache, by models whose positions add no bias
-    to the scores; codecs that encode each token alone.
+    to the scores.
     """
 
-    def __init__(self, model: GPT, batch_size: int, capacity: int, codecs: Mapping[str, Codec]):
+    def __init__(
+        self,
+        model: GPT,
+        batch_size: int,
+        capacity: int,
+        caches: Mapping[str, Callable[[int], QuantizedKVCache]],
+    ) -> None:
         weight = model.wte.weight
         super().__init__(model.config, batch_size, capacity, weight.dtype, weight.device)
-        grouped = [name for name, codec in codecs.items() if codec.block > 1]
-        if grouped:
-            raise ValueError(f"{grouped[0]} encodes groups of tokens, whose last are read exactly")
-        # Of their own, so that biases and bases are as they are in use.
-        self.caches = {
-            name: QuantizedKVCache(model, batch_size, capacity, codec)
-            for name, codec in codecs.items()
+        self.caches = {name: make(batch_size) for name, make in caches.items()}
+        # Weights are worked out from decoded keys, of a cache apart: each takes a token in once.
+        self.decoders = {
+            name: caches[name](batch_size)
+            for name, cache in self.caches.items()
+            if cache.window == 0 and cache.block == 1
         }
-        self.sums = {
-            name: torch.zeros(2, batch_size, dtype=torch.float64, device=weight.device)
-            for name in codecs
-        }
+        zeros = torch.zeros(batch_size, dtype=torch.float64, device=weight.device)
+        self.output_errors = {name: zeros.clone() for name in self.caches}  # sums over layers
+        self.divergences = {name: zeros.clone() for name in self.decoders}
 
     def attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
@@ -128,18 +132,17 @@ class AttentionProbe(KVCache):
         if mask is not None or self._lengths[layer]:
             raise ValueError("the probe reads whole prompts, into an empty cache")
         exact = _log_weights(q, k)
-        y, weights = exact.exp() @ v, exact.exp()
+        weights = exact.exp()
+        y = weights @ v
         for name, cache in self.caches.items():
-            decoded_k, decoded_v = cache.update(layer, k, v)
-            decoded = _log_weights(q, decoded_k)
+            error = cache.attend(layer, q, k, v) - y
+            relative = error.square().sum((1, 2, 3)) / y.square().sum((1, 2, 3))
+            self.output_errors[name] += relative.double()
+        for name, cache in self.decoders.items():
+            decoded = _log_weights(q, cache.update(layer, k, v)[0])
             # Where nobody may look, both are −∞.
             apart = torch.where(exact == -torch.inf, 0.0, exact - decoded)
-            divergence = (weights * apart).sum(-1)
-            error = decoded.exp() @ decoded_v - y
-            self.sums[name][0] += divergence.mean(dim=(1, 2)).double()
-            self.sums[name][1] += (
-                error.square().sum((1, 2, 3)) / y.square().sum((1, 2, 3))
-            ).double()
+            self.divergences[name] += (weights * apart).sum(-1).mean(dim=(1, 2)).double()
         return super().attend(layer, q, k, v, mask)
 
 
@@ -152,18 +155,22 @@ def _log_weights(q: Tensor, k: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def attention_errors(
-    model: GPT, tokens: Tensor, window: int, codecs: Mapping[str, Codec], batch_size: int = 4
+    model: GPT,
+    tokens: Tensor,
+    window: int,
+    caches: Mapping[str, Callable[[int], QuantizedKVCache]],
+    batch_size: int = 4,
 ) -> dict[str, AttentionErrors]:
-    """Of each codec, for both keys and values, over the windows of ``tokens`` (N,)."""
+    """Of each cache, over the windows of ``tokens`` (N,); ``caches`` are made as in `qualities`."""
     inputs, _ = windows_of(tokens, window, model.wte.weight.device)
-    found = {name: AttentionErrors() for name in codecs}
+    found = {name: AttentionErrors() for name in caches}
     for x in inputs.split(batch_size):
-        probe = AttentionProbe(model, len(x), window, codecs)
+        probe = AttentionProbe(model, len(x), window, caches)
         model(x, probe)
-        for name, sums in probe.sums.items():
-            divergences, errors = (sums / model.config.n_layer).tolist()
-            found[name].divergences += divergences
-            found[name].output_errors += errors
+        for name, sums in probe.output_errors.items():
+            found[name].output_errors += (sums / model.config.n_layer).tolist()
+        for name, sums in probe.divergences.items():
+            found[name].divergences += (sums / model.config.n_layer).tolist()
     for name, each in found.items():
         if not np.isfinite([*each.divergences, *each.output_errors]).all():
             raise ValueError(f"{name}: some errors of attention are not finite")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -39,6 +40,10 @@ def tokens() -> Tensor:
     """Three windows of the text that ships with the checkpoint, and the last target."""
     whole = load_file(REFERENCE_FOLDER / "test_slice.safetensors")["tokens"]
     return whole[: 3 * WINDOW + 1].long()
+
+
+def empty(model: GPT, codec: Codec, **how: int) -> Callable[[int], QuantizedKVCache]:
+    return lambda batch_size: QuantizedKVCache(model, batch_size, WINDOW, codec, **how)
 
 
 def through(model: GPT, tokens: Tensor, codec: Codec, **how: int) -> tuple[np.ndarray, Quality]:
@@ -112,10 +117,11 @@ def test_eight_bits_do_next_to_no_harm(model: GPT, tokens: Tensor) -> None:
 
 def test_the_probe_leaves_the_model_as_it_is(model: GPT, tokens: Tensor) -> None:
     text = tokens[:WINDOW][None]
-    probe = AttentionProbe(model, 1, WINDOW, {"2": TurboQuant(64, 2)})
+    probe = AttentionProbe(model, 1, WINDOW, {"2": empty(model, TurboQuant(64, 2))})
     with torch.inference_mode():
         assert torch.allclose(model(text, probe), model(text), atol=1e-5)
-    assert float(probe.sums["2"][0]) > 0
+    assert float(probe.divergences["2"]) > 0
+    assert float(probe.output_errors["2"]) > 0
 
 
 def test_what_is_not_rounded_has_no_error_and_more_bits_have_less(
@@ -127,7 +133,8 @@ def test_what_is_not_rounded_has_no_error_and_more_bits_have_less(
         "2": TurboQuant(64, 2),
         "prod": TurboQuantProd(64, 2),
     }
-    found = attention_errors(model, tokens, WINDOW, codecs, batch_size=2)
+    caches = {name: empty(model, codec) for name, codec in codecs.items()}
+    found = attention_errors(model, tokens, WINDOW, caches, batch_size=2)
     kl = {name: np.array(errors.divergences) for name, errors in found.items()}
     output = {name: np.array(errors.output_errors) for name, errors in found.items()}
     assert all(len(values) == 3 for values in (*kl.values(), *output.values()))
@@ -145,14 +152,14 @@ def test_the_divergence_is_the_one_worked_out_by_hand(model: GPT) -> None:
             return torch.zeros_like(super().dequantize(parts))
 
     q, k, v = torch.randn(3, 1, 4, 5, 64)
-    probe = AttentionProbe(model, 1, 5, {"zero": Zero(64, torch.float32)})
+    probe = AttentionProbe(model, 1, 5, {"zero": empty(model, Zero(64, torch.float32))})
     probe.attend(0, q, k, v)
     expected = []
     for head in range(4):
         for t in range(5):
             p = (q[0, head, t].double() @ k[0, head, : t + 1].double().T / 8).softmax(0)
             expected.append(math.log(t + 1) + float((p * p.log()).sum()))
-    assert float(probe.sums["zero"][0]) == pytest.approx(np.mean(expected), rel=1e-4)
+    assert float(probe.divergences["zero"]) == pytest.approx(np.mean(expected), rel=1e-4)
 
 
 def test_a_codec_that_yields_no_numbers_is_an_error_of_attention(
@@ -163,12 +170,25 @@ def test_a_codec_that_yields_no_numbers_is_an_error_of_attention(
             return super().dequantize(parts) * math.nan
 
     with pytest.raises(ValueError, match="broken: some errors of attention are not finite"):
-        attention_errors(model, tokens, WINDOW, {"broken": Broken(64)})
+        attention_errors(model, tokens, WINDOW, {"broken": empty(model, Broken(64))})
 
 
-def test_the_probe_refuses_codecs_of_groups(model: GPT) -> None:
-    with pytest.raises(ValueError, match="kivi encodes groups of tokens"):
-        AttentionProbe(model, 1, 4, {"kivi": PerChannel(64, 2)})
+def test_attention_errs_by_what_it_reads_decoded_and_not_by_what_waits(
+    model: GPT, tokens: Tensor
+) -> None:
+    # Groups of 32 tokens: the first 32 queries read nothing decoded, a window of 32 spares 32 more.
+    caches = {
+        "whole": empty(model, TurboQuant(64, 2)),
+        "groups": empty(model, PerChannel(64, 2)),
+        "groups and window": empty(model, PerChannel(64, 2), window=32),
+        "all in the window": empty(model, TurboQuant(64, 2), window=WINDOW),
+    }
+    found = attention_errors(model, tokens, WINDOW, caches)
+    error = {name: np.mean(errors.output_errors) for name, errors in found.items()}
+    assert error["all in the window"] < 1e-9 < error["groups and window"] < error["groups"]
+    assert error["groups"] < error["whole"]
+    # Weights of tokens that are read both ways at once are no longer one distribution.
+    assert [name for name, errors in found.items() if errors.divergences] == ["whole"]
 
 
 def test_the_probe_refuses_what_is_no_whole_prompt(model: GPT) -> None:
