@@ -124,6 +124,32 @@ def test_inner_products_shrink_by_the_distortion_with_the_papers_scale(bits: int
     assert slope == pytest.approx(1 - lloyd_max(64, bits).distortion, abs=0.001)
 
 
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("bits", BITS)
+def test_each_scale_loses_what_it_must_in_many_dimensions(bits: int, scale: Scale) -> None:
+    # There ⟨y, ŷ⟩ and ‖ŷ‖² are both 1 − D: levels are the means of what they stand for.
+    D = lloyd_max(1536, bits).distortion
+    expected = {
+        "norm": D,
+        "norm_corrected": 2 - 2 * math.sqrt(1 - D),
+        "least_squares": D,
+        "unbiased": D / (1 - D),
+    }[scale]
+    found = distortion(TurboQuant(1536, bits, scale=scale), unit_vectors(2000, 1536))
+    assert found == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("bits", BITS)
+def test_each_scale_loses_at_64_what_a_simulation_in_float64_loses(bits: int, scale: Scale) -> None:
+    # Other vectors than the codec's, drawn uniformly, so that they need no rotation.
+    y = unit_vectors(20_000, 64, seed=2).double()
+    y /= y.norm(dim=-1, keepdim=True)
+    expected = float((plain(y, bits, scale, torch.eye(64)) - y).square().sum(-1).mean())
+    found = distortion(TurboQuant(64, bits, scale=scale), unit_vectors(20_000, 64))
+    assert found == pytest.approx(expected, rel=0.01)
+
+
 @pytest.mark.parametrize("bits", BITS)
 def test_each_scale_does_what_it_is_for(bits: int) -> None:
     x = unit_vectors(5_000, 64)
