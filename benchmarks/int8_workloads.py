@@ -10,7 +10,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.codec_workloads import READ_WINDOWS, reference_checkpoint
-from benchmarks.workloads import model_of, of_this_commit
+from benchmarks.workloads import (
+    Step,
+    filled_cache,
+    forward,
+    model_of,
+    of_this_commit,
+    token_ids,
+)
 
 if TYPE_CHECKING:
     from reference_model.model import GPT
@@ -34,6 +41,18 @@ def _rewritten(model: GPT, product: str) -> GPT:
         raise NotImplementedError("FBGEMM packs weights on a CPU, and not in every build")
     rewritten: Any = with_int8_linears(model, product).model  # type: ignore[arg-type]
     return rewritten
+
+
+def int8_decode_step(name: str, product: str, past: int) -> Step:
+    """The token after ``past`` others, again and again."""
+    model = int8_model(name, product)
+    kv, tokens = filled_cache(model, past, 1), token_ids(model, 1)
+
+    def step() -> None:
+        kv.forget(past)
+        forward(model, tokens, kv)
+
+    return step
 
 
 @of_this_commit()

@@ -16,7 +16,15 @@ from reference_model.quantization.int8 import (
 )
 
 # name → (out, in)
-WEIGHTS = {"c_attn": (2304, 768), "attn.c_proj": (768, 768), "c_fc": (3072, 768)}
+WEIGHTS = {
+    "c_attn": (2304, 768),
+    "attn.c_proj": (768, 768),
+    "c_fc": (3072, 768),
+    "mlp.c_proj": (768, 3072),
+    "lm_head": (50257, 768),
+}
+# Of the head a step asks for the last row alone.
+CASES = [(name, rows) for name in WEIGHTS for rows in ((1,) if name == "lm_head" else (1, 128))]
 PRODUCTS: tuple[Product, ...] = (
     *(("packed",) if packed_is_available() else ()),
     "int_mm",
@@ -25,9 +33,8 @@ PRODUCTS: tuple[Product, ...] = (
 
 
 @pytest.mark.benchmark(group="linear, int8")
-@pytest.mark.parametrize("rows", [1, 128])
 @pytest.mark.parametrize("product", PRODUCTS)
-@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize(("name", "rows"), CASES)
 def test_int8_linear(timed, copies, name: str, product: Product, rows: int) -> None:
     outputs, inputs = WEIGHTS[name]
     linear = nn.Linear(inputs, outputs)

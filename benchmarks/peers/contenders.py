@@ -118,6 +118,7 @@ def load_int8_lean(config: GPTConfig, folder: Path, threads: int) -> Run:
 
 def load_quantize_dynamic(config: GPTConfig, folder: Path, threads: int) -> Run:
     """PyTorch's own rewrite of the linears; its embedding stays float32."""
+    torch.backends.quantized.engine = "x86"  # its default on this kind of processor
     model = random_model(config)
     for module in model.modules():
         if isinstance(module, torch.nn.Linear):
