@@ -111,9 +111,12 @@ def load_int8_packed(config: GPTConfig, folder: Path, threads: int) -> Run:
     return _ours(cast(GPT, with_int8_linears(random_model(config), "packed").model))
 
 
-def load_int8_lean(config: GPTConfig, folder: Path, threads: int) -> Run:
+def load_int8_lean(
+    config: GPTConfig, folder: Path, threads: int, decoding: Decoding = "eager"
+) -> Run:
     """One copy of each weight, the embedding's shared with the head."""
-    return _ours(cast(GPT, with_int8_linears(random_model(config), "int_mm").model))
+    model = cast(GPT, with_int8_linears(random_model(config), "int_mm").model)
+    return _ours(model, decoding=decoding)
 
 
 def load_quantize_dynamic(config: GPTConfig, folder: Path, threads: int) -> Run:
@@ -388,6 +391,7 @@ LOADERS: dict[str, Callable[[GPTConfig, Path, int], Run]] = {
     "narrow, oneDNN": load_narrow_onednn,
     "int8 packed": load_int8_packed,
     "int8 lean": load_int8_lean,
+    "int8 lean, compiled": functools.partial(load_int8_lean, decoding="compiled"),
     "quantize_dynamic": load_quantize_dynamic,
     "llama.cpp q8_0": load_llama_cpp_q8,
 }
