@@ -392,7 +392,6 @@ LOADERS: dict[str, Callable[[GPTConfig, Path, int], Run]] = {
     "int8 packed": load_int8_packed,
     "int8 lean": load_int8_lean,
     "int8 lean, compiled": functools.partial(load_int8_lean, decoding="compiled"),
-    "int8 lean, compiled": functools.partial(load_int8_lean, decoding="compiled"),
     "quantize_dynamic": load_quantize_dynamic,
     "llama.cpp q8_0": load_llama_cpp_q8,
 }
