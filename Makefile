@@ -55,7 +55,7 @@ history: $(VENV)/.installed ## follow speed and size over the last COMMITS=5 com
 	@# Results of a run in which something failed are shown, too.
 	git rev-list --first-parent --max-count=$(COMMITS) HEAD | \
 		PIP_CONSTRAINT=$(CURDIR)/requirements.txt LLM_DESIGN_BENCH_PROFILE=$(PROFILE) $(RUN) -m asv \
-		run --machine $(STORED) --skip-existing --show-stderr HASHFILE:- ; \
+		run --machine $(STORED) --skip-existing-successful --show-stderr HASHFILE:- ; \
 		status=$$?; $(RUN) -m asv publish && exit $$status
 	@echo "The pages: $(RUN) -m asv preview, then open the address that it names"
 

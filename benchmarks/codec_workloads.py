@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from benchmarks.workloads import Step, cache_bytes, forward, of_this_commit, start, token_ids
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from reference_model.cache import KVCache
     from reference_model.model import GPT
     from reference_model.quantization.codec import Codec
@@ -100,14 +102,23 @@ def reference_checkpoint() -> GPT:
 
 
 @of_this_commit()
+def held_out_tokens(model: GPT) -> Tensor:
+    """A piece of the test plays, (N,), as it is shipped with the checkpoint: asv has no other."""
+    from safetensors.torch import load_file
+
+    from reference_model.checkpoints import REFERENCE_FOLDER
+
+    tokens = load_file(REFERENCE_FOLDER / "test_slice.safetensors")["tokens"].long()
+    return tokens[: READ_WINDOWS * model.config.context_length + 1]
+
+
+@of_this_commit()
 def quality_through_cache(model: GPT, codec: Codec) -> dict[str, float]:
     """What reading held-out text through a compressed cache costs the checkpoint, nats a token."""
     from benchmarks.instruments.cache_quality import qualities
-    from benchmarks.instruments.texts import reference_tokens
     from reference_model.quantization.kv_cache import QuantizedKVCache
 
-    window = model.config.context_length
-    tokens = reference_tokens("test")[: READ_WINDOWS * window + 1]
+    window, tokens = model.config.context_length, held_out_tokens(model)
     caches = {"codec": lambda batch: QuantizedKVCache(model, batch, window, codec)}
     baseline, found = qualities(model, tokens, window, caches)
     quality = found["codec"]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.codec_workloads import READ_WINDOWS, reference_checkpoint
+from benchmarks.codec_workloads import held_out_tokens, reference_checkpoint
 from benchmarks.workloads import (
     Step,
     filled_cache,
@@ -67,7 +67,6 @@ def bytes_over_float32(name: str, product: str) -> float:
 def loss_measurement(way: str) -> Callable[[], float]:
     """What the checkpoint loses on a piece of held-out text, nats a token, once called."""
     from benchmarks.instruments.perplexity import token_losses
-    from benchmarks.instruments.texts import reference_tokens
     from reference_model.quantization.norms import NormScheme, with_int8_norms
 
     model = reference_checkpoint()
@@ -75,10 +74,9 @@ def loss_measurement(way: str) -> Callable[[], float]:
     changed: Any = _rewritten(model, product)
     if norms:
         changed, _ = with_int8_norms(changed, NormScheme(weights="int8", input="int8"))
-    window = model.config.context_length
+    window, tokens = model.config.context_length, held_out_tokens(model)
 
     def increase() -> float:
-        tokens = reference_tokens("test")[: READ_WINDOWS * window + 1]
         lost = token_losses(changed, tokens, window) - token_losses(model, tokens, window)
         return float(lost.mean())
 

@@ -28,6 +28,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reference_model.config import GPTConfig
 
+from reference_model.files import write_whole
+
 ROOT = Path(__file__).resolve().parents[2]
 CONTENDERS = (
     "ours",
@@ -342,8 +344,9 @@ def main(arguments: Sequence[str]) -> int:
         for number in range(1, plan.observations + 1):
             print(f"observation {number} of {plan.observations}", file=sys.stderr, flush=True)
             seen.append(observe(plan, Path(folder), shuffled))
-    if out is not None:
-        out.write_text(json.dumps({"same_tokens": same, "observations": seen}, indent=1) + "\n")
+            if out is not None:  # after each: minutes of measuring outlive an interruption
+                text = json.dumps({"same_tokens": same, "observations": seen}, indent=1) + "\n"
+                write_whole(out.parent, {out.name: text.encode()})
     print(table(plan, seen, same))
     return 0
 
