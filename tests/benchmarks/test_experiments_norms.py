@@ -72,7 +72,7 @@ def test_a_profile_names_each_layer_and_the_ratio_is_that_of_its_ends(
     monkeypatch.setattr(norms, "DEPTHS", (8, 9))
     tiny = Scale(norms.THEOREM, width=64, seeds=2, batch_size=1)
     monkeypatch.setitem(norms.SWEEP, "quick", tiny)
-    monkeypatch.setitem(norms.DEEPEST, "quick", (tiny,))
+    monkeypatch.setitem(norms.DEEPEST, "quick", tiny)
     found = gradient_profile(Settings("quick", "cpu", 0))
     for option, layers in by_option(found, "gradient_norm").items():
         assert [m.parameters["layer"] for m in layers] == list(range(1, 10))
