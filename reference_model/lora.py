@@ -8,6 +8,7 @@ adapters in PEFT's format.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from reference_model.config import check_choices
 from reference_model.costs import LoRATarget
 from reference_model.errors import UserError
+from reference_model.quantization.int8 import Int8Linear
 
 ScalingLaw = Literal["lora", "rslora", "constant"]  # s = α/r, α/√r, α
 # How A's entries are drawn. Kaiming is LoRA's own and PEFT's default; PEFT's "gaussian" has a
@@ -25,7 +27,7 @@ InitA = Literal["kaiming_uniform", "gaussian", "peft_gaussian"]  # U(±1/√n), 
 InitB = Literal["zero", "gaussian"]  # 0: the model starts as it was; N(0, 1/d), d of the slice
 
 # Where each target lies: the linear whose name ends so, and which part of its outputs, of how many.
-_PLACES: dict[LoRATarget, tuple[str, int, int]] = {
+PLACES: dict[LoRATarget, tuple[str, int, int]] = {
     "query": ("attn.c_attn", 0, 3),
     "key": ("attn.c_attn", 1, 3),
     "value": ("attn.c_attn", 2, 3),
@@ -56,7 +58,7 @@ class LoRAConfig:
             raise UserError(f"alpha={self.alpha!r} scales nothing; use a finite number > 0")
         if not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1:
             raise UserError(f"dropout={self.dropout!r} is not a probability; use 0 ≤ dropout < 1")
-        if isinstance(self.targets, str) or not self.targets:
+        if not isinstance(self.targets, tuple) or not self.targets:
             raise UserError(
                 f"targets={self.targets!r} names no linears; use a tuple of "
                 f"{', '.join(get_args(LoRATarget))}"
@@ -115,7 +117,8 @@ class LoRALinear(nn.Module):
     """A frozen linear, and an adapter for each adapted slice of its outputs.
 
     ``base`` is an `nn.Linear`, Hugging Face's Conv1D, whose weight is (in, out), or an INT8 linear,
-    which cannot be merged. ``slices`` are the adapted outputs; by default all d of them.
+    which cannot be merged. ``slices`` are the adapted outputs; by default all d of them. The
+    config's targets are for `add_adapters`, and not looked at here.
     """
 
     def __init__(
@@ -126,7 +129,7 @@ class LoRALinear(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.in_features, self.out_features = _shape_of(base)
+        self.in_features, self.out_features = shape_of(base)
         self.base, self.config, self.scale = base.requires_grad_(False), config, config.scale
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         weight = _float_weight(base)
@@ -136,7 +139,7 @@ class LoRALinear(nn.Module):
             Adapter(outputs, config.rank, self.in_features, like.device, dtype)
             for outputs in slices or (slice(0, self.out_features),)
         )
-        for adapter in self._adapters():
+        for adapter in self.parts:
             adapter.initialize(config, generator)
         # While merged, the weight as it was: unmerging puts it back, to the bit. Not saved, but
         # moved and cast with the rest.
@@ -155,7 +158,7 @@ class LoRALinear(nn.Module):
             return y
         rows = self.dropout(x).reshape(-1, self.in_features)
         out = y.view(-1, self.out_features)
-        for adapter in self._adapters():
+        for adapter in self.parts:
             # Cast where the base is kept in another dtype than its adapters (INT8, autocast).
             low = rows @ adapter.A.to(rows.dtype).T  # (rows, r)
             part = out if adapter.B.shape[0] == self.out_features else out[:, adapter.outputs]
@@ -165,9 +168,9 @@ class LoRALinear(nn.Module):
     @torch.no_grad()
     def delta_weight(self) -> Tensor:
         """ΔW = s·BA as (d, n), whichever way the base's weight lies; 0 outside the slices."""
-        first = self._adapters()[0].A
+        first = self.parts[0].A
         delta = first.new_zeros(self.out_features, self.in_features)
-        for adapter in self._adapters():
+        for adapter in self.parts:
             delta[adapter.outputs] = self.scale * (adapter.B @ adapter.A)
         return delta
 
@@ -199,7 +202,9 @@ class LoRALinear(nn.Module):
             )
         return weight
 
-    def _adapters(self) -> list[Adapter]:
+    @property
+    def parts(self) -> list[Adapter]:
+        """The adapters, one for each slice."""
         return list(self.adapters)  # type: ignore[arg-type]
 
 
@@ -212,17 +217,16 @@ def _float_weight(base: nn.Module) -> nn.Parameter | None:
     return weight if isinstance(weight, nn.Parameter) and weight.is_floating_point() else None
 
 
-def _shape_of(base: nn.Module) -> tuple[int, int]:
-    """Inputs and outputs of a linear."""
+def shape_of(base: nn.Module) -> tuple[int, int]:
+    """Inputs n and outputs d of a linear. Raises `UserError` for any other module."""
     if _is_transposed(base):
         inputs, outputs = base.get_parameter("weight").shape
-    elif hasattr(base, "in_features") and not isinstance(base, LoRALinear):
-        inputs, outputs = base.in_features, base.out_features
-    else:
-        raise UserError(
-            f"an adapter needs a linear, received {type(base).__name__}; use nn.Linear or Conv1D"
-        )
-    return int(inputs), int(outputs)  # type: ignore[arg-type]
+        return inputs, outputs
+    if isinstance(base, (nn.Linear, Int8Linear)):
+        return base.in_features, base.out_features
+    raise UserError(
+        f"an adapter needs a linear, received {type(base).__name__}; use nn.Linear, Conv1D or INT8"
+    )
 
 
 def add_adapters(
@@ -233,11 +237,10 @@ def add_adapters(
     Returns the names of the wrapped linears. The head is never among them, as a tied one is the
     embedding. Raises `UserError` where there are adapters already, or no such linears.
     """
-    if lora_linears(model):
-        raise UserError("the model has adapters already; remove or merge and remove them first")
+    check_plain(model)
     wanted: dict[str, list[tuple[int, int]]] = {}
-    for target in sorted(config.targets, key=list(_PLACES).index):
-        suffix, part, of = _PLACES[target]
+    for target in sorted(config.targets, key=list(PLACES).index):
+        suffix, part, of = PLACES[target]
         wanted.setdefault(suffix, []).append((part, of))
     found = {
         name: (module, parts)
@@ -253,15 +256,25 @@ def add_adapters(
         )
     wrapped = {}
     for name, (module, parts) in found.items():
-        outputs = _shape_of(module)[1]
+        outputs = shape_of(module)[1]
         slices = tuple(slice(i * outputs // of, (i + 1) * outputs // of) for i, of in parts)
         wrapped[name] = LoRALinear(module, config, slices, generator)
-    model.requires_grad_(False)
-    for name, linear in wrapped.items():
-        linear.train(model.training)
-        model.set_submodule(name, linear)
-        linear.adapters.requires_grad_(True)
+    put_adapters(model, wrapped)
     return list(wrapped)
+
+
+def check_plain(model: nn.Module) -> None:
+    """Raise `UserError` for a model that has adapters."""
+    if lora_linears(model):
+        raise UserError(f"{type(model).__name__} has adapters already; remove them first")
+
+
+def put_adapters(model: nn.Module, linears: Mapping[str, LoRALinear]) -> None:
+    """Freeze a model and put adapted linears (name → linear) in the place of its own."""
+    model.requires_grad_(False)
+    for name, linear in linears.items():
+        model.set_submodule(name, linear.train(model.training))
+        linear.adapters.requires_grad_(True)
 
 
 def lora_linears(model: nn.Module) -> dict[str, LoRALinear]:
