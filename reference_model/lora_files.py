@@ -13,7 +13,7 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import safetensors.torch
 import torch
@@ -57,6 +57,8 @@ def save_adapters(model: nn.Module, folder: Path, layout: Layout = "reference") 
     Raises `UserError` where there are no adapters, or the folder cannot be written; it then stays
     as it was.
     """
+    if layout not in get_args(Layout):
+        raise UserError(f"layout={layout!r} is not known; use one of {', '.join(get_args(Layout))}")
     linears = lora_linears(model)
     if not linears:
         raise UserError(f"{type(model).__name__} has no adapters to save; add some first")
@@ -233,7 +235,13 @@ def _config_of(stored: str, rank: int, fields: dict[str, Any], path: Path) -> Lo
         if not isinstance(patterns, dict):
             raise UserError(f"{path} has {pattern}={patterns!r}, not an object; write it again")
         for key, value in patterns.items():
-            if re.fullmatch(rf"(.*\.)?({key})", stored):
+            try:
+                matches = re.fullmatch(rf"(.*\.)?({key})", stored)
+            except re.error:
+                raise UserError(
+                    f"{path} has {pattern} for {key!r}, which is no pattern; write it again"
+                ) from None
+            if matches:
                 return value
         return fields.get(default, otherwise)
 
