@@ -283,6 +283,18 @@ def test_an_int8_base_is_adapted_but_not_merged(tiny_model: Callable[..., GPT]) 
     assert not torch.allclose(model(TOKENS), before, atol=0.1)
     with pytest.raises(UserError, match=r"cannot be merged into Int8Linear.*before quantising"):
         merge_adapters(model)
+
+
+def test_a_model_is_merged_as_a_whole_or_not_at_all(tiny_model: Callable[..., GPT]) -> None:
+    def in_the_first_layer(name: str) -> str | None:
+        return "stays in float" if name.startswith("h.0") else None
+
+    model = with_int8_linears(
+        tiny_model(torch.float32), "dequantize", skip=in_the_first_layer
+    ).model
+    add_adapters(model, LoRAConfig(rank=3, init_b="gaussian"), seeded())
+    with pytest.raises(UserError, match="cannot be merged"):
+        merge_adapters(model)
     assert not any(linear.merged for linear in lora_linears(model).values())
 
 
