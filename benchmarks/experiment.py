@@ -17,6 +17,7 @@ Profile = Literal["smoke", "quick", "full"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
 LESSON_MODULES = (
     "lora",
+    "lora_adapters",
     "positions",
     "tying",
     "norms",
@@ -32,6 +33,13 @@ LESSON_MODULES = (
     "int8_sensitivity",
     "int8_activations",
 )
+
+
+class Unavailable(Exception):
+    """What an experiment needs is not here, such as a library; its claim stays open.
+
+    The message is one line that says what, and how to get it.
+    """
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from benchmarks.claims import Claim
-from benchmarks.experiment import PROFILES, Experiment, Settings
+from benchmarks.experiment import PROFILES, Experiment, Settings, Unavailable
 from benchmarks.instruments.environment import StealClock, environment_stamp, usable_cores
 from benchmarks.results import SCHEMA_VERSION, Measurement
 from benchmarks.verdicts import NOT_BUILT, judge_claim
@@ -78,6 +78,8 @@ def run(
             bar.set_description_str(each.claim)
             try:
                 outcomes[each.claim] = _measure(each, settings)
+            except Unavailable as reason:
+                outcomes[each.claim] = Outcome([], None, _one_line(reason))
             except Exception as error:  # the others still run, and all failures are told at once
                 if not isinstance(error, UserError):
                     bar.write(traceback.format_exc(), file=sys.stderr)
@@ -191,4 +193,6 @@ def _seconds(each: Experiment, settings: Settings) -> float:
 
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+    return (
+        text if isinstance(error, (UserError, Unavailable)) else f"{type(error).__name__}: {text}"
+    )

@@ -53,13 +53,13 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> GPT:
     Raises `UserError` for a missing or damaged file, and for missing, unknown or wrongly shaped
     tensors, by name.
     """
-    config = from_fields(_read_json(folder / CONFIG_FILE))
+    config = from_fields(read_json(folder / CONFIG_FILE))
     return _fill(config, _read_tensors(folder), folder, dtype)
 
 
 def load_huggingface(folder: Path, dtype: torch.dtype = torch.float32) -> GPT:
     """GPT-2 from a local folder in the Hugging Face layout. Raises as `load` does."""
-    config = config_from_huggingface(_read_json(folder / CONFIG_FILE), folder / CONFIG_FILE)
+    config = config_from_huggingface(read_json(folder / CONFIG_FILE), folder / CONFIG_FILE)
     tensors = {}
     for name, tensor in _read_tensors(folder).items():
         name = name.removeprefix("transformer.")
@@ -126,7 +126,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 def reference_card() -> dict[str, Any]:
     """The shipped checkpoint's card: data, recipe, tokens seen, losses."""
-    return _read_json(REFERENCE_FOLDER / "card.json")
+    return read_json(REFERENCE_FOLDER / "card.json")
 
 
 def _fill(config: GPTConfig, tensors: dict[str, Tensor], folder: Path, dtype: torch.dtype) -> GPT:
@@ -161,7 +161,7 @@ def _fill(config: GPTConfig, tensors: dict[str, Tensor], folder: Path, dtype: to
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
     files = [folder / WEIGHTS_FILE]
     if (folder / INDEX_FILE).exists():
-        shards = _read_json(folder / INDEX_FILE).get("weight_map")
+        shards = read_json(folder / INDEX_FILE).get("weight_map")
         if not isinstance(shards, dict) or not all(isinstance(n, str) for n in shards.values()):
             raise UserError(
                 f"{folder / INDEX_FILE} has no weight_map of file names; fetch it again"
@@ -169,21 +169,26 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
         files = [folder / name for name in sorted(set(shards.values()))]
     tensors: dict[str, Tensor] = {}
     for file in files:
-        try:
-            with safe_open(file, framework="pt") as opened:
-                tensors.update({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118
-        except FileNotFoundError:
-            raise UserError(
-                f"{file} does not exist; name a folder that holds {file.name}"
-            ) from None
-        except (SafetensorError, OSError) as error:
-            raise UserError(
-                f"{file} is not a whole safetensors file ({error}); fetch or write it again"
-            ) from None
+        tensors.update(read_safetensors(file)[0])
     return tensors
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a file. Raises `UserError` where it is missing or damaged."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            return tensors, opened.metadata() or {}
+    except FileNotFoundError:
+        raise UserError(f"{file} does not exist; name a folder that holds {file.name}") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{file} is not a whole safetensors file ({error}); fetch or write it again"
+        ) from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a file holds. Raises `UserError` where it is missing or holds none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from reference_model.errors import UserError
 
@@ -20,7 +20,7 @@ def check_choices(chosen: object) -> None:
     """Raise `UserError` for the first `Literal` field of a dataclass with an unknown value."""
     for name, hint in get_type_hints(type(chosen)).items():
         value, allowed = getattr(chosen, name), get_args(hint)
-        if allowed and value not in allowed:
+        if get_origin(hint) is Literal and value not in allowed:
             raise UserError(
                 f"{name}={value!r} is not a known choice; use one of {', '.join(allowed)}"
             )

@@ -11,7 +11,8 @@ from typing import Literal, get_args
 from reference_model.config import GPTConfig
 from reference_model.errors import UserError
 
-LoRATarget = Literal["query", "key", "value", "attention_output", "mlp_in", "mlp_out"]
+# qkv: one adapter over the fused projection of all three, as PEFT makes of c_attn.
+LoRATarget = Literal["query", "key", "value", "qkv", "attention_output", "mlp_in", "mlp_out"]
 
 
 def parameters_by_part(config: GPTConfig) -> dict[str, int]:
@@ -124,6 +125,7 @@ def lora_parameters(config: GPTConfig, rank: int, targets: Iterable[LoRATarget])
         "query": (C, C),
         "key": (C, C),
         "value": (C, C),
+        "qkv": (C, 3 * C),
         "attention_output": (C, C),
         "mlp_in": (C, 4 * C),
         "mlp_out": (4 * C, C),

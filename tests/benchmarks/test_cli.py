@@ -15,7 +15,7 @@ import torch
 from benchmarks import experiment
 from benchmarks.__main__ import main
 from benchmarks.claims import load_claims
-from benchmarks.experiment import PROFILES, Experiment, Settings
+from benchmarks.experiment import PROFILES, Experiment, Settings, Unavailable
 from benchmarks.results import Measurement, read_results
 from reference_model.errors import UserError
 
@@ -197,6 +197,23 @@ def test_what_an_experiment_leaves_out_is_sent_to_the_profiles_that_take_longer(
     requirements = next(c["requirements"] for c in claims if c["id"] == one_way.claim)
     left_out = [r["because"].removeprefix(f"{r['text']}: ") for r in requirements[1:]]
     assert left_out == [reason] * 4
+
+
+def test_what_an_experiment_lacks_leaves_its_claim_open_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without(_: Settings) -> list[Measurement]:
+        raise Unavailable("PEFT cannot be imported; pip install peft")
+
+    other = "tying.saving-small"
+    give(monkeypatch, (SAVING, without), (other, lambda _: [saved_share(1, other)]))
+    path = tmp_path / "r.json"
+    assert main(["run", "--out", str(path)]) == 0
+    results = read_results(path)
+    entry = next(claim for claim in results["claims"] if claim["id"] == SAVING)
+    assert entry["verdict"] == "open"
+    assert entry["because"] == "PEFT cannot be imported; pip install peft."
+    assert [m["claim"] for m in results["measurements"]] == [other]
 
 
 def test_every_experiment_starts_from_the_same_random_state(

@@ -148,7 +148,7 @@ def test_adapters_take_rank_times_the_two_sides_of_each_matrix(
 
 
 def test_an_unknown_adapter_target_is_named_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match=r"'q_proj'; use one of query, key, value, attention_out"):
+    with pytest.raises(UserError, match=r"'q_proj'; use one of query, key, value, qkv, att"):
         lora_parameters(preset("gpt2"), 8, ["q_proj"])
 
 

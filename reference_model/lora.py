@@ -1,0 +1,320 @@
+"""LoRA: a frozen linear plus s·BA, trained instead of it (Hu et al., 2106.09685).
+
+A rewrite of a built model. B (d, r), A (r, n), rank r, n inputs, d outputs. The scaling law s(r) is
+one choice: α/r (LoRA), α/√r (rsLoRA, Kalajdzievski, 2312.03732) or α alone. `lora_files.py` keeps
+adapters in PEFT's format.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from reference_model.config import check_choices
+from reference_model.costs import LoRATarget
+from reference_model.errors import UserError
+from reference_model.quantization.int8 import Int8Linear
+
+ScalingLaw = Literal["lora", "rslora", "constant"]  # s = α/r, α/√r, α
+# How A's entries are drawn. Kaiming is LoRA's own and PEFT's default; PEFT's "gaussian" has a
+# deviation that depends on the rank, which changes how the update grows with it.
+InitA = Literal["kaiming_uniform", "gaussian", "peft_gaussian"]  # U(±1/√n), N(0, 1/n), N(0, 1/r²)
+InitB = Literal["zero", "gaussian"]  # 0: the model starts as it was; N(0, 1/d), d of the slice
+
+# Where each target lies: the linear whose name ends so, and which part of its outputs, of how many.
+PLACES: dict[LoRATarget, tuple[str, int, int]] = {
+    "query": ("attn.c_attn", 0, 3),
+    "key": ("attn.c_attn", 1, 3),
+    "value": ("attn.c_attn", 2, 3),
+    "qkv": ("attn.c_attn", 0, 1),
+    "attention_output": ("attn.c_proj", 0, 1),
+    "mlp_in": ("mlp.c_fc", 0, 1),
+    "mlp_out": ("mlp.c_proj", 0, 1),
+}
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """Shape, scale and initialisation of adapters. A wrong value raises `UserError`."""
+
+    rank: int
+    alpha: float = 16.0
+    scaling: ScalingLaw = "lora"
+    targets: tuple[LoRATarget, ...] = ("query", "value")  # of every layer
+    init_a: InitA = "kaiming_uniform"
+    init_b: InitB = "zero"
+    dropout: float = 0.0  # of the adapter's input; the base sees all of it
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if not isinstance(self.rank, int) or isinstance(self.rank, bool) or self.rank < 1:
+            raise UserError(f"rank={self.rank!r} is not a rank; use a whole number ≥ 1")
+        if not isinstance(self.alpha, (int, float)) or not 0 < self.alpha < math.inf:
+            raise UserError(f"alpha={self.alpha!r} scales nothing; use a finite number > 0")
+        if not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1:
+            raise UserError(f"dropout={self.dropout!r} is not a probability; use 0 ≤ dropout < 1")
+        if not isinstance(self.targets, tuple) or not self.targets:
+            raise UserError(
+                f"targets={self.targets!r} names no linears; use a tuple of "
+                f"{', '.join(get_args(LoRATarget))}"
+            )
+        for target in self.targets:
+            if target not in get_args(LoRATarget):
+                raise UserError(
+                    f"unknown LoRA target {target!r}; use one of {', '.join(get_args(LoRATarget))}"
+                )
+        if len(set(self.targets)) < len(self.targets):
+            raise UserError(f"targets={self.targets!r} names one twice; name each once")
+        if "qkv" in self.targets and {"query", "key", "value"} & set(self.targets):
+            raise UserError(
+                f"targets={self.targets!r} adapts a projection twice; use qkv or its parts"
+            )
+
+    @property
+    def scale(self) -> float:
+        """s in W + s·BA."""
+        divisors = {"lora": self.rank, "rslora": math.sqrt(self.rank), "constant": 1}
+        return self.alpha / divisors[self.scaling]
+
+
+class Adapter(nn.Module):
+    """A (r, n) and B (d, r) of one slice of a linear's outputs."""
+
+    def __init__(
+        self, outputs: slice, rank: int, inputs: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.outputs = outputs
+        rows = outputs.stop - outputs.start
+        self.A = nn.Parameter(torch.zeros(rank, inputs, device=device, dtype=dtype))
+        self.B = nn.Parameter(torch.zeros(rows, rank, device=device, dtype=dtype))
+
+    @torch.no_grad()
+    def initialize(self, config: LoRAConfig, generator: torch.Generator | None = None) -> None:
+        """Draw A and B anew. Drawn in float32 where the generator is: the same on every device."""
+        rank, inputs = self.A.shape
+        place = generator.device if generator is not None else torch.device("cpu")
+        drawn = torch.empty(rank, inputs, device=place)
+        if config.init_a == "kaiming_uniform":
+            drawn.uniform_(-(inputs**-0.5), inputs**-0.5, generator=generator)
+        else:
+            deviation = inputs**-0.5 if config.init_a == "gaussian" else 1 / rank
+            drawn.normal_(0, deviation, generator=generator)
+        self.A.copy_(drawn)
+        if config.init_b == "gaussian":
+            drawn = torch.empty(self.B.shape, device=place)
+            self.B.copy_(drawn.normal_(0, len(self.B) ** -0.5, generator=generator))
+        else:
+            self.B.zero_()
+
+
+class LoRALinear(nn.Module):
+    """A frozen linear, and an adapter for each adapted slice of its outputs.
+
+    ``base`` is an `nn.Linear`, Hugging Face's Conv1D, whose weight is (in, out), or an INT8 linear,
+    which cannot be merged. ``slices`` are the adapted outputs; by default all d of them. The
+    config's targets are for `add_adapters`, and not looked at here.
+    """
+
+    def __init__(
+        self,
+        base: nn.Module,
+        config: LoRAConfig,
+        slices: tuple[slice, ...] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_features, self.out_features = shape_of(base)
+        self.base, self.config, self.scale = base.requires_grad_(False), config, config.scale
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        weight = _float_weight(base)
+        like = weight if weight is not None else next(base.buffers(), torch.empty(0))
+        dtype = weight.dtype if weight is not None else torch.float32
+        self.adapters = nn.ModuleList(
+            Adapter(outputs, config.rank, self.in_features, like.device, dtype)
+            for outputs in slices or (slice(0, self.out_features),)
+        )
+        for adapter in self.parts:
+            adapter.initialize(config, generator)
+        # While merged, the weight as it was: unmerging puts it back, to the bit. Not saved, but
+        # moved and cast with the rest.
+        self.register_buffer("original", None, persistent=False)
+        self.original: Tensor | None
+
+    @property
+    def merged(self) -> bool:
+        """Whether the base's weight holds the update."""
+        return self.original is not None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, n) → (…, d): the base's product, to which s·(x Aᵀ)Bᵀ is added where it lies."""
+        y: Tensor = self.base(x)
+        if self.merged:
+            return y
+        rows = self.dropout(x).reshape(-1, self.in_features)
+        out = y.view(-1, self.out_features)
+        for adapter in self.parts:
+            # Cast where the base is kept in another dtype than its adapters (INT8, autocast).
+            low = rows @ adapter.A.to(rows.dtype).T  # (rows, r)
+            part = out if adapter.B.shape[0] == self.out_features else out[:, adapter.outputs]
+            part.addmm_(low.to(out.dtype), adapter.B.to(out.dtype).T, alpha=self.scale)
+        return y
+
+    @torch.no_grad()
+    def delta_weight(self) -> Tensor:
+        """ΔW = s·BA as (d, n), whichever way the base's weight lies; 0 outside the slices."""
+        first = self.parts[0].A
+        delta = first.new_zeros(self.out_features, self.in_features)
+        for adapter in self.parts:
+            delta[adapter.outputs] = self.scale * (adapter.B @ adapter.A)
+        return delta
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Add ΔW to the base's weight, of which the original is kept; nothing where it is merged.
+
+        Raises `UserError` for a base without a floating-point weight.
+        """
+        weight = self._weight_to_merge()
+        if self.merged:
+            return
+        delta = self.delta_weight().to(weight.dtype)
+        self.original = weight.data
+        weight.data = weight + (delta.T if _is_transposed(self.base) else delta)
+
+    def unmerge(self) -> None:
+        """Put the original weight back; nothing where it is not merged."""
+        if self.original is not None:
+            self._weight_to_merge().data = self.original
+            self.original = None
+
+    def _weight_to_merge(self) -> nn.Parameter:
+        weight = _float_weight(self.base)
+        if weight is None:
+            raise UserError(
+                f"adapters cannot be merged into {type(self.base).__name__}, whose weight is "
+                "quantised; merge before quantising, or serve the adapters beside it"
+            )
+        return weight
+
+    @property
+    def parts(self) -> list[Adapter]:
+        """The adapters, one for each slice."""
+        return list(self.adapters)  # type: ignore[arg-type]
+
+
+def _is_transposed(base: nn.Module) -> bool:
+    return type(base).__name__ == "Conv1D"  # transformers': (in, out)
+
+
+def _float_weight(base: nn.Module) -> nn.Parameter | None:
+    weight = getattr(base, "weight", None)
+    return weight if isinstance(weight, nn.Parameter) and weight.is_floating_point() else None
+
+
+def shape_of(base: nn.Module) -> tuple[int, int]:
+    """Inputs n and outputs d of a linear. Raises `UserError` for any other module."""
+    if _is_transposed(base):
+        inputs, outputs = base.get_parameter("weight").shape
+        return inputs, outputs
+    if isinstance(base, (nn.Linear, Int8Linear)):
+        return base.in_features, base.out_features
+    raise UserError(
+        f"an adapter needs a linear, received {type(base).__name__}; use nn.Linear, Conv1D or INT8"
+    )
+
+
+def add_adapters(
+    model: nn.Module, config: LoRAConfig, generator: torch.Generator | None = None
+) -> list[str]:
+    """Freeze a model of GPT-2's names and put adapters on the targets of every layer, in place.
+
+    Returns the names of the wrapped linears. The head is never among them, as a tied one is the
+    embedding. Raises `UserError` where there are adapters already, or no such linears.
+    """
+    check_plain(model)
+    wanted: dict[str, list[tuple[int, int]]] = {}
+    for target in sorted(config.targets, key=list(PLACES).index):
+        suffix, part, of = PLACES[target]
+        wanted.setdefault(suffix, []).append((part, of))
+    found = {
+        name: (module, parts)
+        for name, module in model.named_modules()
+        for suffix, parts in wanted.items()
+        if name == suffix or name.endswith(f".{suffix}")
+    }
+    missing = [s for s in wanted if not any(name.endswith(s) for name in found)]
+    if missing:
+        raise UserError(
+            f"{type(model).__name__} has no linear named {missing[0]}; "
+            "use a model with GPT-2's names, or wrap its linears in LoRALinear"
+        )
+    wrapped = {}
+    for name, (module, parts) in found.items():
+        outputs = shape_of(module)[1]
+        slices = tuple(slice(i * outputs // of, (i + 1) * outputs // of) for i, of in parts)
+        wrapped[name] = LoRALinear(module, config, slices, generator)
+    put_adapters(model, wrapped)
+    return list(wrapped)
+
+
+def check_plain(model: nn.Module) -> None:
+    """Raise `UserError` for a model that has adapters."""
+    if lora_linears(model):
+        raise UserError(f"{type(model).__name__} has adapters already; remove them first")
+
+
+def put_adapters(model: nn.Module, linears: Mapping[str, LoRALinear]) -> None:
+    """Freeze a model and put adapted linears (name → linear) in the place of its own."""
+    model.requires_grad_(False)
+    for name, linear in linears.items():
+        model.set_submodule(name, linear.train(model.training))
+        linear.adapters.requires_grad_(True)
+
+
+def lora_linears(model: nn.Module) -> dict[str, LoRALinear]:
+    """The adapted linears of a model, by name."""
+    return {n: module for n, module in model.named_modules() if isinstance(module, LoRALinear)}
+
+
+def adapter_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Every A and B: what an optimiser is given."""
+    return [p for linear in lora_linears(model).values() for p in linear.adapters.parameters()]
+
+
+def merge_adapters(model: nn.Module) -> None:
+    """Add every ΔW to its weight: the model is then as fast as without adapters.
+
+    The original weights are kept meanwhile, as large again as those that are adapted. Raises
+    `UserError`, before any is merged, where there is nothing to merge or a base is quantised.
+    """
+    linears = _some_adapters(model).values()
+    for linear in linears:
+        linear._weight_to_merge()
+    for linear in linears:
+        linear.merge()
+
+
+def unmerge_adapters(model: nn.Module) -> None:
+    """The weights as they were before they were merged, to the bit."""
+    for linear in _some_adapters(model).values():
+        linear.unmerge()
+
+
+def remove_adapters(model: nn.Module) -> None:
+    """Put the plain linears back, with their own weights, merged or not; they stay frozen."""
+    for name, linear in _some_adapters(model).items():
+        linear.unmerge()
+        model.set_submodule(name, linear.base)
+
+
+def _some_adapters(model: nn.Module) -> dict[str, LoRALinear]:
+    linears = lora_linears(model)
+    if not linears:
+        raise UserError(f"{type(model).__name__} has no adapters; add or load some first")
+    return linears

@@ -1,0 +1,283 @@
+"""Adapters in the format of PEFT: `adapter_config.json` and `adapter_model.safetensors`.
+
+PEFT knows one adapter for a linear. Adapters of slices (query and value of c_attn, rank r each) are
+exactly one of rank k·r: their A stacked, their B in blocks, zero elsewhere. Its alpha keeps the
+scale s: α′ = s·kr, or s·√(kr) where rsLoRA is asked for. How it was cut is kept in the tensors
+file's metadata, which PEFT does not read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from reference_model.checkpoints import read_json, read_safetensors
+from reference_model.costs import LoRATarget
+from reference_model.errors import UserError
+from reference_model.files import write_whole
+from reference_model.lora import (
+    PLACES,
+    LoRAConfig,
+    LoRALinear,
+    check_plain,
+    lora_linears,
+    put_adapters,
+    shape_of,
+)
+
+CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+# PEFT's wrapper holds the model as `base_model.model`.
+PREFIX = "base_model.model."
+# Hugging Face's GPT-2 with a head holds its blocks under this name, as Conv1D.
+HEADED = "transformer."
+
+# Whose names the file carries: this package's GPT (and transformers' GPT2Model), or
+# transformers' GPT2LMHeadModel.
+Layout = Literal["reference", "huggingface"]
+
+# What changes the product without a tensor of its own, or the weights under the adapter.
+_FOREIGN = (
+    *("use_dora", "use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config"),
+    *("layer_replication", "kasa_config", "monteclora_config", "velora_config"),
+)
+_INITS = (None, True, False, "gaussian", "eva", "orthogonal")
+
+
+def save_adapters(model: nn.Module, folder: Path, layout: Layout = "reference") -> None:
+    """Write A, B and what PEFT has to know of them; merged or not, the base is not looked at.
+
+    Raises `UserError` where there are no adapters, or the folder cannot be written; it then stays
+    as it was.
+    """
+    if layout not in get_args(Layout):
+        raise UserError(f"layout={layout!r} is not known; use one of {', '.join(get_args(Layout))}")
+    linears = lora_linears(model)
+    if not linears:
+        raise UserError(f"{type(model).__name__} has no adapters to save; add some first")
+    tensors: dict[str, Tensor] = {}
+    ranks: dict[str, int] = {}
+    alphas: dict[str, float] = {}
+    notes: dict[str, Any] = {}
+    for name, linear in linears.items():
+        stored = name.removeprefix(HEADED)
+        stored = HEADED + stored if layout == "huggingface" else stored
+        a, b = _fused(linear)
+        tensors[f"{PREFIX}{stored}.lora_A.weight"] = a.cpu()
+        tensors[f"{PREFIX}{stored}.lora_B.weight"] = b.cpu()
+        ranks[stored] = len(a)
+        alphas[stored] = linear.scale * _divisor(len(a), linear.config.scaling == "rslora")
+        notes[stored] = {
+            "slices": [[part.outputs.start, part.outputs.stop] for part in linear.parts],
+            **dataclasses.asdict(linear.config),
+        }
+    config = next(iter(linears.values())).config
+    rank, alpha = next(iter(ranks.values())), next(iter(alphas.values()))
+    fields = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM" if layout == "huggingface" else None,
+        "base_model_name_or_path": None,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": config.dropout,
+        "use_rslora": config.scaling == "rslora",
+        "rank_pattern": {name: r for name, r in ranks.items() if r != rank},
+        "alpha_pattern": {name: value for name, value in alphas.items() if value != alpha},
+        "target_modules": list(ranks),
+        "fan_in_fan_out": layout == "huggingface",
+        "bias": "none",
+        "init_lora_weights": "gaussian" if config.init_a == "peft_gaussian" else True,
+    }
+    metadata = {"format": "pt", "adapters": json.dumps(notes)}
+    write_whole(
+        folder,
+        {
+            WEIGHTS_FILE: safetensors.torch.save(tensors, metadata),
+            CONFIG_FILE: (json.dumps(fields, indent=2) + "\n").encode(),
+        },
+    )
+
+
+def load_adapters(model: nn.Module, folder: Path) -> list[str]:
+    """Freeze a model and put the adapters of a folder on it, in place; returns the linears' names.
+
+    The folder is one that `save_adapters` or PEFT wrote, for this model's names or for those of
+    transformers' GPT-2. A file of PEFT's gives one adapter over all outputs of each linear. Raises
+    `UserError`, and leaves the model as it was, for a missing or damaged file, for a method other
+    than LoRA, and for names and shapes that are not the model's.
+    """
+    check_plain(model)
+    fields = read_json(folder / CONFIG_FILE)
+    _check(fields, folder / CONFIG_FILE)
+    tensors, metadata = read_safetensors(folder / WEIGHTS_FILE)
+    notes = _notes(metadata)
+    found = {}
+    for stored, (a, b) in _pairs(tensors, folder / WEIGHTS_FILE).items():
+        name, base = _find(model, stored, folder)
+        inputs, outputs = shape_of(base)
+        if a.shape[1] != inputs or b.shape != (outputs, len(a)):
+            raise UserError(
+                f"{folder / WEIGHTS_FILE} has A {tuple(a.shape)} and B {tuple(b.shape)} for "
+                f"{stored}, which maps {inputs} to {outputs}; use adapters of this model"
+            )
+        config = _config_of(stored, len(a), fields, folder / CONFIG_FILE)
+        split = _split(notes.get(stored), config, b) or (config, (slice(0, outputs),))
+        found[name] = base, a, b, *split
+    put_adapters(
+        model,
+        {
+            name: _filled(LoRALinear(base, config, slices, torch.Generator()), a, b)
+            for name, (base, a, b, config, slices) in found.items()
+        },
+    )
+    return list(found)
+
+
+@torch.no_grad()
+def _filled(linear: LoRALinear, a: Tensor, b: Tensor) -> LoRALinear:
+    """With the A and B of a fused adapter, cut into the linear's slices."""
+    start = 0
+    for part in linear.parts:
+        rows = slice(start, start + len(part.A))
+        part.A.copy_(a[rows])
+        part.B.copy_(b[part.outputs, rows])
+        start = rows.stop
+    return linear
+
+
+def _divisor(rank: int, rslora: bool) -> float:
+    return math.sqrt(rank) if rslora else rank
+
+
+@torch.no_grad()
+def _fused(linear: LoRALinear) -> tuple[Tensor, Tensor]:
+    """A (k·r, n) and B (d, k·r) of all slices as one adapter."""
+    a = torch.cat([part.A for part in linear.parts])
+    b = a.new_zeros(linear.out_features, len(a))
+    start = 0
+    for part in linear.parts:
+        b[part.outputs, start : start + len(part.A)] = part.B
+        start += len(part.A)
+    return a, b
+
+
+def _check(fields: dict[str, Any], path: Path) -> None:
+    if fields.get("peft_type") != "LORA":
+        raise UserError(
+            f"{path} has peft_type={fields.get('peft_type')!r}; use adapters of type LORA"
+        )
+    for name in _FOREIGN:
+        if fields.get(name):
+            raise UserError(
+                f"{path} has {name}={fields[name]!r}, which is more than W + s·BA; "
+                "use a plain LoRA adapter"
+            )
+    if fields.get("init_lora_weights") not in _INITS:
+        raise UserError(
+            f"{path} has init_lora_weights={fields['init_lora_weights']!r}, which changes the base "
+            "weights as well; convert it to plain LoRA with PEFT first"
+        )
+
+
+def _notes(metadata: dict[str, str]) -> dict[str, Any]:
+    """What `save_adapters` noted of each linear; nothing in a file of PEFT's."""
+    try:
+        notes = json.loads(metadata.get("adapters", "{}"))
+    except ValueError:
+        return {}
+    return notes if isinstance(notes, dict) else {}
+
+
+def _pairs(tensors: dict[str, Tensor], path: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    """Linear → A and B."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        match = re.fullmatch(rf"{re.escape(PREFIX)}(.+)\.lora_([AB])\.weight", key)
+        if match is None or tensor.ndim != 2 or not tensor.is_floating_point():
+            raise UserError(
+                f"{path} has {key}, which is no A or B of a linear; use a plain LoRA adapter"
+            )
+        found.setdefault(match[1], {})[match[2]] = tensor
+    for name, pair in found.items():
+        if len(pair) < 2:
+            raise UserError(f"{path} has only {next(iter(pair))} for {name}; write it again")
+    if not found:
+        raise UserError(f"{path} holds no adapters; write it again")
+    return {name: (pair["A"], pair["B"]) for name, pair in found.items()}
+
+
+def _find(model: nn.Module, stored: str, folder: Path) -> tuple[str, nn.Module]:
+    """The linear that a name in the file means, with or without GPT2LMHeadModel's prefix."""
+    bare = stored.removeprefix(HEADED)
+    for name in (stored, bare, HEADED + bare):
+        try:
+            return name, model.get_submodule(name)
+        except AttributeError:
+            continue
+    raise UserError(
+        f"{folder} adapts {stored}, which {type(model).__name__} lacks; use adapters of this model"
+    )
+
+
+def _config_of(stored: str, rank: int, fields: dict[str, Any], path: Path) -> LoRAConfig:
+    """What PEFT's config says of one linear."""
+
+    def of(pattern: str, default: str, otherwise: float) -> Any:
+        patterns = fields.get(pattern) or {}
+        if not isinstance(patterns, dict):
+            raise UserError(f"{path} has {pattern}={patterns!r}, not an object; write it again")
+        for key, value in patterns.items():
+            try:
+                matches = re.fullmatch(rf"(.*\.)?({key})", stored)
+            except re.error:
+                raise UserError(
+                    f"{path} has {pattern} for {key!r}, which is no pattern; write it again"
+                ) from None
+            if matches:
+                return value
+        return fields.get(default, otherwise)
+
+    told = of("rank_pattern", "r", 8)
+    if told != rank:
+        raise UserError(f"{path} tells rank {told} for {stored}, its A has {rank}; write it again")
+    targets: tuple[LoRATarget, ...] = tuple(
+        target
+        for target, (suffix, _, of_parts) in PLACES.items()
+        if stored.endswith(suffix) and of_parts == 1
+    )
+    return LoRAConfig(
+        rank,
+        of("alpha_pattern", "lora_alpha", 8),
+        "rslora" if fields.get("use_rslora") else "lora",
+        targets or ("qkv",),
+        "peft_gaussian" if fields.get("init_lora_weights") == "gaussian" else "kaiming_uniform",
+        dropout=fields.get("lora_dropout", 0.0),
+    )
+
+
+def _split(note: Any, fused: LoRAConfig, b: Tensor) -> tuple[LoRAConfig, tuple[slice, ...]] | None:
+    """The slices that were fused; None where none were, or the file is no longer what it was.
+
+    Whoever trained on with PEFT may have filled the blocks that were zero, or changed the scale.
+    """
+    try:
+        noted = dict(note)
+        slices = tuple(slice(int(start), int(stop)) for start, stop in noted.pop("slices"))
+        config = LoRAConfig(**{**noted, "targets": tuple(noted["targets"])})
+    except (TypeError, ValueError, KeyError, UserError):
+        return None
+    blocks = torch.zeros_like(b, dtype=torch.bool)
+    for i, outputs in enumerate(slices):
+        blocks[outputs, i * config.rank : (i + 1) * config.rank] = True
+    same_scale = math.isclose(config.scale, fused.scale, rel_tol=1e-9)
+    if len(slices) * config.rank != b.shape[1] or not same_scale or bool(b[~blocks].any()):
+        return None
+    return config, slices
