@@ -214,7 +214,7 @@ def product_variance(settings: Settings) -> list[Measurement]:
     return measurements
 
 
-@experiment("lora.update-variance", smoke=4.5, quick=8, full=60)
+@experiment("lora.update-variance", smoke=4.5, quick=8, full=75)
 def update_variance(settings: Settings) -> list[Measurement]:
     """Exponent of Var(s·BA) in the rank, by scaling, width and distribution of A.
 
