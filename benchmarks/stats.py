@@ -1,7 +1,8 @@
-"""Intervals for what the suite measures; scipy does the statistics.
+"""Intervals and tests for what the suite measures; scipy does the statistics.
 
-An equivalence ("no difference", "the exponent is -1") needs no test of its own here: a 95 %
-interval that lies inside the region is the same as two one-sided tests at 2.5 %.
+A verdict on an equivalence ("no difference", "the exponent is -1") needs no p value: a 95 %
+interval inside the region is the same as two one-sided tests at 2.5 %. The p values are for checks
+whose error rates are measured.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
 
 RESAMPLES = 9999
 RESAMPLES_AT_ONCE = 256  # bounds the memory of a bootstrap over thousands of blocks
@@ -127,17 +130,71 @@ def power_law_exponent(
         raise ValueError(f"got {len(xs)} x, {len(ys)} y and {len(errors)} standard errors")
     if (xs <= 0).any() or (ys <= 0).any() or (errors <= 0).any():
         raise ValueError("a power law needs positive x, y and standard errors")
-    weights = (ys / errors) ** 2
-    log_x = np.log(xs) - np.average(np.log(xs), weights=weights)
-    spread = float(weights @ log_x**2)
-    if spread == 0:
+    if np.ptp(xs) == 0:
         raise ValueError("all x are the same: an exponent needs two of them at least")
-    exponent = float((weights * log_x) @ np.log(ys)) / spread
-    half = float(stats.norm.ppf(1 - (1 - level) / (2 * family))) / math.sqrt(spread)
+    slope, error = power_law_slopes(xs, ys, errors)
+    exponent = float(slope)
+    half = float(stats.norm.ppf(1 - (1 - level) / (2 * family)) * error)
     return Estimate(exponent, (exponent - half, exponent + half), len(xs))
 
 
-def _finite(values: ArrayLike | Sequence[float], name: str, least: int) -> NDArray[np.float64]:
+def power_law_slopes(x: Array, y: Array, standard_errors: Array) -> tuple[Array, Array]:
+    """Exponents and their standard errors of many power laws at once, as `power_law_exponent`.
+
+    ``x`` is (points,), all positive; ``y`` and ``standard_errors`` are (..., points); both results
+    are (...).
+    """
+    weights = (y / standard_errors) ** 2
+    total = weights.sum(axis=-1, keepdims=True)
+    log_x = np.log(x) - (weights * np.log(x)).sum(axis=-1, keepdims=True) / total
+    spread = (weights * log_x**2).sum(axis=-1)
+    return (weights * log_x * np.log(y)).sum(axis=-1) / spread, 1 / np.sqrt(spread)
+
+
+def difference_p_value(value: Array, error: Array, expected: float) -> Array:
+    """Two-sided, of normal ``value`` with the known standard ``error``; any shape."""
+    from scipy import stats
+
+    return np.asarray(2 * stats.norm.sf(np.abs(value - expected) / error))
+
+
+def equivalence_p_value(value: Array, error: Array, low: float, high: float) -> Array:
+    """Two one-sided tests (Schuirmann 1987): small where ``value`` is shown to lie in (low, high).
+
+    The larger p value of the two against a truth at ``low`` or below, and at ``high`` or above.
+    A failed test of difference shows no equivalence; this one does.
+    """
+    from scipy import stats
+
+    nearer = np.minimum(value - low, high - value)
+    return np.asarray(stats.norm.sf(nearer / error))
+
+
+def holm(p_values: ArrayLike) -> Array:
+    """p values (..., tests) adjusted so that a whole family errs as seldom as one (Holm 1979).
+
+    The tests may depend on each other. A family contains an error no more often than at the level
+    to which the adjusted values are compared.
+    """
+    given = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(given, axis=-1)
+    still_to_test = np.arange(given.shape[-1], 0, -1)
+    ascending = np.take_along_axis(given, order, axis=-1) * still_to_test
+    adjusted = np.minimum(np.maximum.accumulate(ascending, axis=-1), 1)
+    result = np.empty_like(given)
+    np.put_along_axis(result, order, adjusted, axis=-1)
+    return result
+
+
+def proportion_interval(successes: int, trials: int, level: float = 0.95) -> Estimate:
+    """A share of independent trials, with the exact interval of Clopper and Pearson (1934)."""
+    from scipy import stats
+
+    found = stats.binomtest(successes, trials).proportion_ci(level, method="exact")
+    return Estimate(successes / trials, (float(found.low), float(found.high)), trials)
+
+
+def _finite(values: ArrayLike | Sequence[float], name: str, least: int) -> Array:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or len(array) < least:
         raise ValueError(f"{name}: need {least} values at least in one row, got {array.shape}")

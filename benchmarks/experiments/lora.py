@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.experiment import Profile, Settings, experiment
+from benchmarks.experiments.lora_checks import operating_characteristics
+from benchmarks.product_moments import relative_variance
 from benchmarks.results import Measurement, Parameter, measured
-from benchmarks.stats import Estimate, power_law_exponent
+from benchmarks.stats import Estimate, holm, power_law_exponent
+from benchmarks.variance_checks import equivalence_check, exponent_check
 from reference_model.config import preset
 from reference_model.costs import LoRATarget, lora_parameters, parameter_count
 
-Matrix = NDArray[np.float64]
+Matrix = NDArray[np.float32]
 
 SHARE_RANKS = [2**i for i in range(9)]  # 1 … 256
 TARGETS: dict[str, tuple[LoRATarget, ...]] = {
@@ -31,12 +34,20 @@ TARGETS: dict[str, tuple[LoRATarget, ...]] = {
 
 RANKS = [2**i for i in range(11)]  # 1 … 1024
 WIDTH = 768  # d and n: GPT-2 small's
+ALL_WIDTHS = (64, 256, WIDTH, 1024)
+WIDTHS: dict[Profile, tuple[int, ...]] = {
+    "smoke": (64, WIDTH),
+    "quick": ALL_WIDTHS,
+    "full": ALL_WIDTHS,
+}
 ALPHA = 16.0
-DEVIATION = WIDTH**-0.5  # of B's entries, and of a Gaussian A's
-# Relative standard error of the variance at each rank. Eleven simultaneous intervals are 2.84 of
-# them wide to either side, which leaves a margin within ±2 %.
-PRECISION: dict[Profile, float] = {"smoke": 0.003, "quick": 0.0025, "full": 0.001}
+# Relative standard error of the variance at each rank. 44 simultaneous intervals are 3.25 of them
+# wide to either side: ±0.8 % in the quick profile, ±0.26 % in the full one, to fit into ±0.5 %.
+PRECISION: dict[Profile, float] = {"smoke": 0.003, "quick": 0.0025, "full": 0.0008}
+# Exponents are ten times as precise as the points, and have the wider region.
+PRECISION_OF_UPDATES: dict[Profile, float] = {"smoke": 0.006, "quick": 0.005, "full": 0.001}
 LEAST_REPLICAS = 4
+MOST_NUMBERS = 1 << 21  # drawn at once
 
 
 @experiment("lora.trainable-share", smoke=0.1, quick=0.1, full=90)
@@ -76,85 +87,77 @@ def trainable_share(settings: Settings) -> list[Measurement]:
 class Entries:
     """How the entries of a matrix are drawn: independent, of mean 0."""
 
-    draw: Callable[[np.random.Generator, int, int, int], Matrix]  # generator, rank, rows, columns
-    deviation: Callable[[int], float]  # of an entry, by rank
-    kurtosis: float  # 3 for a Gaussian, 1.8 for a uniform distribution
+    unit: Callable[[np.random.Generator, tuple[int, ...]], Matrix]  # of variance 1
+    deviation: Callable[[int, int], float]  # of an entry, by width and rank
+    kurtosis: float
 
 
-def gaussian_entries(deviation: Callable[[int], float]) -> Entries:
-    """Normal entries, whose deviation may depend on the rank."""
-    return Entries(
-        lambda generator, rank, rows, columns: (
-            deviation(rank) * generator.standard_normal((rows, columns))
-        ),
-        deviation,
-        kurtosis=3.0,
-    )
+def gaussian(generator: np.random.Generator, shape: tuple[int, ...]) -> Matrix:
+    return generator.standard_normal(shape, dtype=np.float32)
 
 
-def uniform_entries(bound: float) -> Entries:
-    """Entries uniform in [−bound, bound], at any rank."""
-    return Entries(
-        lambda generator, rank, rows, columns: generator.uniform(-bound, bound, (rows, columns)),
-        lambda rank: bound / math.sqrt(3),
-        kurtosis=1.8,
-    )
+def uniform(generator: np.random.Generator, shape: tuple[int, ...]) -> Matrix:
+    drawn = generator.random(shape, dtype=np.float32)
+    drawn -= np.float32(0.5)
+    drawn *= np.float32(math.sqrt(12))
+    return drawn
 
 
-RANDOM_B = gaussian_entries(lambda rank: DEVIATION)
+RANDOM_B = Entries(gaussian, lambda width, rank: width**-0.5, kurtosis=3.0)
 KINDS_OF_A = {
-    "gaussian": gaussian_entries(lambda rank: DEVIATION),
+    "gaussian": Entries(gaussian, lambda width, rank: width**-0.5, kurtosis=3.0),
     # LoRA's own: Kaiming with a = √5, which is a bound of 1/√(fan-in).
-    "kaiming_uniform": uniform_entries(WIDTH**-0.5),
+    "kaiming_uniform": Entries(uniform, lambda width, rank: (3 * width) ** -0.5, kurtosis=1.8),
     # PEFT's init_lora_weights="gaussian". The deviation depends on the rank: not the claim's case.
-    "peft_gaussian": gaussian_entries(lambda rank: 1 / rank),
+    "peft_gaussian": Entries(gaussian, lambda width, rank: 1 / rank, kurtosis=3.0),
 }
 SCALINGS: dict[str, Callable[[int], float]] = {
     "alpha/r": lambda rank: ALPHA / rank,
     "alpha/sqrt(r)": lambda rank: ALPHA / math.sqrt(rank),
 }
+LAWS = {"alpha/r": -1, "alpha/sqrt(r)": 0}  # exponents of the variance; -2 more with σ_A = 1/r
 
 
-def mean_square_of_product(b: Matrix, a: Matrix) -> float:
-    """‖BA‖²/(dn) of B (d, r) and A (r, n), as tr(BᵀB·AAᵀ): no (d, n) matrix is formed."""
-    return float(((b.T @ b) * (a @ a.T)).sum()) / (b.shape[0] * a.shape[1])
+def squared_norms_of_products(b: Matrix, a: Matrix) -> NDArray[np.float64]:
+    """‖BA‖² (pairs,) of B (pairs, d, r) and A (pairs, r, n).
 
-
-def relative_variance(d: int, n: int, rank: int, kurtosis_a: float, kurtosis_b: float) -> float:
-    """Var(‖BA‖²) / E(‖BA‖²)² for independent entries of mean 0.
-
-    The entries of BA depend on each other, so that this is not 2/(dn). With S = BᵀB, ‖BA‖² is a sum
-    of aᵀSa over the n columns a of A, and Var(aᵀSa | S) = σ⁴(2 tr S² + (κ_A − 3) Σ S_kk²); take the
-    moments of S, and add n²σ⁴ Var(tr S).
+    As tr(BᵀB·AAᵀ), without a (d, n) matrix, unless that one is the smaller.
     """
-    excess_a, excess_b = kurtosis_a - 1, kurtosis_b - 1  # Var(x²)/E(x²)²
-    terms = excess_a * d + excess_b * n + excess_a * excess_b + 2 * (rank - 1)
-    return terms / (rank * d * n)
+    d, rank, n = b.shape[1], b.shape[2], a.shape[2]
+    if d * n < (d + n) * rank:
+        products = b @ a
+        return np.einsum("pij,pij->p", products, products, dtype=np.float64)
+    left, right = b.transpose(0, 2, 1) @ b, a @ a.transpose(0, 2, 1)
+    return np.einsum("pij,pij->p", left, right, dtype=np.float64)
 
 
 @dataclass(frozen=True)
 class VarianceAtRank:
-    """Mean square of the entries of BA at one rank, with its standard error and its closed form."""
+    """Mean square of the entries of BA at one rank, with its closed form and that one's error."""
 
     rank: int
     value: float
-    error: float
     law: float  # r·σ_A²·σ_B²
+    relative_error: float  # standard error of value / law, if the law holds
     replicas: int
 
     def scaled(self, factor: float) -> VarianceAtRank:
         """The same for s·BA, with factor s²."""
-        return VarianceAtRank(
-            self.rank, factor * self.value, factor * self.error, factor * self.law, self.replicas
-        )
+        return replace(self, value=factor * self.value, law=factor * self.law)
 
-    def interval(self, family: int) -> tuple[float, float]:
-        """95 % for all of ``family`` intervals together (Bonferroni)."""
-        half = float(stats.norm.ppf(1 - 0.025 / family)) * self.error
-        return self.value - half, self.value + half
+    def ratio(self, family: int) -> Estimate:
+        """Value over law; 95 % for all of ``family`` intervals together (Bonferroni)."""
+        half = float(stats.norm.ppf(1 - 0.025 / family)) * self.relative_error
+        ratio = self.value / self.law
+        return Estimate(ratio, (ratio - half, ratio + half), self.replicas)
+
+    def variance(self, family: int) -> Estimate:
+        ratio = self.ratio(family)
+        low, high = ratio.interval
+        return Estimate(self.value, (self.law * low, self.law * high), self.replicas)
 
 
-def variances(kind: str, precision: float, seed: int) -> list[VarianceAtRank]:
+def variances(kind: str, precision: float, seed: int, width: int = WIDTH) -> list[VarianceAtRank]:
     """Var(BA) at every rank. One pair of matrices is one observation, whatever its size.
 
     There are as many as the closed-form variance asks for; the standard error is that of the law.
@@ -162,88 +165,144 @@ def variances(kind: str, precision: float, seed: int) -> list[VarianceAtRank]:
     a_entries = KINDS_OF_A[kind]
     measured = []
     for rank in RANKS:
-        generator = np.random.default_rng([seed, list(KINDS_OF_A).index(kind), rank])
-        spread = relative_variance(WIDTH, WIDTH, rank, a_entries.kurtosis, RANDOM_B.kurtosis)
+        generator = np.random.default_rng([seed, list(KINDS_OF_A).index(kind), width, rank])
+        spread = relative_variance(width, width, rank, a_entries.kurtosis, RANDOM_B.kurtosis)
         replicas = max(LEAST_REPLICAS, math.ceil(spread / precision**2))
-        squares = [
-            mean_square_of_product(
-                RANDOM_B.draw(generator, rank, WIDTH, rank),
-                a_entries.draw(generator, rank, rank, WIDTH),
-            )
-            for _ in range(replicas)
-        ]
-        law = rank * (a_entries.deviation(rank) * RANDOM_B.deviation(rank)) ** 2
-        error = law * math.sqrt(spread / replicas)
-        measured.append(VarianceAtRank(rank, float(np.mean(squares)), error, law, replicas))
+        step = max(1, MOST_NUMBERS // (rank * width))
+        total = 0.0
+        for first in range(0, replicas, step):
+            pairs = min(step, replicas - first)
+            b = RANDOM_B.unit(generator, (pairs, width, rank))
+            a = a_entries.unit(generator, (pairs, rank, width))
+            total += float(squared_norms_of_products(b, a).sum())
+        entry = (a_entries.deviation(width, rank) * RANDOM_B.deviation(width, rank)) ** 2
+        value, error = entry * total / (replicas * width**2), math.sqrt(spread / replicas)
+        measured.append(VarianceAtRank(rank, value, rank * entry, error, replicas))
     return measured
 
 
 def exponent(points: list[VarianceAtRank], family: int = 1) -> Estimate:
-    """p of Var ∝ r^p."""
-    ranks, values, errors = zip(*((p.rank, p.value, p.error) for p in points), strict=True)
-    return power_law_exponent(ranks, values, errors, family=family)
+    """p of Var ∝ r^p. The errors are relative: a factor that all ranks share changes nothing."""
+    errors = [point.relative_error * point.value for point in points]
+    values = [point.value for point in points]
+    return power_law_exponent([p.rank for p in points], values, errors, family=family)
 
 
-@experiment("lora.product-variance", smoke=1.5, quick=2, full=10)
-def product_variance(settings: Settings) -> list[Measurement]:
-    """Var(BA) against r·σ_A²·σ_B² at each rank, and its exponent in the rank.
+def exponent_deviations(precision: float) -> dict[str, float]:
+    """|fitted exponent - its law|, GPT-2 small's width, by scaling and distribution of A.
 
-    The intervals of the ranks hold together at 95 %.
+    ``precision`` is the relative standard error of the variance at each rank.
     """
-    points = variances("gaussian", PRECISION[settings.profile], settings.seed)
-    claim, kind = "lora.product-variance", {"a": "gaussian"}
-    measurements = _variance_points(claim, "unscaled", kind, points)
-    for point in points:
-        low, high = point.interval(len(RANKS))
-        ratio = Estimate(
-            point.value / point.law, (low / point.law, high / point.law), point.replicas
+    deviations = {}
+    for kind in KINDS_OF_A:
+        points = variances(kind, precision, seed=0)
+        for scaling, factor in SCALINGS.items():
+            slope = exponent([point.scaled(factor(point.rank) ** 2) for point in points])
+            law = LAWS[scaling] + (-2 if kind == "peft_gaussian" else 0)
+            deviations[f"{scaling}, {kind}"] = abs(slope.value - law)
+    return deviations
+
+
+@experiment("lora.product-variance", smoke=1.5, quick=3, full=30)
+def product_variance(settings: Settings) -> list[Measurement]:
+    """Var(BA) against r·σ_A²·σ_B² at each rank and width, and its exponent in the rank.
+
+    The intervals of all ranks and widths hold together at 95 %, and those of the exponents.
+    """
+    claim = "lora.product-variance"
+    widths, measurements = WIDTHS[settings.profile], []
+    for width in widths:
+        points = variances("gaussian", PRECISION[settings.profile], settings.seed, width)
+        labels: dict[str, Parameter] = {"a": "gaussian", "width": width}
+        measurements += _at_ranks(
+            claim, "unscaled", labels, points, "product_variance_ratio", len(RANKS) * len(widths)
         )
-        labels: dict[str, Parameter] = {"rank": point.rank, **kind}
-        measurements.append(_estimated(claim, "product_variance_ratio", "unscaled", labels, ratio))
-    slope = exponent(points)
-    measurements.append(_estimated(claim, "product_variance_exponent", "unscaled", kind, slope))
+        slope, metric = exponent(points, family=len(widths)), "product_variance_exponent"
+        measurements.append(_estimated(claim, metric, "unscaled", labels, slope))
     return measurements
 
 
-@experiment("lora.update-variance", smoke=3, quick=4, full=25)
+@experiment("lora.update-variance", smoke=4.5, quick=8, full=75)
 def update_variance(settings: Settings) -> list[Measurement]:
-    """Exponent of Var(s·BA) in the rank, by scaling and by the distribution of A.
+    """Exponent of Var(s·BA) in the rank, by scaling, width and distribution of A.
 
     PEFT's `gaussian`, whose deviation is 1/r, has a metric of its own: it is shown, not judged.
-    Both scalings look at the same products, since they only multiply them.
+    Both scalings look at the same products, since they only multiply them. Beside the intervals
+    stand p values of the checks, Holm's over all exponents, and how often these checks err.
     """
     claim = "lora.update-variance"
-    measurements = []
-    for kind in KINDS_OF_A:
-        points = variances(kind, PRECISION[settings.profile], settings.seed)
+    precision = PRECISION_OF_UPDATES[settings.profile]
+    cases = [
+        (kind, w) for kind in ("gaussian", "kaiming_uniform") for w in WIDTHS[settings.profile]
+    ]
+    cases.append(("peft_gaussian", WIDTH))
+    family = len(SCALINGS) * len(cases)
+    measurements, judged = [], []
+    for kind, width in cases:
+        points = variances(kind, precision, settings.seed, width)
         own_case = kind == "peft_gaussian"
         metric = "exponent_with_rank_dependent_init" if own_case else "update_variance_exponent"
+        labels: dict[str, Parameter] = {"a": kind, "width": width}
         for scaling, factor in SCALINGS.items():
             scaled = [point.scaled(factor(point.rank) ** 2) for point in points]
-            slope = exponent(scaled, family=2 * len(SCALINGS))
-            measurements.append(_estimated(claim, metric, scaling, {"a": kind}, slope))
-            measurements += _variance_points(claim, scaling, {"a": kind}, scaled)
+            slope = exponent(scaled, family)
+            measurements.append(_estimated(claim, metric, scaling, labels, slope))
+            if not own_case:
+                judged.append((scaling, labels, scaled))
+            if width == WIDTH:
+                measurements += _at_ranks(
+                    claim, scaling, labels, scaled, "variance_over_law", len(RANKS)
+                )
+    measurements += _p_values(claim, judged)
+    return [*measurements, *operating_characteristics(settings.profile, settings.seed)]
+
+
+def _p_values(
+    claim: str, judged: list[tuple[str, dict[str, Parameter], list[VarianceAtRank]]]
+) -> list[Measurement]:
+    """Of a difference of each exponent from its law, and of its equivalence to it."""
+    checks = {"difference_p_value": exponent_check, "equivalence_p_value": equivalence_check}
+    measurements = []
+    for metric, check in checks.items():
+        found = [
+            check(
+                np.array([float(point.rank) for point in points]),
+                np.array([point.value for point in points]),
+                np.array([point.relative_error for point in points]),
+                LAWS[scaling],
+            )
+            for scaling, _, points in judged
+        ]
+        for (scaling, labels, _), p_value in zip(judged, holm(found), strict=True):
+            measurements.append(_estimated(claim, metric, scaling, labels, float(p_value)))
     return measurements
 
 
-def _variance_points(
-    claim: str, option: str, labels: Mapping[str, Parameter], points: list[VarianceAtRank]
+def _at_ranks(
+    claim: str,
+    option: str,
+    labels: Mapping[str, Parameter],
+    points: list[VarianceAtRank],
+    ratio_metric: str,
+    family: int,
 ) -> list[Measurement]:
-    """The variance at each rank; the intervals hold together."""
+    """The variance at each rank, and what it is of the law's; the intervals hold together."""
     return [
-        _estimated(
-            claim,
-            "variance",
-            option,
-            {"rank": point.rank, **labels},
-            Estimate(point.value, point.interval(len(points)), point.replicas),
-        )
+        _estimated(claim, metric, option, {"rank": point.rank, **labels}, estimate)
         for point in points
+        for metric, estimate in (
+            ("variance", point.variance(family)),
+            (ratio_metric, point.ratio(family)),
+        )
     ]
 
 
 def _estimated(
-    claim: str, metric: str, option: str, labels: Mapping[str, Parameter], estimate: Estimate
+    claim: str,
+    metric: str,
+    option: str,
+    labels: Mapping[str, Parameter],
+    estimate: Estimate | float,
 ) -> Measurement:
     return measured(
         estimate,

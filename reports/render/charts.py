@@ -27,6 +27,7 @@ from reports.render.kv_charts import (
     shared_bits,
     work_of_the_rotation,
 )
+from reports.render.lora_charts import trainable_share, variance_by_rank
 from reports.render.marks import Measurement, curve, labels, varying
 from reports.render.selection import (
     CURVE_NEEDS,
@@ -74,53 +75,6 @@ def _generic_panels(chosen: list[Measurement], claim: Claim) -> Panels:
             for name, part in split(chosen, x, title)
         ]
     return [bordered_dots(title, chosen, claim, value, spread)] if len(chosen) <= MOST_ROWS else []
-
-
-# --- L1 -------------------------------------------------------------------------------------------
-
-
-def trainable_share(measurements: Sequence[Measurement], claim: Claim) -> Panels:
-    shares = of(measurements, "trainable_share")
-    if numbers(shares, "rank") < CURVE_NEEDS:
-        return []
-    title, y_title = "share of the weights that LoRA trains", "trained share (percent)"
-    return [
-        curve(name, part, "rank", x_title="rank", y_title=y_title, log_x=True, log_y=True)
-        for name, part in split(shares, "rank", title)
-    ]
-
-
-def variance_by_rank(measurements: Sequence[Measurement], claim: Claim) -> Panels:
-    """Measured variances as dots with intervals; what the law predicts as a dashed line."""
-    measured = of(measurements, "variance")
-    if numbers(measured, "rank") < CURVE_NEEDS:
-        return []
-    predicted = _law(measured, of(measurements, "product_variance_ratio"))
-    by = "option" if "option" in varying(measured) else None
-    return [
-        curve(
-            name,
-            part,
-            "rank",
-            x_title="rank r",
-            y_title="variance of an entry",
-            log_x=True,
-            log_y=True,
-            y_reach=measured,
-            dashed=predicted if by is None else (),
-        )
-        for name, part in split(measured, "rank", "variance against rank", by)
-    ]
-
-
-def _law(measured: Sequence[Measurement], ratios: Sequence[Measurement]) -> list[Measurement]:
-    """What the law predicts: each variance over its measured ratio to the law."""
-    by_labels = {str(labels(m)): m["value"] for m in ratios}
-    return [
-        {**m, "value": m["value"] / by_labels[str(labels(m))], "interval": None}
-        for m in measured
-        if str(labels(m)) in by_labels
-    ]
 
 
 # --- L2 -------------------------------------------------------------------------------------------

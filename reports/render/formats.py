@@ -29,7 +29,13 @@ PUBLICATIONS = {
 
 
 # Names that the results spell in ASCII.
-NOTATION = {"alpha/r": "α/r", "alpha/sqrt(r)": "α/√r"}
+NOTATION = {
+    "alpha/r": "α/r",
+    "alpha/sqrt(r)": "α/√r",
+    "alpha/r^0.6": "α/r^0.6 for α/√r",
+    "init off by sqrt(2)": "√2 in the deviation of A",
+    "rho = 0.1": "a correlation of 0.1 across the rank",
+}
 
 
 def number(value: float, digits: int = 4) -> str:

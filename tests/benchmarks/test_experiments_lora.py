@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,6 +51,11 @@ def products() -> list[Measurement]:
 @pytest.fixture(scope="module")
 def updates() -> list[Measurement]:
     return lora.update_variance(SMOKE)
+
+
+@pytest.fixture(scope="module")
+def characteristics(updates: list[Measurement]) -> list[Measurement]:
+    return [m for m in updates if m.choice == "law"]
 
 
 def the(measurements: list[Measurement], metric: str, **labels: object) -> Measurement:
@@ -100,42 +106,30 @@ def test_the_quoted_share_holds_for_the_untied_model_only(shares: list[Measureme
 # ---- the estimator
 
 
-def test_the_squared_norm_of_a_product_needs_no_product() -> None:
-    generator = np.random.default_rng(0)
-    b, a = generator.standard_normal((7, 3)), generator.standard_normal((3, 5))
-    assert lora.mean_square_of_product(b, a) == pytest.approx(((b @ a) ** 2).mean(), rel=1e-12)
-
-
-@pytest.mark.parametrize("rank", [1, 3, 20])
-@pytest.mark.parametrize("kind", ["gaussian", "uniform"])
-def test_the_closed_form_of_the_estimators_variance_is_what_replicas_show(
-    rank: int, kind: str
+@pytest.mark.parametrize(("d", "rank", "n"), [(7, 3, 5), (4, 9, 6), (1, 1, 1)])
+def test_the_squared_norm_is_that_of_the_product_below_and_above_the_width(
+    d: int, rank: int, n: int
 ) -> None:
-    d, n, replicas = 6, 9, 40_000
-    generator = np.random.default_rng(1)
-    b = generator.standard_normal((replicas, d, rank))
-    shape = (replicas, rank, n)
-    uniform = kind == "uniform"
-    a = generator.uniform(-1, 1, shape) if uniform else generator.standard_normal(shape)
-    squares = ((b @ a) ** 2).sum(axis=(1, 2))
-    observed = squares.var() / squares.mean() ** 2
-    closed = lora.relative_variance(d, n, rank, kurtosis_a=1.8 if uniform else 3.0, kurtosis_b=3.0)
-    # Some four standard errors: these sums have longer tails than a Gaussian.
-    assert observed == pytest.approx(closed, rel=0.06)
+    generator = np.random.default_rng(0)
+    b = generator.standard_normal((2, d, rank)).astype(np.float32)
+    a = generator.standard_normal((2, rank, n)).astype(np.float32)
+    exact = ((b.astype(np.float64) @ a.astype(np.float64)) ** 2).sum(axis=(1, 2))
+    assert lora.squared_norms_of_products(b, a) == pytest.approx(exact, rel=1e-5)
 
 
-def test_entries_of_a_product_are_not_independent() -> None:
-    # Taking the d·n entries for independent observations would claim a far too narrow interval.
-    independent = 2 / (lora.WIDTH * lora.WIDTH)
-    assert lora.relative_variance(lora.WIDTH, lora.WIDTH, 1, 3.0, 3.0) > 1000 * independent
+@pytest.mark.parametrize("kind", lora.KINDS_OF_A)
+def test_entries_have_variance_one_and_the_kurtosis_that_is_told(kind: str) -> None:
+    entries = lora.KINDS_OF_A[kind]
+    drawn = entries.unit(np.random.default_rng(0), (400, 500)).astype(np.float64)
+    assert drawn.mean() == pytest.approx(0, abs=0.01)
+    assert drawn.var() == pytest.approx(1, rel=0.015)
+    assert (drawn**4).mean() / drawn.var() ** 2 == pytest.approx(entries.kurtosis, rel=0.02)
 
 
-def test_uniform_entries_have_the_deviation_and_kurtosis_that_are_told() -> None:
-    entries = lora.uniform_entries(0.5)
-    drawn = entries.draw(np.random.default_rng(0), 1, 400, 500)
-    assert drawn.std() == pytest.approx(entries.deviation(1), rel=0.01)
-    assert (drawn**4).mean() / drawn.var() ** 2 == pytest.approx(entries.kurtosis, rel=0.01)
-    assert np.abs(drawn).max() <= 0.5
+def test_uniform_entries_stay_within_kaimings_bound() -> None:
+    entries = lora.KINDS_OF_A["kaiming_uniform"]
+    drawn = entries.unit(np.random.default_rng(0), (400, 500)) * entries.deviation(64, 3)
+    assert 0.99 < np.abs(drawn).max() / 64**-0.5 <= 1 + 1e-6
 
 
 # ---- lora.product-variance
@@ -143,17 +137,28 @@ def test_uniform_entries_have_the_deviation_and_kurtosis_that_are_told() -> None
 
 def test_the_product_of_gaussians_follows_the_law(products: list[Measurement]) -> None:
     assert verdict("lora.product-variance", products) == "confirmed"
-    low, high = the(products, "product_variance_exponent").interval or (math.nan, math.nan)
-    assert low < 1 < high
-    assert high - low < 0.04
-    for rank in lora.RANKS:
-        low, high = the(products, "product_variance_ratio", rank=rank).interval or (0, 0)
+    for width in lora.WIDTHS["smoke"]:
+        exponent = the(products, "product_variance_exponent", width=width)
+        low, high = exponent.interval or (math.nan, math.nan)
         assert low < 1 < high
         assert high - low < 0.02
+        for rank in lora.RANKS:
+            ratio = the(products, "product_variance_ratio", rank=rank, width=width)
+            low, high = ratio.interval or (math.nan, math.nan)
+            assert low < 1 < high
+            assert high - low < 0.02
+
+
+def test_the_full_profiles_intervals_of_the_product_fit_into_half_a_percent() -> None:
+    family = len(lora.RANKS) * len(lora.WIDTHS["full"])
+    error = lora.PRECISION["full"]
+    (low, high) = lora.VarianceAtRank(1, 1.0, 1.0, error, 4).ratio(family).interval
+    # And as much again as three standard errors, by which the value itself may be off.
+    assert max(high - 1, 1 - low) + 3 * error < 0.0051
 
 
 def test_a_replica_is_one_observation(products: list[Measurement]) -> None:
-    observations = [the(products, "variance", rank=rank).n for rank in lora.RANKS]
+    observations = [the(products, "variance", rank=rank, width=lora.WIDTH).n for rank in lora.RANKS]
     assert observations == sorted(observations, reverse=True)
     assert observations[-1] == lora.LEAST_REPLICAS
 
@@ -169,11 +174,32 @@ def test_another_seed_gives_other_numbers_and_the_same_verdict() -> None:
 def test_both_scalings_follow_their_law_for_both_distributions(updates: list[Measurement]) -> None:
     assert verdict("lora.update-variance", updates) == "confirmed"
     judged = [m for m in updates if m.metric == "update_variance_exponent"]
-    assert {(m.option, m.parameters["a"]) for m in judged} == {
-        (option, a)
+    assert {(m.option, m.parameters["a"], m.parameters["width"]) for m in judged} == {
+        (option, a, width)
         for option in ("alpha/r", "alpha/sqrt(r)")
         for a in ("gaussian", "kaiming_uniform")
+        for width in lora.WIDTHS["smoke"]
     }
+
+
+@pytest.mark.parametrize("metric", ["difference_p_value", "equivalence_p_value"])
+def test_each_judged_exponent_has_its_p_values(updates: list[Measurement], metric: str) -> None:
+    judged = [m for m in updates if m.metric == "update_variance_exponent"]
+    p_values = [m for m in updates if m.metric == metric]
+    assert [m.labels for m in p_values] == [m.labels for m in judged]
+    if metric == "difference_p_value":
+        assert min(m.value for m in p_values) > 0.01
+    else:
+        assert max(m.value for m in p_values) < 1e-6
+
+
+def test_the_claim_stays_open_where_the_checks_do_not_see_a_wrong_law(
+    updates: list[Measurement],
+) -> None:
+    blunt = [
+        replace(m, value=0.9, interval=(0.88, 0.92)) if m.metric == "power" else m for m in updates
+    ]
+    assert verdict("lora.update-variance", blunt) == "open"
 
 
 @pytest.mark.parametrize(("scaling", "expected"), [("alpha/r", -3), ("alpha/sqrt(r)", -2)])
@@ -196,10 +222,28 @@ def test_a_deviation_of_one_over_the_rank_changes_the_exponent(
 def test_a_wrong_scaling_is_told_from_the_right_one(
     monkeypatch: pytest.MonkeyPatch,
     points: list[lora.VarianceAtRank],
+    characteristics: list[Measurement],
     wrong: Callable[[int], float],
     refuted: bool,
 ) -> None:
     monkeypatch.setattr(lora, "SCALINGS", {**lora.SCALINGS, "alpha/sqrt(r)": wrong})
-    monkeypatch.setattr(lora, "variances", lambda kind, precision, seed: points)
+    monkeypatch.setattr(lora, "variances", lambda kind, precision, seed, width: points)
+    monkeypatch.setattr(lora, "operating_characteristics", lambda profile, seed: characteristics)
     measured = lora.update_variance(SMOKE)
     assert verdict("lora.update-variance", measured) == ("refuted" if refuted else "confirmed")
+
+
+# ---- the history's numbers
+
+
+def test_deviations_of_the_exponents_are_small_and_see_a_wrong_law(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lora, "RANKS", [1, 2, 4, 8, 16])
+    deviations = lora.exponent_deviations(precision=0.01)
+    assert set(deviations) == {f"{s}, {a}" for s in lora.SCALINGS for a in lora.KINDS_OF_A}
+    assert max(deviations.values()) < 0.03
+    monkeypatch.setitem(lora.SCALINGS, "alpha/sqrt(r)", lambda rank: lora.ALPHA / rank**0.6)
+    wrong = lora.exponent_deviations(precision=0.01)
+    assert wrong["alpha/sqrt(r), gaussian"] == pytest.approx(0.2, abs=0.03)
+    assert wrong["alpha/r, gaussian"] == deviations["alpha/r, gaussian"]

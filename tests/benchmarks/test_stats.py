@@ -11,10 +11,15 @@ from benchmarks.stats import (
     Estimate,
     bootstrap_mean_interval,
     crossed_mean_interval,
+    difference_p_value,
+    equivalence_p_value,
     geometric_mean_ratio_interval,
+    holm,
     mean_interval,
     paired_difference_interval,
     power_law_exponent,
+    power_law_slopes,
+    proportion_interval,
 )
 
 
@@ -165,3 +170,64 @@ def test_a_crossed_mean_scatters_with_seeds_and_with_blocks() -> None:
 def test_a_crossed_mean_needs_two_blocks() -> None:
     with pytest.raises(ValueError, match="two blocks or more"):
         crossed_mean_interval([[1.0], [2.0]])
+
+
+def test_many_exponents_at_once_are_those_one_by_one() -> None:
+    rng = np.random.default_rng(11)
+    x = 2.0 ** np.arange(6)
+    y, errors = rng.uniform(1, 2, (3, 6)) / x, rng.uniform(0.01, 0.1, (3, 6)) / x
+    slopes, slope_errors = power_law_slopes(x, y, errors)
+    for index in range(3):
+        alone = power_law_exponent(x, y[index], errors[index])
+        assert slopes[index] == pytest.approx(alone.value)
+        half = alone.interval[1] - alone.value
+        assert slope_errors[index] * 1.959964 == pytest.approx(half, rel=1e-6)
+
+
+def test_a_difference_and_an_equivalence_have_the_textbooks_p_values() -> None:
+    value, error = np.array([1.0, 1.0 + 1.959964]), np.array([1.0, 1.0])
+    assert difference_p_value(value, error, 1.0) == pytest.approx([1.0, 0.05], rel=1e-5)
+    # In the middle of ± 1.645 standard errors: 5 % against each side; on a border: one half.
+    value, error = np.array([0.0, 1.644854, 3.0]), np.ones(3)
+    found = equivalence_p_value(value, error, -1.644854, 1.644854)
+    assert found == pytest.approx([0.05, 0.5, 0.912], rel=1e-3)
+
+
+def test_equivalence_is_wrongly_shown_at_the_border_as_often_as_it_says_and_surely_within() -> None:
+    rng, error = np.random.default_rng(12), np.array([0.1])
+    at_border = equivalence_p_value(rng.normal(1, 0.1, 4000), error, -1, 1) <= 0.05
+    assert at_border.mean() == pytest.approx(0.05, abs=0.01)
+    within = equivalence_p_value(rng.normal(0, 0.1, 4000), error, -1, 1) <= 0.05
+    assert within.all()
+
+
+def test_holms_p_values_are_those_of_his_example_and_keep_their_places() -> None:
+    # Ascending 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1, none below the one before it.
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    both = holm([[0.04, 0.01], [0.6, 0.9]])
+    assert both == pytest.approx(np.array([[0.04, 0.02], [1.0, 1.0]]))
+
+
+def test_a_family_by_holm_errs_as_often_as_one_test_and_sees_more_than_bonferroni() -> None:
+    p_values = np.random.default_rng(13).uniform(size=(4000, 8))
+    family = (holm(p_values) <= 0.05).any(axis=-1).mean()
+    assert family == pytest.approx(0.05, abs=0.012)
+    three = np.array([0.001, 0.02, 0.03])
+    assert (holm(three) <= 0.05).sum() == 3
+    assert (3 * three <= 0.05).sum() == 1
+
+
+def test_a_shares_interval_is_clopper_pearsons() -> None:
+    # None of n: the upper end is 1 - 0.025^(1/n).
+    none = proportion_interval(0, 1000)
+    assert none.interval == pytest.approx((0.0, 1 - 0.025 ** (1 / 1000)))
+    assert none.n == 1000
+    every = proportion_interval(1000, 1000)
+    assert every.interval == pytest.approx((0.025 ** (1 / 1000), 1.0))
+    assert proportion_interval(50, 1000).interval == pytest.approx((0.0373, 0.0654), abs=2e-4)
+
+
+def test_a_shares_interval_covers_it_no_less_often_than_it_says() -> None:
+    drawn = np.random.default_rng(14).binomial(200, 0.05, size=600)
+    ends = np.array([proportion_interval(int(k), 200).interval for k in drawn])
+    assert ((ends[:, 0] <= 0.05) & (ends[:, 1] >= 0.05)).mean() >= 0.94

@@ -58,10 +58,21 @@ def lora() -> Iterator[Measurement]:
             for a in ("gaussian", "uniform"):
                 labels = {"option": option, "a": a, "rank": rank}
                 yield update("variance", size, half_width=0.015 * size, **labels)
+                yield update("variance_over_law", wiggle, half_width=0.015, **labels)
     for option, power in (("alpha/r", -1), ("alpha/sqrt(r)", 0)):
         for a in ("gaussian", "uniform"):
             labels = {"option": option, "a": a}
             yield update("update_variance_exponent", power + 0.001, half_width=0.003, **labels)
+    for check in ("value", "exponent", "equivalence", "dependence"):
+        labels = {"choice": "law", "check": check, "a": "gaussian", "n": 4000}
+        yield update("false_alarm_rate", 0.05, half_width=0.007, option="alpha/sqrt(r)", **labels)
+        yield update("power", 0.999, half_width=0.0009, option="rho = 0.1", **labels)
+        blind = check == "dependence"
+        metric, rate, half = ("rejection_rate", 0.05, 0.007) if blind else ("power", 0.999, 0.0009)
+        yield update(metric, rate, half_width=half, option="alpha/r^0.6", **labels)
+    labels = {"choice": "law", "check": "equivalence", "a": "gaussian", "n": 4000}
+    for border in ("exponent off by -0.02", "exponent off by 0.02"):
+        yield update("false_equivalence_rate", 0.05, half_width=0.007, option=border, **labels)
 
 
 def positions() -> Iterator[Measurement]:
