@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from benchmarks.experiment import Settings, experiment
 from benchmarks.instruments.finetuning import FineTune, Outcome, outcome_of
-from benchmarks.instruments.topics import topics_source
-from benchmarks.results import Direction, Measurement, Parameter, measured
-from benchmarks.stats import Estimate, crossed_mean_interval, mean_interval
 from reference_model.lora import ScalingLaw
 
 RANKS = (4, 16, 64, 256)

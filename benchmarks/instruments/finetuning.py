@@ -81,9 +81,9 @@ class Outcome:
         return statistics.fmean(self.validation) if self.validation else math.inf
 
 
-def adapted(config: LoRAConfig, seed: int) -> GPT:
+def adapted(config: LoRAConfig, seed: int, dtype: torch.dtype = torch.float32) -> GPT:
     """The checkpoint with adapters drawn by ``seed``."""
-    model = load_reference()
+    model = load_reference(dtype)
     add_adapters(model, config, torch.Generator().manual_seed(seed))
     return model
 
@@ -128,9 +128,7 @@ def run(spec: FineTune) -> Outcome:
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_factor(step, recipe)
     )
-    batches = shuffled_windows(
-        topic_tokens("train"), spec.length, spec.batch_size, seed=spec.seed
-    )
+    batches = shuffled_windows(topic_tokens("train"), spec.length, spec.batch_size, seed=spec.seed)
     seconds, started, diverged = [], perf_counter(), False
     for loss in optimizer_steps(model, optimizer, batches, spec.steps):
         seconds.append(perf_counter() - started)
