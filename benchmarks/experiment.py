@@ -17,6 +17,8 @@ Profile = Literal["smoke", "quick", "full"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
 LESSON_MODULES = (
     "lora",
+    "lora_first_step",
+    "lora_training",
     "positions",
     "tying",
     "norms",

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -29,14 +29,19 @@ from torch import Tensor
 
 from benchmarks.experiment import Profile, Settings, experiment
 from benchmarks.experiments.lora_training import EQUAL_RATE, SCALINGS
-from benchmarks.instruments.finetuning import adapted, optimizer_steps
-from benchmarks.instruments.texts import shuffled_windows
-from benchmarks.instruments.topics import topic_tokens, topics_source
+from benchmarks.instruments.finetuning import (
+    Optimizer,
+    adapted,
+    make_optimizer,
+    optimizer_steps,
+    topic_batches,
+)
+from benchmarks.instruments.topics import topics_source
 from benchmarks.results import Measurement, Parameter, measured
 from benchmarks.stats import Estimate, mean_interval, power_law_slopes
 from reference_model.checkpoints import load_reference
 from reference_model.costs import LoRATarget
-from reference_model.lora import Adapter, InitA, LoRAConfig, adapter_parameters, lora_linears
+from reference_model.lora import Adapter, InitA, LoRAConfig, lora_linears
 from reference_model.model import GPT
 from reference_model.training import Batches, batch_loss
 
@@ -62,18 +67,12 @@ STEP_RANKS: dict[Profile, tuple[int, ...]] = {
 EPSILON = 1e-8  # AdamW's
 ADAMW_RANKS = (4, 16, 64, 256)
 
-Optimizer = Literal["sgd", "adamw"]
 RATES: dict[Optimizer, float] = {"sgd": RATE, "adamw": EQUAL_RATE}
 
 
 def deviation_squared(a: InitA, n: int) -> float:
     """σ² of A's entries: N(0, 1/n), or U(±1/√n)."""
     return 1 / n if a == "gaussian" else 1 / (3 * n)
-
-
-def topic_batches(seed: int) -> Batches:
-    """(B, T + 1) of the topics that are trained on."""
-    return shuffled_windows(topic_tokens("train"), LENGTH, BATCH_SIZE, seed)
 
 
 def gradients(model: GPT, batch: Tensor) -> list[Tensor]:
@@ -153,7 +152,7 @@ def update_after_one_step(
 ) -> list[tuple[Tensor, Tensor]]:
     """What a real optimiser makes of real adapters, float64: A and ΔW of each slice."""
     model = adapted(config, seed, torch.float64)
-    for _ in optimizer_steps(model, make_optimizer(model, optimizer), batches, 1):
+    for _ in optimizer_steps(model, make_optimizer(model, optimizer, RATES[optimizer]), batches, 1):
         pass
     return [(part.A.detach(), update) for part, update in updates_of(model)]
 
@@ -163,16 +162,8 @@ def updates_of(model: GPT) -> list[tuple[Adapter, Tensor]]:
     found: list[tuple[Adapter, Tensor]] = []
     for linear in lora_linears(model).values():
         delta = linear.delta_weight()
-        found += [(part, delta[part.outputs]) for part in linear.adapters]  # type: ignore[misc,index,union-attr]
+        found += [(part, delta[part.outputs]) for part in linear.adapters]  # type: ignore[misc,index]
     return found
-
-
-def make_optimizer(model: GPT, optimizer: Optimizer) -> torch.optim.Optimizer:
-    """Plain SGD, or AdamW without weight decay, over the adapters."""
-    rate = RATES[optimizer]
-    if optimizer == "sgd":
-        return torch.optim.SGD(adapter_parameters(model), lr=rate)
-    return torch.optim.AdamW(adapter_parameters(model), lr=rate, weight_decay=0.0)
 
 
 @experiment(CLAIM, smoke=4, quick=15, full=600)
@@ -181,7 +172,7 @@ def real_init(settings: Settings) -> list[Measurement]:
 
     The intervals of a metric hold together. What AdamW does, and later steps, are shown beside it.
     """
-    batches = topic_batches(settings.seed)
+    batches = topic_batches(BATCH_SIZE, LENGTH, settings.seed)
     exact = gradients(load_reference(torch.float64), batches(0))
     found = [gradient.float() for gradient in exact]  # plenty for a ratio within 2 %
     measurements = [
@@ -340,7 +331,10 @@ def later_steps(
     form has no single one across r = n. A gain that is not positive for all has none.
     """
     own_seeds = range(seed, seed + seeds)
-    starts = {own: gradients(load_reference(), topic_batches(own)(0)) for own in own_seeds}
+    starts = {
+        own: gradients(load_reference(), topic_batches(BATCH_SIZE, LENGTH, own)(0))
+        for own in own_seeds
+    }
     for optimizer in get_args(Optimizer):
         for option, scaling in SCALINGS.items():
             seen = np.array(
@@ -375,9 +369,9 @@ def walk(
 ) -> list[tuple[float, float]]:
     """Gain and squared norm after each number of steps in ``marks``, of one fine-tune."""
     model = adapted(config, seed)
-    stepper = make_optimizer(model, optimizer)
+    stepper = make_optimizer(model, optimizer, RATES[optimizer])
     found = []
-    steps = optimizer_steps(model, stepper, topic_batches(seed), max(marks))
+    steps = optimizer_steps(model, stepper, topic_batches(BATCH_SIZE, LENGTH, seed), max(marks))
     for step, _ in enumerate(steps, start=1):
         if step in marks:
             updates = [update for _, update in updates_of(model)]

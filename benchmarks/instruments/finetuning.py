@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -32,6 +33,8 @@ from reference_model.lora import (
 )
 from reference_model.model import GPT
 from reference_model.training import Batches, Recipe, batch_loss, learning_rate_factor
+
+Optimizer = Literal["sgd", "adamw"]
 
 ALL_LINEARS: tuple[LoRATarget, ...] = (
     "query",
@@ -88,6 +91,18 @@ def adapted(config: LoRAConfig, seed: int, dtype: torch.dtype = torch.float32) -
     return model
 
 
+def make_optimizer(model: GPT, optimizer: Optimizer, rate: float) -> torch.optim.Optimizer:
+    """Plain SGD, or AdamW without weight decay, over the adapters alone."""
+    if optimizer == "sgd":
+        return torch.optim.SGD(adapter_parameters(model), lr=rate)
+    return torch.optim.AdamW(adapter_parameters(model), lr=rate, weight_decay=0.0)
+
+
+def topic_batches(batch_size: int, length: int, seed: int) -> Batches:
+    """Batches (B, T + 1) of the topics that are trained on."""
+    return shuffled_windows(topic_tokens("train"), length, batch_size, seed)
+
+
 def optimizer_steps(
     model: GPT, optimizer: torch.optim.Optimizer, batches: Batches, count: int
 ) -> Iterator[float]:
@@ -123,12 +138,12 @@ def run(spec: FineTune) -> Outcome:
     config = LoRAConfig(spec.rank, spec.alpha, spec.scaling, ALL_LINEARS)
     model = adapted(config, spec.seed)
     parameters = adapter_parameters(model)
-    optimizer = torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=0.0)
+    optimizer = make_optimizer(model, "adamw", spec.learning_rate)
     recipe = Recipe(spec.steps, spec.learning_rate, warmup_steps=spec.warmup_steps)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_factor(step, recipe)
     )
-    batches = shuffled_windows(topic_tokens("train"), spec.length, spec.batch_size, seed=spec.seed)
+    batches = topic_batches(spec.batch_size, spec.length, spec.seed)
     seconds, started, diverged = [], perf_counter(), False
     for loss in optimizer_steps(model, optimizer, batches, spec.steps):
         seconds.append(perf_counter() - started)
