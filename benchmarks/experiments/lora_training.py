@@ -136,9 +136,12 @@ def adapter_moments(model: GPT, batch: Tensor) -> tuple[float, float]:
     inputs: dict[str, Tensor] = {}
     gradients: dict[str, Tensor] = {}
 
-    def note(name: str, x: Tensor, y: Tensor) -> None:
+    def note(name: str, x: Tensor, y: Tensor) -> Tensor:
         inputs[name] = x.detach()
-        y.register_hook(lambda gradient: gradients.__setitem__(name, gradient))
+        # Adapters write into y in place, where a hook on y itself crashes PyTorch 2.13.
+        passed_on = y.clone()
+        passed_on.register_hook(lambda gradient: gradients.__setitem__(name, gradient))
+        return passed_on
 
     linears = lora_linears(model)
     hooks = [
