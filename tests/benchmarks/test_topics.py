@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydoc_data.topics import topics
 
+import pytest
+
 from benchmarks.instruments.topics import (
     LEAST_SHARED,
     SPLITS,
@@ -67,7 +69,7 @@ def test_the_tokens_of_a_split_spell_its_text() -> None:
         assert len(tokens) > 10_000  # enough for the windows that are read
 
 
-def test_a_source_names_python_and_the_text(monkeypatch) -> None:
+def test_a_source_names_python_and_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.python_version", lambda: "3.99.1")
     assert topics_digest()[:12] in topics_source()
     assert "3.99.1" in topics_source()
