@@ -35,7 +35,7 @@ def first_step(measurements: Sequence[Measurement], claim: Claim) -> Panels:
 
 
 def moments(measurements: Sequence[Measurement], claim: Claim) -> Panels:
-    """Second moments by rank at the end of the fine-tunes, and exponents at every step looked at."""
+    """Second moments by rank at the end of the fine-tunes, and exponents along them."""
     panels: Panels = []
     for prefix, optimizer in (("", "adamw"), ("sgd_", "sgd")):
         for quantity, what in (("output", "adapter output"), ("gradient", "input gradient")):
@@ -91,9 +91,7 @@ def _by_rate(measurements: Sequence[Measurement]) -> Panels:
     return panels
 
 
-def _by_rank(
-    title: str, chosen: Sequence[Measurement], y_title: str, log_y: bool = False
-) -> Panel:
+def _by_rank(title: str, chosen: Sequence[Measurement], y_title: str, log_y: bool = False) -> Panel:
     # An interval of a few seeds may reach below 0, where a log scale has no place.
     positive = all((m["interval"] or [m["value"]])[0] > 0 for m in chosen)
     return _curve(title, chosen, "rank", "rank r", y_title, log_y=log_y and positive)

@@ -236,4 +236,4 @@ def test_the_sweep_has_every_cell_with_the_same_seeds(
     found = training.sweep(tmp_path)
     assert len(asked) == len(set(asked)) == 200
     assert {len(outcomes) for outcomes in found.values()} == {5}
-    assert training.EQUAL_RATE == sorted(training.LEARNING_RATES)[2]
+    assert sorted(training.LEARNING_RATES)[2] == training.EQUAL_RATE
