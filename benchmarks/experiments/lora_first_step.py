@@ -166,7 +166,7 @@ def updates_of(model: GPT) -> list[tuple[Adapter, Tensor]]:
     return found
 
 
-@experiment(CLAIM, smoke=4, quick=15, full=600)
+@experiment(CLAIM, smoke=5, quick=15, full=900)
 def real_init(settings: Settings) -> list[Measurement]:
     """First-step gain and norm over their closed forms, by rank, A and scaling; then k steps.
 
