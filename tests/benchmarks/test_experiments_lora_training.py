@@ -15,6 +15,7 @@ from benchmarks.experiment import Settings
 from benchmarks.experiments import lora_training as training
 from benchmarks.instruments.finetuning import FineTune, Outcome, adapted
 from benchmarks.results import Measurement
+from benchmarks.stats import power_law_slopes
 from benchmarks.verdicts import judge_claim
 from reference_model.lora import LoRAConfig, adapter_parameters, lora_linears
 from reference_model.training import batch_loss
@@ -124,6 +125,27 @@ def test_moments_of_a_known_exponent_are_judged_by_it(
     slope = the(found, "output_moment_exponent", option="alpha/sqrt(r)")
     assert slope.value == pytest.approx(rslora, abs=0.01)
     assert slope.n == 5
+
+
+@pytest.mark.parametrize(("option", "power"), [("alpha/r", -4), ("alpha/sqrt(r)", -2)])
+def test_after_one_sgd_step_the_gradient_sent_back_follows_its_closed_form(
+    option: str, power: int
+) -> None:
+    ranks, width = np.array([4, 16, 64, 256]), 256
+    targets = ("query", "key", "value", "attention_output", "mlp_in")
+    seen = [
+        training.moments_along(
+            LoRAConfig(int(rank), scaling=training.SCALINGS[option], targets=targets),
+            "sgd",
+            0,
+            (1,),
+            (2, 64),
+        )[0][1]
+        for rank in ranks
+    ]
+    law = ranks.astype(float) ** power * ranks * (ranks + width - 0.2)  # γ⁴ r(r + n − 2 + κ)
+    slope, expected = power_law_slopes(ranks, np.stack([seen, law]))
+    assert slope == pytest.approx(expected, abs=0.05)
 
 
 def test_a_real_fine_tune_has_moments_after_each_mark() -> None:
