@@ -62,8 +62,8 @@ def activation_stability(settings: Settings) -> list[Measurement]:
     The judged fine-tunes are AdamW's, all at one learning rate. One seed is one observation.
 
     The theorem is a limit, r → ∞ at a fixed width n, for SGD. There the gradient sent back after
-    one step has a second moment of γ⁴ r(r + n − 2 + κ), as ‖ΔW‖² has: with α/√r its exponent is −1 for
-    r ≪ n, −0.84 over these ranks at n = 256. AdamW's step forgets γ, and falls less or grows.
+    one step has a second moment of γ⁴ r(r + n − 2 + κ), as ‖ΔW‖² has: with α/√r its exponent is −1
+    for r ≪ n, −0.84 over these ranks at n = 256. AdamW's step forgets γ, and falls less or grows.
     """
     profile = settings.profile
     marks, seeds, batch = MARKS[profile], MOMENT_SEEDS[profile], MOMENT_BATCH[profile]
