@@ -18,6 +18,8 @@ PROFILES: tuple[Profile, ...] = get_args(Profile)
 LESSON_MODULES = (
     "lora",
     "lora_adapters",
+    "lora_first_step",
+    "lora_training",
     "positions",
     "tying",
     "norms",

@@ -194,6 +194,21 @@ def proportion_interval(successes: int, trials: int, level: float = 0.95) -> Est
     return Estimate(successes / trials, (float(found.low), float(found.high)), trials)
 
 
+def unweighted_slopes(x: ArrayLike, y: ArrayLike) -> Array:
+    """Exponents p of y = c x^p in each row of ``y`` (rows, points), by least squares on the logs.
+
+    Where rows are independent observations, their scatter says how sure the exponent is, whatever
+    the law: `mean_interval` of these takes no standard errors for granted.
+    """
+    xs, ys = _finite(x, "x", least=2), np.asarray(y, dtype=np.float64)
+    if ys.ndim != 2 or ys.shape[1] != len(xs) or not (ys > 0).all() or (xs <= 0).any():
+        raise ValueError(f"need positive y (rows, {len(xs)}) and positive x, got {ys.shape}")
+    log_x = np.log(xs) - np.log(xs).mean()
+    if not log_x.any():
+        raise ValueError("all x are the same: an exponent needs two of them at least")
+    return np.asarray(np.log(ys) @ log_x / (log_x @ log_x))
+
+
 def _finite(values: ArrayLike | Sequence[float], name: str, least: int) -> Array:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or len(array) < least:

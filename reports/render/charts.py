@@ -28,6 +28,7 @@ from reports.render.kv_charts import (
     work_of_the_rotation,
 )
 from reports.render.lora_charts import trainable_share, variance_by_rank
+from reports.render.lora_training_charts import first_step, moments, rank_pays
 from reports.render.marks import Measurement, curve, labels, varying
 from reports.render.selection import (
     CURVE_NEEDS,
@@ -211,6 +212,9 @@ CHARTS: dict[str, Callable[[Sequence[Measurement], Claim], Panels]] = {
     "lora.trainable-share": trainable_share,
     "lora.product-variance": variance_by_rank,
     "lora.update-variance": variance_by_rank,
+    "lora.real-init": first_step,
+    "lora.activation-stability": moments,
+    "lora.rank-pays": rank_pays,
     "position.parameters": position_parameters,
     "position.relative": shift_deviation,
     "position.embedding-untouched": norm_change,

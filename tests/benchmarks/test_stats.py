@@ -20,6 +20,7 @@ from benchmarks.stats import (
     power_law_exponent,
     power_law_slopes,
     proportion_interval,
+    unweighted_slopes,
 )
 
 
@@ -137,6 +138,23 @@ def test_an_exact_law_gives_its_exponent_and_the_precise_points_count_most() -> 
     )
 
 
+def test_each_row_has_the_slope_of_its_own_law() -> None:
+    x = np.array([4.0, 16, 64, 256])
+    rows = np.stack([3 * x**-2, 0.1 * x**0.5, np.full(4, 7.0)])
+    assert unweighted_slopes(x, rows) == pytest.approx([-2, 0.5, 0], abs=1e-12)
+
+
+def test_the_scatter_of_slopes_covers_the_exponent_as_often_as_it_says() -> None:
+    x = np.array([4.0, 16, 64, 256])
+
+    def draw(rng: np.random.Generator) -> Estimate:
+        # A seed's own factor, and scatter that no standard error tells of.
+        y = x**-1 * np.exp(rng.normal(0, 1, (5, 1)) + rng.normal(0, 0.2, (5, 4)))
+        return mean_interval(unweighted_slopes(x, y))
+
+    assert coverage(draw, -1, 600) == pytest.approx(0.95, abs=0.027)
+
+
 @pytest.mark.parametrize(
     ("call", "told"),
     [
@@ -148,6 +166,9 @@ def test_an_exact_law_gives_its_exponent_and_the_precise_points_count_most() -> 
         (lambda: power_law_exponent([1, 2], [1, 2], [0, 1]), "positive"),
         (lambda: power_law_exponent([2, 2], [1, 2], [1, 1]), "all x are the same"),
         (lambda: power_law_exponent([1, 2, 3], [1, 2], [1, 1]), "3 x, 2 y"),
+        (lambda: unweighted_slopes([1, 2], [[1, 2], [1, -2]]), "positive y"),
+        (lambda: unweighted_slopes([2, 2], [[1, 2]]), "all x are the same"),
+        (lambda: unweighted_slopes([1, 2, 3], [[1, 2]]), r"rows, 3"),
     ],
 )
 def test_what_cannot_give_an_interval_is_an_error(call: Callable[[], Estimate], told: str) -> None:

@@ -34,7 +34,7 @@ def measurement(claim: str, metric: str, value: float, **fields: Any) -> Measure
 
 def made_up_measurements() -> list[Measurement]:
     made: list[Measurement] = []
-    for part in (lora, positions, tying, norms, cache, compressed_cache, int8):
+    for part in (lora, lora_training, positions, tying, norms, cache, compressed_cache, int8):
         made += part()
     return made
 
@@ -73,6 +73,32 @@ def lora() -> Iterator[Measurement]:
     labels = {"choice": "law", "check": "equivalence", "a": "gaussian", "n": 4000}
     for border in ("exponent off by -0.02", "exponent off by 0.02"):
         yield update("false_equivalence_rate", 0.05, half_width=0.007, option=border, **labels)
+
+
+def lora_training() -> Iterator[Measurement]:
+    first = partial(measurement, "lora.real-init")
+    moment = partial(measurement, "lora.activation-stability")
+    loss = partial(measurement, "lora.rank-pays", unit="nats/token")
+    for option, power in (("alpha/r", -1), ("alpha/sqrt(r)", 0)):
+        yield first("update_norm", 0.0, option=option, rank=16, step=0)
+        for quantity in ("output", "gradient"):
+            labels = {"option": option, "step": 40}
+            yield moment(f"{quantity}_moment_exponent", power + 0.02, half_width=0.05, **labels)
+        for learning_rate in ("equal", "tuned"):
+            labels = {"option": option, "learning_rate": learning_rate}
+            yield loss("loss_gain", 0.05 + 0.04 * power, half_width=0.004, **labels)
+        for rank in (4, 16, 64, 256):
+            labels = {"option": option, "rank": rank}
+            for kind in ("gain", "norm"):
+                metric = f"first_step_{kind}_ratio"
+                yield first(metric, 1.001, half_width=0.008, a="gaussian", **labels)
+            size = float(rank) ** power
+            for quantity in ("output", "gradient"):
+                metric = f"{quantity}_moment"
+                yield moment(metric, size, half_width=0.02 * size, step=40, **labels)
+            for learning_rate in ("equal", "tuned"):
+                value, labels = 4.9 - rank / 4000, {**labels, "learning_rate": learning_rate}
+                yield loss("held_out_loss", value, half_width=0.05, **labels)
 
 
 def positions() -> Iterator[Measurement]:
@@ -335,7 +361,7 @@ def results() -> Results:
 @pytest.fixture
 def few_results(results: Results) -> Results:
     """A copy of its own with one claim of each verdict, quick to render."""
-    chosen = ("tying.abandoned", "int8.norm-damage", "int8.weights-quality", "lora.rank-pays")
+    chosen = ("tying.abandoned", "int8.norm-damage", "int8.weights-quality", "position.quality")
     few = copy.deepcopy({**results, "claims": [], "measurements": []})
     few["claims"] = [copy.deepcopy(c) for c in results["claims"] if c["id"] in chosen]
     few["measurements"] = [

@@ -127,10 +127,10 @@ def test_each_requirement_has_a_verdict_of_its_own(page: str, results: dict[str,
 
 
 def test_a_claim_that_was_not_measured_is_one_line_with_its_reason(page: str) -> None:
-    item = re.search(r'<li id="lora-rank-pays">(.*?)</li>', page, re.DOTALL)
+    item = re.search(r'<li id="position-quality">(.*?)</li>', page, re.DOTALL)
     assert item is not None
     assert "Not built yet." in item[1]
-    assert '<article class="claim" id="lora-rank-pays"' not in page
+    assert '<article class="claim" id="position-quality"' not in page
 
 
 def test_the_command_that_repeats_a_number_names_the_claim_and_the_profile(page: str) -> None:

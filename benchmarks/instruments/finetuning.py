@@ -1,0 +1,190 @@
+"""Fine-tunes of the checkpoint with adapters, one at a time, each kept on disk once it is done.
+
+A sweep that was stopped goes on with the first one that is not there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from time import perf_counter
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from benchmarks.instruments.perplexity import token_losses
+from benchmarks.instruments.texts import shuffled_windows
+from benchmarks.instruments.topics import topic_tokens, topics_digest
+from reference_model.checkpoints import REFERENCE_FOLDER, WEIGHTS_FILE, load_reference
+from reference_model.costs import LoRATarget
+from reference_model.files import write_whole
+from reference_model.lora import (
+    LoRAConfig,
+    ScalingLaw,
+    adapter_parameters,
+    add_adapters,
+    merge_adapters,
+)
+from reference_model.model import GPT
+from reference_model.training import Batches, Recipe, batch_loss, learning_rate_factor
+
+Optimizer = Literal["sgd", "adamw"]
+
+ALL_LINEARS: tuple[LoRATarget, ...] = (
+    "query",
+    "key",
+    "value",
+    "attention_output",
+    "mlp_in",
+    "mlp_out",
+)
+WINDOW = 256  # tokens; of validation and of held-out text
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """What decides the outcome, besides the checkpoint and the text.
+
+    AdamW without weight decay, linear warm-up, then linearly down to 0. Adapters on all linears,
+    Kaiming A, B = 0. ``seed`` draws A and the order of the text: the same for all that is compared.
+    """
+
+    scaling: ScalingLaw
+    rank: int
+    learning_rate: float
+    seed: int
+    steps: int
+    warmup_steps: int
+    batch_size: int
+    length: int  # tokens of a sequence in training
+    alpha: float = 16.0
+    evaluation_windows: tuple[int, int] = (12, 40)  # of validation and of held-out text
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Losses are means over each window, nats per token; none where training diverged."""
+
+    validation: list[float]
+    held_out: list[float]
+    trained_parameters: int
+    frozen_parameters: int
+    optimizer_bytes: int
+    seconds_per_step: float  # median over the steps
+
+    @property
+    def validation_loss(self) -> float:
+        """Infinite where training diverged."""
+        return statistics.fmean(self.validation) if self.validation else math.inf
+
+
+def adapted(config: LoRAConfig, seed: int, dtype: torch.dtype = torch.float32) -> GPT:
+    """The checkpoint with adapters drawn by ``seed``."""
+    model = load_reference(dtype)
+    add_adapters(model, config, torch.Generator().manual_seed(seed))
+    return model
+
+
+def make_optimizer(model: GPT, optimizer: Optimizer, rate: float) -> torch.optim.Optimizer:
+    """Plain SGD, or AdamW without weight decay, over the adapters alone."""
+    if optimizer == "sgd":
+        return torch.optim.SGD(adapter_parameters(model), lr=rate)
+    return torch.optim.AdamW(adapter_parameters(model), lr=rate, weight_decay=0.0)
+
+
+def topic_batches(batch_size: int, length: int, seed: int) -> Batches:
+    """Batches (B, T + 1) of the topics that are trained on."""
+    return shuffled_windows(topic_tokens("train"), length, batch_size, seed)
+
+
+def optimizer_steps(
+    model: GPT, optimizer: torch.optim.Optimizer, batches: Batches, count: int
+) -> Iterator[float]:
+    """Loss (nats per token) of each of ``count`` batches, after its step; constant rate."""
+    for step in range(count):
+        loss = batch_loss(model, batches(step))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        yield loss.item()
+
+
+def state_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of what an optimiser keeps between two steps, as held."""
+    return sum(
+        value.nbytes
+        for state in optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, Tensor)
+    )
+
+
+def spread_windows(tokens: Tensor, count: int) -> Tensor:
+    """``count`` windows of WINDOW tokens from all over a text (N,), as one text; all, if fewer."""
+    windows = tokens[: len(tokens) // WINDOW * WINDOW].view(-1, WINDOW)
+    chosen = torch.linspace(0, len(windows) - 1, min(count, len(windows))).round().long()
+    # The last target lies one token further.
+    return torch.cat([windows[chosen].flatten(), tokens[:1]])
+
+
+def run(spec: FineTune) -> Outcome:
+    """Train, merge and evaluate; a training loss that is not finite ends it without losses."""
+    config = LoRAConfig(spec.rank, spec.alpha, spec.scaling, ALL_LINEARS)
+    model = adapted(config, spec.seed)
+    parameters = adapter_parameters(model)
+    optimizer = make_optimizer(model, "adamw", spec.learning_rate)
+    recipe = Recipe(spec.steps, spec.learning_rate, warmup_steps=spec.warmup_steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate_factor(step, recipe)
+    )
+    batches = topic_batches(spec.batch_size, spec.length, spec.seed)
+    seconds, started, diverged = [], perf_counter(), False
+    for loss in optimizer_steps(model, optimizer, batches, spec.steps):
+        seconds.append(perf_counter() - started)
+        if not math.isfinite(loss):
+            diverged = True
+            break
+        schedule.step()
+        started = perf_counter()
+    return Outcome(
+        *([], []) if diverged else _losses(model, spec.evaluation_windows),
+        trained_parameters=sum(p.numel() for p in parameters),
+        frozen_parameters=sum(p.numel() for p in model.parameters() if not p.requires_grad),
+        optimizer_bytes=state_bytes(optimizer),
+        seconds_per_step=statistics.median(seconds),
+    )
+
+
+def _losses(model: GPT, windows: tuple[int, int]) -> tuple[list[float], list[float]]:
+    """Validation and held-out loss of each window, with the adapters merged."""
+    merge_adapters(model)
+    validation, held_out = (
+        token_losses(model, spread_windows(topic_tokens(split), count), WINDOW).mean(axis=1)
+        for split, count in zip(("validation", "test"), windows, strict=True)
+    )
+    return validation.tolist(), held_out.tolist()
+
+
+def outcome_of(spec: FineTune, folder: Path) -> Outcome:
+    """From ``folder`` where it is kept, else run now, and kept there, whole or not at all."""
+    given = {**asdict(spec), "text": topics_digest(), "checkpoint": _checkpoint_digest()}
+    text = json.dumps(given, sort_keys=True)
+    # Another text or checkpoint is another file: what was run on one is never taken for the other.
+    name = f"{spec.scaling}-rank{spec.rank}-{sha256(text.encode()).hexdigest()[:16]}.json"
+    path = folder / name
+    if path.exists():
+        return Outcome(**json.loads(path.read_text(encoding="utf-8"))["outcome"])
+    outcome = run(spec)
+    kept = json.dumps({"spec": given, "outcome": asdict(outcome)}, indent=1) + "\n"
+    write_whole(folder, {name: kept.encode()})
+    return outcome
+
+
+def _checkpoint_digest() -> str:
+    return sha256((REFERENCE_FOLDER / WEIGHTS_FILE).read_bytes()).hexdigest()
