@@ -137,7 +137,9 @@ class LoRALinear(nn.Module):
         dtype = weight.dtype if weight is not None else torch.float32
         self.adapters = nn.ModuleList(
             Adapter(outputs, config.rank, self.in_features, like.device, dtype)
-            for outputs in slices or (slice(0, self.out_features),)
+            for outputs in sorted(
+                slices or (slice(0, self.out_features),), key=lambda outputs: outputs.start
+            )
         )
         for adapter in self.parts:
             adapter.initialize(config, generator)
@@ -158,11 +160,20 @@ class LoRALinear(nn.Module):
             return y
         rows = self.dropout(x).reshape(-1, self.in_features)
         out = y.view(-1, self.out_features)
+        pieces, end = [], 0  # the columns of the output, adapted or not
         for adapter in self.parts:
             # Cast where the base is kept in another dtype than its adapters (INT8, autocast).
             low = rows @ adapter.A.to(rows.dtype).T  # (rows, r)
-            part = out if adapter.B.shape[0] == self.out_features else out[:, adapter.outputs]
-            part.addmm_(low.to(out.dtype), adapter.B.to(out.dtype).T, alpha=self.scale)
+            low, B = low.to(out.dtype), adapter.B.to(out.dtype)
+            part = out[:, adapter.outputs]
+            if torch.is_grad_enabled():
+                added = torch.addmm(part, low, B.T, alpha=self.scale)
+                pieces += [out[:, end : adapter.outputs.start], added]
+                end = adapter.outputs.stop
+            else:  # in place, where no gradient has to know: nothing is copied
+                part.addmm_(low, B.T, alpha=self.scale)
+        if torch.is_grad_enabled():
+            y = torch.cat([*pieces, out[:, end:]], dim=1).view_as(y)
         return y
 
     @torch.no_grad()

@@ -203,7 +203,7 @@ def exponent_deviations(precision: float) -> dict[str, float]:
     return deviations
 
 
-@experiment("lora.product-variance", smoke=1.5, quick=3, full=30)
+@experiment("lora.product-variance", smoke=1, quick=3, full=30)
 def product_variance(settings: Settings) -> list[Measurement]:
     """Var(BA) against r·σ_A²·σ_B² at each rank and width, and its exponent in the rank.
 

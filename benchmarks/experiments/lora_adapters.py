@@ -35,7 +35,7 @@ TARGETS: dict[str, tuple[LoRATarget, ...]] = {
 }
 
 
-@experiment(CLAIM, smoke=None, quick=10, full=10)
+@experiment(CLAIM, smoke=None, quick=8, full=8)
 def peft_agrees(settings: Settings) -> list[Measurement]:
     """Largest deviation of ΔW by scaling, rank and width; of logits by the way a file took."""
     peft = import_peft()

@@ -62,7 +62,7 @@ DEEPEST: dict[Profile, Scale] = {
 }
 
 
-@experiment(CLAIM, smoke=7, quick=98, full=3600)
+@experiment(CLAIM, smoke=7, quick=82, full=3600)
 def gradient_profile(settings: Settings) -> list[Measurement]:
     """Gradients at initialisation against depth (one exponent), and layer by layer at 48 layers."""
     found = list(_sweep(settings, SWEEP[settings.profile]))

@@ -189,6 +189,9 @@ def test_a_run_that_trains_has_one_mean_over_models_for_each_scale(
         return GPT(changes).eval()
 
     monkeypatch.setattr(positions, "train_sinusoidal", train)
+    monkeypatch.setitem(
+        positions.TRAINING, "quick", positions.Training(1, {"sqrt_width": 5, "none": 2})
+    )
     measurements = positions.embedding_untouched(Settings("quick", "cpu", seed=3))
     assert seeds_of == {"sqrt_width": [3, 4, 5, 6, 7], "none": [3, 4]}
     changes = {

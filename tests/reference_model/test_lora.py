@@ -356,3 +356,24 @@ def test_a_model_without_memory_is_adapted_too() -> None:
         add_adapters(model, LoRAConfig(rank=8))
     assert sum(p.numel() for p in adapter_parameters(model)) == 294_912
     assert all(p.is_meta for p in adapter_parameters(model))
+
+
+def test_what_is_computed_without_gradients_is_what_is_computed_with_them() -> None:
+    config = LoRAConfig(3, init_b="gaussian", scaling="rslora")
+    for slices in (None, (slice(8, 12), slice(0, 4))):  # with gaps, and in any order
+        linear = LoRALinear(nn.Linear(6, 12), config, slices)
+        x = torch.randn(5, 6)
+        with torch.no_grad():
+            expected = linear(x)
+        assert torch.allclose(linear(x), expected, atol=1e-6)
+        assert torch.allclose(expected, linear.base(x) + x @ linear.delta_weight().T, atol=1e-5)
+
+
+def test_the_output_can_be_hooked_and_its_gradient_is_that_of_the_sum() -> None:
+    linear = LoRALinear(nn.Linear(6, 12), LoRAConfig(3, init_b="gaussian"), (slice(4, 8),))
+    seen = []
+    y = linear(torch.randn(5, 6))
+    y.register_hook(seen.append)
+    y.sum().backward()
+    assert torch.equal(seen[0], torch.ones(5, 12))
+    assert linear.parts[0].B.grad is not None
