@@ -155,15 +155,17 @@ class LoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, n) → (…, d): the base's product, to which s·(x Aᵀ)Bᵀ is added where it lies."""
-        y: Tensor = self.base(x)
         if self.merged:
-            return y
+            merged: Tensor = self.base(x)
+            return merged
         rows = self.dropout(x).reshape(-1, self.in_features)
+        # The thin products come first: they bring x into the cache, which the base then reads.
+        # Cast where the base is kept in another dtype than its adapters (INT8, autocast).
+        lows = [rows @ adapter.A.to(rows.dtype).T for adapter in self.parts]  # (rows, r)
+        y: Tensor = self.base(x)
         out = y.view(-1, self.out_features)
         pieces, end = [], 0  # the columns of the output, adapted or not
-        for adapter in self.parts:
-            # Cast where the base is kept in another dtype than its adapters (INT8, autocast).
-            low = rows @ adapter.A.to(rows.dtype).T  # (rows, r)
+        for adapter, low in zip(self.parts, lows, strict=True):
             low, B = low.to(out.dtype), adapter.B.to(out.dtype)
             part = out[:, adapter.outputs]
             if torch.is_grad_enabled():
