@@ -14,6 +14,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from reference_model.config import check_choices
 from reference_model.costs import LoRATarget
@@ -159,6 +160,9 @@ class LoRALinear(nn.Module):
             merged: Tensor = self.base(x)
             return merged
         rows = self.dropout(x).reshape(-1, self.in_features)
+        if not torch.is_grad_enabled() and self._folding_pays(rows):
+            folded: Tensor = functional_call(self.base, {"weight": self._folded()}, (x,))
+            return folded
         # The thin products come first: they bring x into the cache, which the base then reads.
         # Cast where the base is kept in another dtype than its adapters (INT8, autocast).
         lows = [rows @ adapter.A.to(rows.dtype).T for adapter in self.parts]  # (rows, r)
@@ -178,6 +182,31 @@ class LoRALinear(nn.Module):
             y = torch.cat([*pieces, out[:, end:]], dim=1).view_as(y)
         return y
 
+    def _folding_pays(self, rows: Tensor) -> bool:
+        """Whether W + s·BA, made anew and used once, is less to read and write than rows and sums.
+
+        Of T rows each adapter reads n inputs, and reads and writes its outputs; a folded weight is
+        written and read once more.
+        """
+        weight = _float_weight(self.base)
+        if weight is None or weight.dtype != rows.dtype or (self.training and self.config.dropout):
+            return False
+        passed = sum(self.in_features + 2 * len(adapter.B) for adapter in self.parts)
+        return len(rows) * passed >= 2 * self.out_features * self.in_features
+
+    def _folded(self) -> Tensor:
+        """W + s·BA, lying as the base's weight does."""
+        weight = self._weight_to_merge().detach()
+        if len(self.parts) == 1 and len(self.parts[0].B) == self.out_features:
+            A, B = self.parts[0].A, self.parts[0].B
+            factors = (A.T, B.T) if _is_transposed(self.base) else (B, A)
+            return torch.addmm(weight, *factors, alpha=self.scale)
+        folded = weight.clone()
+        rows = folded.T if _is_transposed(self.base) else folded  # (d, n), a view
+        for adapter in self.parts:
+            rows[adapter.outputs].addmm_(adapter.B, adapter.A, alpha=self.scale)
+        return folded
+
     @torch.no_grad()
     def delta_weight(self) -> Tensor:
         """ΔW = s·BA as (d, n), whichever way the base's weight lies; 0 outside the slices."""
@@ -196,9 +225,7 @@ class LoRALinear(nn.Module):
         weight = self._weight_to_merge()
         if self.merged:
             return
-        delta = self.delta_weight().to(weight.dtype)
-        self.original = weight.data
-        weight.data = weight + (delta.T if _is_transposed(self.base) else delta)
+        self.original, weight.data = weight.data, self._folded()
 
     def unmerge(self) -> None:
         """Put the original weight back; nothing where it is not merged."""
