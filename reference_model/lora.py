@@ -14,7 +14,6 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from reference_model.config import check_choices
 from reference_model.costs import LoRATarget
@@ -156,20 +155,15 @@ class LoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, n) → (…, d): the base's product, to which s·(x Aᵀ)Bᵀ is added where it lies."""
-        if self.merged:
-            merged: Tensor = self.base(x)
-            return merged
-        rows = self.dropout(x).reshape(-1, self.in_features)
-        if not torch.is_grad_enabled() and self._folding_pays(rows):
-            folded: Tensor = functional_call(self.base, {"weight": self._folded()}, (x,))
-            return folded
-        # The thin products come first: they bring x into the cache, which the base then reads.
-        # Cast where the base is kept in another dtype than its adapters (INT8, autocast).
-        lows = [rows @ adapter.A.to(rows.dtype).T for adapter in self.parts]  # (rows, r)
         y: Tensor = self.base(x)
+        if self.merged:
+            return y
+        rows = self.dropout(x).reshape(-1, self.in_features)
         out = y.view(-1, self.out_features)
         pieces, end = [], 0  # the columns of the output, adapted or not
-        for adapter, low in zip(self.parts, lows, strict=True):
+        for adapter in self.parts:
+            # Cast where the base is kept in another dtype than its adapters (INT8, autocast).
+            low = rows @ adapter.A.to(rows.dtype).T  # (rows, r)
             low, B = low.to(out.dtype), adapter.B.to(out.dtype)
             part = out[:, adapter.outputs]
             if torch.is_grad_enabled():
@@ -181,31 +175,6 @@ class LoRALinear(nn.Module):
         if torch.is_grad_enabled():
             y = torch.cat([*pieces, out[:, end:]], dim=1).view_as(y)
         return y
-
-    def _folding_pays(self, rows: Tensor) -> bool:
-        """Whether W + s·BA, made anew and used once, is less to read and write than rows and sums.
-
-        Of T rows each adapter reads n inputs, and reads and writes its outputs; a folded weight is
-        written and read once more.
-        """
-        weight = _float_weight(self.base)
-        if weight is None or weight.dtype != rows.dtype or (self.training and self.config.dropout):
-            return False
-        passed = sum(self.in_features + 2 * len(adapter.B) for adapter in self.parts)
-        return len(rows) * passed >= 2 * self.out_features * self.in_features
-
-    def _folded(self) -> Tensor:
-        """W + s·BA, lying as the base's weight does."""
-        weight = self._weight_to_merge().detach()
-        if len(self.parts) == 1 and len(self.parts[0].B) == self.out_features:
-            A, B = self.parts[0].A, self.parts[0].B
-            factors = (A.T, B.T) if _is_transposed(self.base) else (B, A)
-            return torch.addmm(weight, *factors, alpha=self.scale)
-        folded = weight.clone()
-        rows = folded.T if _is_transposed(self.base) else folded  # (d, n), a view
-        for adapter in self.parts:
-            rows[adapter.outputs].addmm_(adapter.B, adapter.A, alpha=self.scale)
-        return folded
 
     @torch.no_grad()
     def delta_weight(self) -> Tensor:
@@ -225,7 +194,9 @@ class LoRALinear(nn.Module):
         weight = self._weight_to_merge()
         if self.merged:
             return
-        self.original, weight.data = weight.data, self._folded()
+        delta = self.delta_weight().to(weight.dtype)
+        self.original = weight.data
+        weight.data = weight + (delta.T if _is_transposed(self.base) else delta)
 
     def unmerge(self) -> None:
         """Put the original weight back; nothing where it is not merged."""
