@@ -46,6 +46,11 @@ def check_choice(name: str, value: str, allowed: object) -> None:
         )
 
 
+def _check_size(bits: int) -> None:
+    if not 1 <= bits <= 4:
+        raise UserError(f"bits={bits!r} is not a size that TurboQuant packs; use 1, 2, 3 or 4")
+
+
 class TurboQuant(Rotated):
     """The variant for the least squared error: ``bits`` a coordinate and a float16 scale a vector.
 
@@ -66,8 +71,7 @@ class TurboQuant(Rotated):
         check_choice("scale", scale, Scale)
         check_choice("rotation", rotation, Rotation)
         check_choice("levels", levels, Levels)
-        if not 1 <= bits <= 4:
-            raise UserError(f"bits={bits!r} is not a size that TurboQuant packs; use 1, 2, 3 or 4")
+        _check_size(bits)
         self.name = f"TurboQuant, {bits} bits"
         self.width, self.bits, self.scale = width, bits, scale
         self.rotation: Tensor = ROTATIONS[rotation](width, seed).float()  # (D, D), y = x Rᵀ
@@ -141,8 +145,7 @@ class TurboQuantProd(Rotated):
     ) -> None:
         check_choice("projection", projection, Projection)
         check_choice("rotation", rotation, Rotation)
-        if not 1 <= bits <= 4:
-            raise UserError(f"bits={bits!r} is not a size that TurboQuant packs; use 1, 2, 3 or 4")
+        _check_size(bits)
         self.name = f"TurboQuant prod, {bits} bits, {projection} S"
         self.width, self.bits = width, bits
         # With one bit in all there is none for a codebook: the residual is the vector.
