@@ -9,7 +9,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from benchmarks.workloads import Step, cache_bytes, forward, of_this_commit, start, token_ids
+from benchmarks.workloads import (
+    SIZE,
+    Step,
+    cache_bytes,
+    forward,
+    of_this_commit,
+    start,
+    token_ids,
+)
 
 if TYPE_CHECKING:
     from reference_model.cache import KVCache
@@ -19,7 +27,7 @@ if TYPE_CHECKING:
 CODEC_WIDTH = 64  # of GPT-2's heads and the checkpoint's
 ENCODED = (4, 12, 256, CODEC_WIDTH)  # layers, heads, tokens of what is encoded and decoded
 UNIT_VECTORS = 20_000
-READ_WINDOWS = 6  # windows of held-out text
+READ_WINDOWS = SIZE.windows
 
 
 @of_this_commit()
