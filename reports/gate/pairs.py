@@ -8,12 +8,13 @@ slows down meanwhile slows both. A second process of base is the control: base a
 from __future__ import annotations
 
 import math
+import os
 import random
 import statistics
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from reference_model.errors import UserError
@@ -83,8 +84,6 @@ def measure_pair(
 
 def _a_processor(rng: random.Random) -> int | None:
     """Both processes of a pair step on the same one: processors need not be equally fast."""
-    import os
-
     with suppress(AttributeError):  # not on macOS and Windows
         return rng.choice(sorted(os.sched_getaffinity(0)))
     return None
@@ -117,7 +116,3 @@ def _seconds(worker: Worker, id: str, calls: int, processor: int | None) -> list
     if len(seconds) != calls or not all(math.isfinite(s) and s > 0 for s in seconds):
         raise UserError(f"{worker.arm.name}: {id} measures nothing: {seconds[:3]}")
     return seconds
-
-
-def as_plain(pair: Pair) -> dict[str, Any]:
-    return asdict(pair)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -62,7 +61,3 @@ def run_pairs(
     if decision.outcome == "inconclusive" and (found := troubles([p.machine for p in pairs])):
         decision = replace(decision, reason=f"{decision.reason}; {', '.join(found)}")
     return Timed(tuple(ids), decision, tuple(pairs))
-
-
-def seeded(seed: int | None) -> random.Random:
-    return random.Random(seed)
