@@ -1,4 +1,4 @@
-"""Short steps that touch every choice: what two commits are compared by (python -m reports.gate)."""
+"""Short steps that touch every choice: what `python -m reports.gate` compares two commits by."""
 
 from benchmarks import gate_workloads, workloads
 from benchmarks.gate_workloads import OUTPUTS, STEPS

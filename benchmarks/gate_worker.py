@@ -16,6 +16,7 @@ A request that fails is answered with {"error": one line}, and the process ends 
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import itertools
@@ -146,10 +147,8 @@ def _stay_on(processor: int | None) -> None:
         return
     for thread in os.listdir("/proc/self/task"):
         allowed = ALL_PROCESSORS if processor is None else {processor}
-        try:
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
             os.sched_setaffinity(int(thread), allowed)
-        except ProcessLookupError:
-            pass  # it has ended meanwhile
 
 
 ALL_PROCESSORS = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()

@@ -6,7 +6,7 @@ import fnmatch
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from reports.gate.arms import Arm, worktrees
 from reports.gate.decision import Decision, Rule, as_plain
 from reports.gate.exact import Difference, differences, exact_values, fails
 from reports.gate.pairs import CONTROL, measure_pair
+from reports.gate.revisions import git
 from reports.gate.timed import Timed, run_pairs
 from reports.gate.verdict import Verdict
 from reports.gate.workers import Device, Worker, running
@@ -39,12 +40,13 @@ class Request:
     seed: int | None = None  # of orders and layouts
     base_python: str | None = None
     head_python: str | None = None
-    rule: Rule = Rule()
+    rule: Rule = field(default_factory=Rule)
 
 
 def compare(repository: Path, request: Request, tell: Callable[[str], None]) -> Report:
     """The whole gate. `UserError` for whatever keeps it from a verdict."""
     started, rng = time.monotonic(), random.Random(request.seed)
+    repository = Path(git(repository, "rev-parse", "--show-toplevel"))
     made = worktrees(
         repository, request.base, request.head, request.base_python, request.head_python
     )
@@ -101,7 +103,8 @@ def _selected(workers: Sequence[Worker], pattern: str) -> tuple[list[str], list[
     """Ids, timed and exact, that match. The suite is head's on both sides: one is asked."""
     known = workers[-1].ask("list", timed=list(TIMED), exact=list(EXACT))
     timed, exact = (
-        [id for id in known[kind] if fnmatch.fnmatchcase(id, pattern)] for kind in ("timed", "exact")
+        [id for id in known[kind] if fnmatch.fnmatchcase(id, pattern)]
+        for kind in ("timed", "exact")
     )
     if not timed and not exact:
         raise UserError(

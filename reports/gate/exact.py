@@ -1,7 +1,7 @@
 """The exact layer: numbers that are the same in each run of the same code, compared exactly.
 
-Both arms answer at the same time, since nothing is timed. A difference is listed; one for the worse,
-beyond what another order of the same sums may change, is a regression without any statistics.
+Both arms answer at the same time, since nothing is timed. A difference is listed; one for the
+worse, beyond what another order of the same sums may change, is a regression without statistics.
 """
 
 from __future__ import annotations

@@ -53,8 +53,8 @@ def markdown(report: Report) -> str:
     rule = report["rule"]
     lines.append(
         f"{report['exact']['compared']} exact numbers, {len(report['pairs'])} pairs of processes, "
-        f"{report['seconds']:.0f} s. A regression is slower than {100 * rule['margin']:g} %; a pass "
-        f"excludes {100 * rule['slowdown']:g} %."
+        f"{report['seconds']:.0f} s. A regression is slower than {100 * rule['margin']:g} %; a "
+        f"pass excludes {100 * rule['slowdown']:g} %."
     )
     return "\n".join(lines) + "\n"
 

@@ -54,8 +54,8 @@ def check_clean(repository: Path, commits: list[str]) -> None:
         return
     if changed := git(repository, "status", "--porcelain").splitlines():
         raise UserError(
-            f"{len(changed)} uncommitted changes, such as {changed[0].split(maxsplit=1)[-1]}, would "
-            "not be measured; commit or stash them"
+            f"{len(changed)} uncommitted changes, such as {changed[0].split(maxsplit=1)[-1]}, "
+            "would not be measured; commit or stash them"
         )
 
 

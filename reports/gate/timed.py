@@ -45,7 +45,7 @@ def run_pairs(
     while not decision.final:
         longest = max((pair.took for pair in pairs), default=0.0)
         if clock() - started + longest > budget:
-            decision = replace(decision, reason=f"{decision.reason}; {budget:.0f} s are spent")
+            decision = replace(decision, reason=f"{decision.reason}; the budget is spent")
             break
         pair = measure(is_open)
         pairs.append(pair)

@@ -1,6 +1,6 @@
 """What a gate may say, and the exit status that says it.
 
-Python, argparse and make use 1 and 2 for failures of their own, so that neither means anything here.
+Python, argparse and make use 1 and 2 for failures of their own, so that neither is used here.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Literal
 
 from reference_model.errors import UserError
@@ -28,7 +28,7 @@ class Worker:
 
     def __init__(self, arm: Arm, device: Device, layout: random.Random) -> None:
         self.arm = arm
-        self._log = tempfile.TemporaryFile("w+")
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the process)
         self._process = subprocess.Popen(
             [arm.python, "-P", "-m", "benchmarks.gate_worker"],
             cwd=arm.worktree,
@@ -60,14 +60,13 @@ class Worker:
         return self.receive()
 
     def close(self) -> None:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._log):
-            try:
+            with suppress(OSError):  # what was not yet read by a process that is gone
                 stream.close()
-            except OSError:
-                pass  # what was not yet read by a process that is gone
 
     def _line(self, deadline: float) -> str:
         """One line of the process. Its pipe is read bare, so that waiting for it can end."""
