@@ -6,9 +6,9 @@ decides when and how often something is called, so that two such processes can t
 | request                                  | answer                                                |
 |------------------------------------------|-------------------------------------------------------|
 | do=hello                                 | what was imported from where, tree hash, versions     |
-| do=list, timed, exact                    | timed, exact: ids, ``name(parameters)``               |
+| do=list                                  | timed, exact: ids of the suite, ``name(parameters)``  |
 | do=exact, ids                            | values: id → number, or {"skipped": reason}           |
-| do=prepare, id                           | threads, or skipped: reason                           |
+| do=prepare, id, name                     | threads, or skipped: reason; ``name`` for a copy      |
 | do=measure, id, calls, warmup, processor | seconds: of each call; processor_seconds: of all      |
 
 A request that fails is answered with {"error": one line}, and the process ends with its stdin.
@@ -60,16 +60,18 @@ class Worker:
             "python": sys.version.partition(" ")[0],
         }
 
-    def list(self, timed: list[str], exact: list[str]) -> Answer:
+    def list(self) -> Answer:
+        from benchmarks.gate_suite import EXACT, TIMED
+
         return {
-            "timed": [key for key, (found, _) in self._all().items() if found.name in timed],
-            "exact": [key for key, (found, _) in self._all().items() if found.name in exact],
+            "timed": [key for key, (found, _) in self._all().items() if found.name in TIMED],
+            "exact": [key for key, (found, _) in self._all().items() if found.name in EXACT],
         }
 
     def exact(self, ids: list[str]) -> Answer:
         return {"values": {key: self._value(key) for key in ids}}
 
-    def prepare(self, id: str) -> Answer:
+    def prepare(self, id: str, name: str | None = None) -> Answer:
         found = self._benchmark(id)
         if reason := _set_up(found):
             return {"skipped": reason}
@@ -77,7 +79,7 @@ class Worker:
 
         call: Callable[[], object] = found.func
         parameters, threads = found._current_params, torch.get_num_threads()
-        self._ready[id] = (lambda: call(*parameters), threads)
+        self._ready[name or id] = (lambda: call(*parameters), threads)
         return {"threads": threads}
 
     def measure(self, id: str, calls: int, warmup: int, processor: int | None) -> Answer:

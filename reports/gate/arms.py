@@ -37,6 +37,7 @@ class Arm:
     worktree: Path
     model_tree: str  # git's hash of the reference_model that it has to import
     python: str
+    own_suite: Path | None = None  # where base's own benchmarks/ lies; head's is in its place
 
 
 @contextmanager
@@ -84,8 +85,14 @@ def _arm(
         raise UserError(f"{short(commit)} has no {MODEL}/, and so nothing to measure") from None
     git(repository, "worktree", "add", "--quiet", "--detach", str(worktree), commit)
     if name == "base":
-        shutil.rmtree(worktree / BENCHMARKS, ignore_errors=True)
+        own = folder / "own suite"
+        own.mkdir()
+        if (worktree / BENCHMARKS).exists():
+            shutil.move(worktree / BENCHMARKS, own)
         git(worktree, "checkout", "--quiet", commits["head"], "--", BENCHMARKS)
+        knows_the_gate = (own / WORKER).exists()
+        return Arm(name, commit, worktree, model_tree, python or sys.executable,
+                   own if knows_the_gate else None)  # fmt: skip
     return Arm(name, commit, worktree, model_tree, python or sys.executable)
 
 

@@ -6,12 +6,11 @@ import fnmatch
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gate_suite import EXACT, TIMED
 from reference_model.errors import UserError
 from reports.gate.arms import Arm, worktrees
 from reports.gate.decision import Decision, Rule, as_plain
@@ -58,7 +57,8 @@ def compare(repository: Path, request: Request, tell: Callable[[str], None]) -> 
             tell(f"{len(exact)} exact numbers, {len(timed)} timed benchmarks")
             compared = differences(*exact_values(workers, exact)) if exact else []
             timed, uneven = _on_both_sides(workers, timed)
-        compared = [*compared, *uneven]
+        vanished = _vanished(arms[0], request, rng, {*timed, *exact, *(d.id for d in uneven)})
+        compared = [*compared, *uneven, *vanished]
         report["exact"] = {
             "compared": len(exact),
             "differences": [asdict(difference) for difference in compared],
@@ -101,7 +101,7 @@ def _head_of_report(request: Request, arms: tuple[Arm, Arm]) -> Report:
 
 def _selected(workers: Sequence[Worker], pattern: str) -> tuple[list[str], list[str]]:
     """Ids, timed and exact, that match. The suite is head's on both sides: one is asked."""
-    known = workers[-1].ask("list", timed=list(TIMED), exact=list(EXACT))
+    known = workers[-1].ask("list")
     timed, exact = (
         [id for id in known[kind] if fnmatch.fnmatchcase(id, pattern)]
         for kind in ("timed", "exact")
@@ -134,6 +134,33 @@ def _on_both_sides(
         elif missing_before is None:
             uneven.append(Difference(id, "gone", None, None, str(missing_after)))
     return both, uneven
+
+
+def _vanished(
+    base: Arm, request: Request, rng: random.Random, known: set[str]
+) -> list[Difference]:
+    """What base's own suite had and head's has no more."""
+    if base.own_suite is None:
+        return []
+    own = Worker(replace(base, worktree=base.own_suite), request.device, rng)
+    try:
+        listed = own.ask("list")
+    finally:
+        own.close()
+    return [
+        Difference(id, "gone", None, None, "not in head's suite")
+        for id in (*listed["timed"], *listed["exact"])
+        if id not in known and fnmatch.fnmatchcase(id, request.select)
+    ]
+
+
+def timed_ids(arms: tuple[Arm, Arm], pattern: str) -> list[str]:
+    """The timed benchmarks of two arms that match."""
+    with running([arms[1]], "cpu", random.Random(0)) as (workers, _):
+        timed, _ = _selected(workers, pattern)
+    if not timed:
+        raise UserError(f"--select {pattern!r} matches no timed benchmark")
+    return timed
 
 
 def timed_part(found: Timed) -> Report:

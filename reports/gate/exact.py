@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmarks.gate_suite import EXACT, Exactness
+from benchmarks.gate_suite import COUNTED, EXACT, Exactness
 from reference_model.errors import UserError
 from reports.gate.workers import Worker
 
@@ -61,7 +61,8 @@ def _difference(id: str, base: Value | None, head: Value | None) -> Difference |
         raise UserError(f"{id}: {before} and {after}; what is not finite measures nothing")
     if before == after:
         return None
-    return Difference(id, _kind(EXACT[id.partition("(")[0]], before, after), before, after)
+    how = EXACT.get(id.partition("(")[0], COUNTED)
+    return Difference(id, _kind(how, before, after), before, after)
 
 
 def _number(value: Value | None) -> tuple[float | None, str]:

@@ -71,7 +71,7 @@ def measure_pair(
         if control:
             works.append((CONTROL, control, workers[0], workers[2]))
         rng.shuffle(works)
-        processor = _a_processor(rng)
+        processor = a_processor(rng)
         log_ratios, seconds, first = {}, {}, []
         for name, id, one, other in works:
             swapped = rng.random() < 0.5
@@ -82,7 +82,7 @@ def measure_pair(
     return Pair(log_ratios, seconds, round(took, 3), watch.reading(), orders)
 
 
-def _a_processor(rng: random.Random) -> int | None:
+def a_processor(rng: random.Random) -> int | None:
     """Both processes of a pair step on the same one: processors need not be equally fast."""
     with suppress(AttributeError):  # not on macOS and Windows
         return rng.choice(sorted(os.sched_getaffinity(0)))

@@ -12,6 +12,10 @@ import pytest
 
 from reports.gate.revisions import git
 
+SUITE = """
+TIMED = ("bench_gate.Step.time_step",)
+EXACT = ("bench_gate.Work.track_flops",)
+"""
 MODEL = """
 import time
 BYTES = 100
@@ -82,6 +86,7 @@ def repository(tmp_path: Path, root: Path) -> Repository:
     worker = (root / "benchmarks" / "gate_worker.py").read_text(encoding="utf-8")
     made.write("benchmarks/gate_worker.py", worker)
     made.write("benchmarks/__init__.py", "")
+    made.write("benchmarks/gate_suite.py", SUITE)
     made.write(".gitignore", "__pycache__/\n")
     made.commit(model=MODEL, bench=BENCH, pins="torch==2.13.0\n", project="[project]\n")
     return made

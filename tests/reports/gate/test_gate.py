@@ -140,6 +140,16 @@ def test_a_timed_benchmark_that_base_lacks_is_new_and_that_head_lacks_is_gone(
     assert {d["kind"] for d in report["exact"]["differences"]} == {"new"}
 
 
+def test_a_benchmark_that_is_no_more_in_heads_suite_is_gone(repository, monkeypatch) -> None:
+    bench = (repository.path / "benchmarks/bench_gate.py").read_text()
+    repository.commit(bench=bench.replace('("one", "two")', '("one", "three")'))
+    fake_pairs(monkeypatch)
+    report = run(repository)
+    assert report["exit_status"] == 10
+    assert [(d["kind"], d["id"]) for d in report["exact"]["differences"]] == [("gone", TWO)]
+    assert run(repository, select="*one*")["exit_status"] == 0
+
+
 def test_a_selection_without_a_benchmark_is_an_error(repository) -> None:
     repository.commit()
     with pytest.raises(UserError, match="'nothing' matches none of 3 benchmarks"):
