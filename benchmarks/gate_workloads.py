@@ -18,7 +18,9 @@ from benchmarks.workloads import (
     PROFILE,
     Step,
     decode_step,
+    device,
     filled_cache,
+    finish,
     forward,
     model_of,
     of_this_commit,
@@ -54,8 +56,14 @@ def _decode(dtype: str = "float32", **choices: str) -> Step:
 def _encode() -> Step:
     import torch
 
-    codec = kv_codec("turboquant 3")
-    return partial(codec.encode, torch.randn(*ENCODED, codec.width))
+    codec = kv_codec("turboquant 3").to(device())
+    x = torch.randn(*ENCODED, codec.width, device=device())
+
+    def step() -> None:
+        codec.encode(x)
+        finish()
+
+    return step
 
 
 # Name → what builds the step, and how many threads it runs on.
@@ -136,7 +144,7 @@ def fingerprint(logits: Tensor) -> float:
     import torch
 
     flat = logits.double().flatten()
-    direction = torch.arange(len(flat), dtype=torch.float64).mul_(1.7).cos()
+    direction = torch.arange(len(flat), dtype=torch.float64, device=flat.device).mul_(1.7).cos()
     # 2 is added, so that a number that may be near to 0 has a sensible relative change.
     return 2 + float(flat @ direction / flat.norm())
 

@@ -170,7 +170,7 @@ def token_ids(model: GPT, length: int) -> Tensor:
     return torch.arange(length, device=model.wte.weight.device)[None] % model.config.vocab_size
 
 
-def _finish() -> None:
+def finish() -> None:
     """Wait for the GPU, if there is one: a kernel that was launched has not yet run."""
     import torch
 
@@ -183,7 +183,7 @@ def forward(model: GPT, tokens: Tensor, kv: KVCache | None) -> None:
 
     with torch.inference_mode():
         model(tokens, kv, last_only=True)
-    _finish()
+    finish()
 
 
 @of_this_commit()
@@ -302,7 +302,7 @@ def rounding(model: GPT, granularity: str) -> Callable[[], GPT]:
 
     def rounded() -> GPT:
         copy, _ = with_rounded_linears(model, grid)
-        _finish()
+        finish()
         return copy
 
     return rounded

@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import statistics
 import sys
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -127,7 +127,9 @@ def _replay(given: argparse.Namespace) -> None:
         ("beside a neighbour", [r for r in records if r["neighbour"]]),
     ):
         if chosen:
-            found[name] = replay(chosen, Rule(), runs=given.runs_replayed)
+            found[name] = replay(
+                chosen, Rule(), runs=given.runs_replayed, setup_seconds=_before_pairs(given.lines)
+            )
     if not found:
         raise UserError(f"{given.lines} holds no recorded pairs; record some first")
     agreement = [
@@ -136,6 +138,12 @@ def _replay(given: argparse.Namespace) -> None:
         if row["case"] in REAL
     ]
     _show({"replay": found, "real": agreement}, given.out)
+
+
+def _before_pairs(path: Path) -> float:
+    """Seconds of a gate before its first pair, by the real runs; 0 as long as there are none."""
+    found = [record["exact"] for record in lines.read(path, kind="real", case="nothing")]
+    return statistics.median([exact["seconds"] for exact in found if exact] or [0.0])
 
 
 def _agreement(row: dict[str, Any], replayed: list[dict[str, Any]]) -> dict[str, Any]:
@@ -165,10 +173,9 @@ def _real(given: argparse.Namespace) -> None:
 
 
 def _all(given: argparse.Namespace) -> None:
-    """Whatever is missing of the whole proof; stretches are told apart by a pause at least."""
+    """Whatever is missing of the whole proof."""
     base = {"lines": given.lines, "select": given.select, "out": None}
-    if not lines.read(given.lines, kind="design"):
-        _designs(argparse.Namespace(**base, pairs=DESIGN_PAIRS))
+    _designs(argparse.Namespace(**base, pairs=DESIGN_PAIRS))
     for stretch in range(STRETCHES):
         label, neighbour = f"stretch {stretch + 1}", stretch % 3 == 2
         done = len(lines.read(given.lines, kind="pair", stretch=label))
@@ -178,11 +185,12 @@ def _all(given: argparse.Namespace) -> None:
                     **base, stretch=label, neighbour=neighbour, pairs=PAIRS_OF_STRETCH
                 )
             )
-            time.sleep(1)
         # Real runs between the stretches, so that these lie apart in time.
         for name, runs in REAL.items():
-            upto = -(-runs * (stretch + 1) // STRETCHES)
-            real.real_runs(given.lines, Path.cwd(), name, upto, _tell)
+            # Counted apart, with a neighbour and without.
+            alike = sum((other % 3 == 2) == neighbour for other in range(stretch + 1))
+            upto = alike * -(-runs // STRETCHES)
+            real.real_runs(given.lines, Path.cwd(), name, upto, _tell, neighbour)
     for name in INJECTIONS.keys() - REAL.keys():
         real.real_runs(given.lines, Path.cwd(), name, OTHERS, _tell)
     _replay(argparse.Namespace(**base | {"out": given.out}, runs_replayed=given.runs_replayed))

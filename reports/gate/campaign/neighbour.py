@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -14,9 +15,9 @@ COPIED = 32 << 20  # bytes, more than a share of the last cache
 
 
 def disturb(seed: int) -> None:
-    """For ever: quiet, then arithmetic, then quiet, then copies."""
-    rng, memory = random.Random(seed), bytearray(COPIED)
-    while True:
+    """As long as its parent lives: quiet, then arithmetic or copies, then quiet again."""
+    rng, memory, parent = random.Random(seed), bytearray(COPIED), os.getppid()
+    while os.getppid() == parent:
         time.sleep(rng.uniform(0, LONGEST))
         end, copies = time.monotonic() + rng.uniform(0, LONGEST), rng.random() < 0.5
         while time.monotonic() < end:
