@@ -73,6 +73,7 @@ def _parser() -> Parser:
             each.add_argument("--out", type=Path, help="file for the summary, JSON")
         if name in ("replay", "all"):
             each.add_argument("--runs-replayed", type=_count, default=1000, help="per stretch")
+            each.add_argument("--html", type=Path, help="file for a page with the curves")
     return parser
 
 
@@ -132,12 +133,16 @@ def _replay(given: argparse.Namespace) -> None:
             )
     if not found:
         raise UserError(f"{given.lines} holds no recorded pairs; record some first")
-    agreement = [
-        row | _agreement(row, found["all"])
+    known = [
+        row | (_agreement(row, found["all"]) if row["case"] in REAL else {"agrees": None})
         for row in real.tally(given.lines)
-        if row["case"] in REAL
     ]
-    _show({"replay": found, "real": agreement}, given.out)
+    summary = {"replay": found, "real": known}
+    if given.html:
+        from reports.gate.campaign.curves import render
+
+        write_whole(given.html.parent, {given.html.name: render(summary).encode()})
+    _show(summary, given.out)
 
 
 def _before_pairs(path: Path) -> float:
@@ -158,7 +163,8 @@ def _agreement(row: dict[str, Any], replayed: list[dict[str, Any]]) -> dict[str,
     )
     low, high = binomial_range(share, row["runs"])
     count = row["verdicts"].get("10", 0)
-    return {"regressions": count, "replayed range": [low, high], "agrees": low <= count <= high}
+    agrees = low <= count <= high
+    return {"agrees": f"{agrees}: {count} regressions, {low} to {high} by replay"}
 
 
 def _real(given: argparse.Namespace) -> None:
@@ -193,7 +199,8 @@ def _all(given: argparse.Namespace) -> None:
             real.real_runs(given.lines, Path.cwd(), name, upto, _tell, neighbour)
     for name in INJECTIONS.keys() - REAL.keys():
         real.real_runs(given.lines, Path.cwd(), name, OTHERS, _tell)
-    _replay(argparse.Namespace(**base | {"out": given.out}, runs_replayed=given.runs_replayed))
+    wanted = {"out": given.out, "html": given.html, "runs_replayed": given.runs_replayed}
+    _replay(argparse.Namespace(**base | wanted))
 
 
 def _show(summary: Any, out: Path | None) -> None:

@@ -182,6 +182,17 @@ def test_pairs_are_recorded_up_to_a_number_and_taken_up_where_they_stopped(
     assert json.loads(capsys.readouterr().out)["replay"].keys() == {"all", "quiet"}
 
 
+def test_the_page_draws_every_curve_and_tells_the_real_runs_escaped() -> None:
+    from reports.gate.campaign.curves import render
+
+    found = {"all": replay(recorded(), Rule(), (0.0, 0.02, 0.05), runs=20)}
+    page = render({"replay": found, "real": [{"case": "<b>", "runs": 3}]})
+    assert page.count('class="marks"') == 5
+    assert "<b>" not in page
+    assert "&lt;b&gt;" in page
+    assert "+5 %" in page
+
+
 @pytest.mark.parametrize("name", designs.DESIGNS)
 def test_each_design_gives_a_log_ratio_of_every_benchmark(
     repository, monkeypatch: pytest.MonkeyPatch, name: str
