@@ -6,7 +6,7 @@ decides when and how often something is called, so that two such processes can t
 | request                                  | answer                                                |
 |------------------------------------------|-------------------------------------------------------|
 | do=hello                                 | what was imported from where, tree hash, versions     |
-| do=list                                  | timed, exact: ids of the suite, ``name(parameters)``  |
+| do=suite                                 | timed, exact: ids of the suite, ``name(parameters)``  |
 | do=exact, ids                            | values: id → number, or {"skipped": reason}           |
 | do=prepare, id, name                     | threads, or skipped: reason; ``name`` for a copy      |
 | do=measure, id, calls, warmup, processor | seconds: of each call; processor_seconds: of all      |
@@ -60,7 +60,7 @@ class Worker:
             "python": sys.version.partition(" ")[0],
         }
 
-    def list(self) -> Answer:
+    def suite(self) -> Answer:
         from benchmarks.gate_suite import EXACT, TIMED
 
         return {

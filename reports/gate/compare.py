@@ -55,12 +55,16 @@ def compare(repository: Path, request: Request, tell: Callable[[str], None]) -> 
             report["versions"] = [{k: h[k] for k in ("torch", "python", "cuda")} for h in hellos]
             timed, exact = _selected(workers, request.select)
             tell(f"{len(exact)} exact numbers, {len(timed)} timed benchmarks")
-            compared = differences(*exact_values(workers, exact)) if exact else []
+            values = exact_values(workers, exact)
+            compared = differences(*values)
+            vanished = _vanished(arms[0], request, rng, {*timed, *exact})
             timed, uneven = _on_both_sides(workers, timed)
-        vanished = _vanished(arms[0], request, rng, {*timed, *exact, *(d.id for d in uneven)})
         compared = [*compared, *uneven, *vanished]
+        numbers = [id for id in exact if any(isinstance(side[id], float) for side in values)]
+        if not numbers and not timed and not compared:
+            raise UserError("nothing was measured: this machine lacks what all benchmarks need")
         report["exact"] = {
-            "compared": len(exact),
+            "compared": len(numbers),
             "differences": [asdict(difference) for difference in compared],
             "seconds": round(time.monotonic() - started, 1),
         }
@@ -101,7 +105,7 @@ def _head_of_report(request: Request, arms: tuple[Arm, Arm]) -> Report:
 
 def _selected(workers: Sequence[Worker], pattern: str) -> tuple[list[str], list[str]]:
     """Ids, timed and exact, that match. The suite is head's on both sides: one is asked."""
-    known = workers[-1].ask("list")
+    known = workers[-1].ask("suite")
     timed, exact = (
         [id for id in known[kind] if fnmatch.fnmatchcase(id, pattern)]
         for kind in ("timed", "exact")
@@ -136,15 +140,13 @@ def _on_both_sides(
     return both, uneven
 
 
-def _vanished(
-    base: Arm, request: Request, rng: random.Random, known: set[str]
-) -> list[Difference]:
+def _vanished(base: Arm, request: Request, rng: random.Random, known: set[str]) -> list[Difference]:
     """What base's own suite had and head's has no more."""
     if base.own_suite is None:
         return []
     own = Worker(replace(base, worktree=base.own_suite), request.device, rng)
     try:
-        listed = own.ask("list")
+        listed = own.ask("suite")
     finally:
         own.close()
     return [

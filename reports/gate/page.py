@@ -55,7 +55,7 @@ def _drawing(name: str, judged: View, report: View) -> View:
     def y(ratio: float) -> float:
         return round(HEIGHT / 2 * (1 - 0.9 * max(-1.0, min(1.0, ratio / reach))), 1)
 
-    bounds = [bound - 1 if bound is not None else None for bound in judged["interval"]]
+    low, high = judged["interval"]
     rule = report["rule"]
     return {
         "name": name,
@@ -72,7 +72,7 @@ def _drawing(name: str, judged: View, report: View) -> View:
             {"x": round(LEFT + step * (n - 0.5), 1), "y": y(r), "is": f"pair {n}: {100 * r:+.2f} %"}
             for n, r in ratios
         ],
-        "band": None if None in bounds else {"y": y(bounds[1]), "end": y(bounds[0])},
+        "band": None if None in (low, high) else {"y": y(high - 1), "end": y(low - 1)},
     }
 
 

@@ -39,7 +39,8 @@ def run_pairs(
     """
     if not ids:
         raise UserError("no timed benchmark is left to compare")
-    started, pairs, matrix = clock(), [], np.empty((0, len(ids) + 1))
+    pairs: list[Pair] = []
+    started, matrix = clock(), np.empty((0, len(ids) + 1))
     names, is_open = [*ids, CONTROL], list(ids)
     decision = decide(matrix, rule, len(ids))
     while not decision.final:

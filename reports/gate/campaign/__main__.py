@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m reports.gate.campaign", description="How often a gate is wrong.")
+    parser = Parser(prog="python -m reports.gate.campaign", description="How often it is wrong.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, told in (
         ("designs", "the scatter of a pair by how it is measured"),
@@ -158,9 +158,7 @@ def _agreement(row: dict[str, Any], replayed: list[dict[str, Any]]) -> dict[str,
     one, which is what is replayed.
     """
     shares = {"nothing": 0.0, "slower by 3 %": 0.03, "slower by 5 %": 0.05}
-    (share,) = (
-        r["regression"]["value"] for r in replayed if r["slowdown"] == shares[row["case"]]
-    )
+    (share,) = (r["regression"]["value"] for r in replayed if r["slowdown"] == shares[row["case"]])
     low, high = binomial_range(share, row["runs"])
     count = row["verdicts"].get("10", 0)
     agrees = low <= count <= high
@@ -172,9 +170,7 @@ def _real(given: argparse.Namespace) -> None:
         (f"--budget={given.budget}",) if given.budget else ()
     )
     for name in names(given.case):
-        real.real_runs(
-            given.lines, Path.cwd(), name, given.runs, _tell, given.neighbour, arguments
-        )
+        real.real_runs(given.lines, Path.cwd(), name, given.runs, _tell, given.neighbour, arguments)
     _show(real.tally(given.lines), given.out)
 
 

@@ -51,9 +51,9 @@ def _alone(arm: Arm, ids: Sequence[str], rng: random.Random) -> dict[str, float]
     with running([arm], "cpu", rng) as ((worker,), _):
         for id in rng.sample(list(ids), len(ids)):
             worker.ask("prepare", id=id)
-            few = worker.ask(
-                "measure", id=id, calls=CALLS[0], warmup=WARM_UP, processor=processor
-            )["seconds"]
+            few = worker.ask("measure", id=id, calls=CALLS[0], warmup=WARM_UP, processor=processor)[
+                "seconds"
+            ]
             # As many calls as the other designs make, at one go.
             once = round(BURST_SECONDS / statistics.median(few))
             calls = BURSTS * min(max(once, CALLS[0]), CALLS[1])

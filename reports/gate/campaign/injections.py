@@ -128,9 +128,9 @@ INJECTIONS: dict[str, Injection] = {
         (
             (
                 MODEL,
-                "        angles = rotary_angles(self.config, start, length, x.device)  # (T, D/2)\n",
+                "        angles = rotary_angles(self.config, start, length, x.device)",
                 "        start = start + (length == 1)\n"
-                "        angles = rotary_angles(self.config, start, length, x.device)  # (T, D/2)\n",
+                "        angles = rotary_angles(self.config, start, length, x.device)",
             ),
         )
     ),

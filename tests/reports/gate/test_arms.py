@@ -199,7 +199,7 @@ def test_a_process_that_crashes_says_so_in_one_line(repository) -> None:
         worker = Worker(base, "cpu", random.Random(0))
         try:
             with pytest.raises(UserError, match="base: a process crashed: exit status 3"):
-                worker.ask("list")
+                worker.ask("suite")
         finally:
             worker.close()
 
@@ -211,7 +211,7 @@ def test_a_benchmark_that_fails_is_named_with_its_error(repository) -> None:
         running(arms[:1], "cpu", random.Random(0)) as ((worker,), _),
     ):
         id = "bench_gate.Step.time_step(one)"
-        worker.ask("list")
+        worker.ask("suite")
         worker.ask("prepare", id=id)
         with pytest.raises(UserError, match=r"base: bench_gate.*one\) OSError: no disk"):
             worker.ask("measure", id=id, calls=1, warmup=0, processor=0)

@@ -1,4 +1,4 @@
-"""The campaign: that it resumes, that replay finds known error rates, that injections are put in."""
+"""The campaign: it resumes, replay finds known error rates, injections are put where they belong."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ def recorded(
             "kind": "pair",
             "stretch": f"stretch {stretch}",
             "neighbour": stretch % 3 == 2,
-            "log_ratios": {
-                id: float(rng.normal(bias, scatter)) for id in ("a", "b", "c", CONTROL)
-            },
+            "log_ratios": {id: float(rng.normal(bias, scatter)) for id in ("a", "b", "c", CONTROL)},
             "took": 2.0,
         }
         for stretch in range(stretches)
@@ -225,7 +223,8 @@ def test_a_real_run_is_the_gate_of_a_clone_with_the_injection(
     for name in ("errors.py", "files.py"):
         shutil.copy(root / "reference_model" / name, repository.path / "reference_model")
     shutil.copytree(root / "benchmarks" / "instruments", repository.path / "benchmarks/instruments")
-    shutil.copy(root / "benchmarks" / "experiment.py", repository.path / "benchmarks")
+    for name in ("experiment.py", "results.py"):
+        shutil.copy(root / "benchmarks" / name, repository.path / "benchmarks")
     suite = (root / "benchmarks" / "gate_suite.py").read_text()
     repository.write("benchmarks/gate_suite.py", suite)
     repository.commit()
@@ -236,7 +235,7 @@ def test_a_real_run_is_the_gate_of_a_clone_with_the_injection(
     for _ in range(2):  # the second finds it done
         real.real_runs(path, repository.path, "extra copy", 1, lambda line: None)
     (record,) = lines.read(path)
-    assert (record["exit_status"], record["verdict"]) == (10, "regression"), record
+    assert (record["exit_status"], record["verdict"]) == (10, "regression"), record["reason"]
     (row,) = real.tally(path)
     assert (row["runs"], row["as deserved"]) == (1, 1)
 

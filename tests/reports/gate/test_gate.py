@@ -150,6 +150,13 @@ def test_a_benchmark_that_is_no_more_in_heads_suite_is_gone(repository, monkeypa
     assert run(repository, select="*one*")["exit_status"] == 0
 
 
+def test_a_run_in_which_every_benchmark_is_skipped_is_an_error_and_no_pass(repository) -> None:
+    repository.commit(model="")
+    repository.commit()
+    with pytest.raises(UserError, match="nothing was measured"):
+        run(repository)
+
+
 def test_a_selection_without_a_benchmark_is_an_error(repository) -> None:
     repository.commit()
     with pytest.raises(UserError, match="'nothing' matches none of 3 benchmarks"):
