@@ -87,6 +87,7 @@ def _arm(
     if name == "base":
         own = folder / "own suite"
         own.mkdir()
+        (own / MODEL).symlink_to(worktree / MODEL)  # the suite imports it when it is listed
         if (worktree / BENCHMARKS).exists():
             shutil.move(worktree / BENCHMARKS, own)
         git(worktree, "checkout", "--quiet", commits["head"], "--", BENCHMARKS)

@@ -1,4 +1,4 @@
-"""The campaign: it resumes, replay finds known error rates, injections are put where they belong."""
+"""The campaign: it resumes, replay finds known error rates, injections go where they belong."""
 
 from __future__ import annotations
 
