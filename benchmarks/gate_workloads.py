@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 # The size is the same in every profile but the smallest: calls of 10 ms at most, on one core.
 MODEL = "toy" if PROFILE == "smoke" else "reference"
-PAST, PROMPT, SHORT = 128, 64, 32
+PAST, PROMPT, SHORT = 128, 48, 32
 ENCODED = (6, 4, 64)  # layers, heads, tokens of the checkpoint's cache
 
 
