@@ -1,6 +1,6 @@
 """Short steps that touch every choice: what `python -m reports.gate` compares two commits by."""
 
-from benchmarks import gate_workloads, workloads
+from benchmarks import gate_workloads, int8_workloads, workloads
 from benchmarks.gate_workloads import OUTPUTS, STEPS
 
 timeout = 120
@@ -66,13 +66,28 @@ class Outputs:
     param_names = ("choice",)
 
     def setup(self, choice: str) -> None:
-        self.at_once, self.one_by_one = gate_workloads.outputs_of(choice)
+        self.at_once, self.cached = gate_workloads.outputs_of(choice)
 
     def track_fingerprint(self, choice: str) -> float:
         return gate_workloads.fingerprint(self.at_once)
 
     def track_cached_deviation(self, choice: str) -> float:
-        return gate_workloads.cached_deviation(self.at_once, self.one_by_one)
+        return gate_workloads.cached_deviation(self.at_once, self.cached)
 
     track_fingerprint.unit = "1"  # type: ignore[attr-defined]
     track_cached_deviation.unit = "of the logits' root mean square"  # type: ignore[attr-defined]
+
+
+class Int8Quality:
+    """How far int8 moves the checkpoint's predictions; unlike a loss, never by luck downwards."""
+
+    version = "1"
+    unit = "nats/token"
+    params = (int8_workloads.WAYS,)
+    param_names = ("way",)
+
+    def setup(self, way: str) -> None:
+        self.divergence = int8_workloads.divergence_measurement(way)
+
+    def track_prediction_kl(self, way: str) -> float:
+        return self.divergence()

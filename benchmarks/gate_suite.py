@@ -34,6 +34,7 @@ EXACT: dict[str, Exactness] = {
     "bench_gate.Work.track_operators": COUNTED,
     "bench_gate.Work.track_bytes_moved": COUNTED,
     "bench_gate.Launches.track_launches": COUNTED,
+    "bench_gate.Int8Quality.track_prediction_kl": LOSS,
     "bench_gate.Outputs.track_fingerprint": Exactness("same", 2e-5),
     "bench_gate.Outputs.track_cached_deviation": Exactness(tolerance=5e-5),
     "bench_cache.CacheBytes.track_cache_bytes": COUNTED,

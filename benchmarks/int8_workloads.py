@@ -68,14 +68,9 @@ def loss_measurement(way: str) -> Callable[[], float]:
     """What the checkpoint loses on a piece of held-out text, nats a token, once called."""
     from benchmarks.instruments.perplexity import token_losses
     from benchmarks.instruments.texts import reference_tokens
-    from reference_model.quantization.norms import NormScheme, with_int8_norms
 
     model = reference_checkpoint()
-    product, _, norms = way.partition(" and ")
-    changed: Any = _rewritten(model, product)
-    if norms:
-        changed, _ = with_int8_norms(changed, NormScheme(weights="int8", input="int8"))
-    window = model.config.context_length
+    changed, window = _changed(model, way), model.config.context_length
 
     def increase() -> float:
         tokens = reference_tokens("test")[: READ_WINDOWS * window + 1]
@@ -83,3 +78,34 @@ def loss_measurement(way: str) -> Callable[[], float]:
         return float(lost.mean())
 
     return increase
+
+
+@of_this_commit()
+def divergence_measurement(way: str) -> Callable[[], float]:
+    """KL of its predictions on a window of held-out text, nats a token, once called."""
+    import torch
+
+    from benchmarks.instruments.texts import reference_tokens
+
+    model = reference_checkpoint()
+    changed = _changed(model, way)
+
+    def divergence() -> float:
+        tokens = reference_tokens("test")[None, : model.config.context_length]
+        tokens = tokens.to(model.wte.weight.device)
+        with torch.inference_mode():
+            p, q = (each(tokens).double().log_softmax(-1) for each in (model, changed))
+        return float((p.exp() * (p - q)).sum(-1).mean())
+
+    return divergence
+
+
+def _changed(model: GPT, way: str) -> Any:
+    """The model as one of `WAYS` says."""
+    from reference_model.quantization.norms import NormScheme, with_int8_norms
+
+    product, _, norms = way.partition(" and ")
+    changed: Any = _rewritten(model, product)
+    if norms:
+        changed, _ = with_int8_norms(changed, NormScheme(weights="int8", input="int8"))
+    return changed

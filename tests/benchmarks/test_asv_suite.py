@@ -32,6 +32,7 @@ SUITE = {
     "bench_cache.Work.track_flops_per_token",
     "bench_cache.Work.track_operators_per_token",
     "bench_claims.Exact.track_value",
+    "bench_gate.Int8Quality.track_prediction_kl",
     "bench_gate.Launches.track_launches",
     "bench_gate.Outputs.track_cached_deviation",
     "bench_gate.Outputs.track_fingerprint",
