@@ -6,7 +6,7 @@ As in workloads.py, only the standard library is imported before a benchmark is 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from benchmarks.workloads import (
@@ -99,6 +99,7 @@ def codec_steps(name: str) -> tuple[Step, Step]:
     return partial(codec.encode, x), partial(codec.decode, parts)
 
 
+@cache  # read once: a benchmark that changes it changes a copy
 @of_this_commit()
 def reference_checkpoint() -> GPT:
     start()
