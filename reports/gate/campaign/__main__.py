@@ -8,11 +8,13 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import signal
 import statistics
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from reference_model.command_line import Parser, exit_status
@@ -36,6 +38,8 @@ OTHERS = 3  # runs of each other injection
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
+
+    signal.signal(signal.SIGTERM, _interrupted)  # so that worktrees are removed
 
     def command() -> None:
         given = _parser().parse_args(arguments)
@@ -75,6 +79,10 @@ def _parser() -> Parser:
             each.add_argument("--runs-replayed", type=_count, default=1000, help="per stretch")
             each.add_argument("--html", type=Path, help="file for a page with the curves")
     return parser
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _count(text: str) -> int:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,20 +57,23 @@ def one_run(clone: Path, arguments: tuple[str, ...] = ()) -> dict[str, Any]:
     """The gate of the clone itself, from the command to the verdict."""
     written = clone.parent / "gate.json"
     written.unlink(missing_ok=True)
+    started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-P", "-m", "reports.gate", "--base=HEAD~1", "--head=HEAD",
          f"--json={written}", *arguments],
         cwd=clone,
-        env={**os.environ, "PYTHONPATH": str(clone)},
+        # Its worktrees go with the clone, even where it is killed.
+        env={**os.environ, "PYTHONPATH": str(clone), "TMPDIR": str(clone.parent)},
         capture_output=True,
         text=True,
         check=False,
     )  # fmt: skip
     report = json.loads(written.read_text()) if written.exists() else {}
-    kept = ("verdict", "reason", "seconds", "exact", "timed", "control")
+    kept = ("verdict", "reason", "exact", "timed", "control")
     machine = [pair["machine"] for pair in report.get("pairs", [])]
     return {
         "exit_status": done.returncode,
+        "seconds": round(time.monotonic() - started, 1),
         **{key: report.get(key) for key in kept},
         "pairs": len(machine),
         "machine": machine,
