@@ -5,6 +5,9 @@ PROFILE ?= quick
 # call by its host's name. Profiles are stored apart: what one has measured the other has not.
 COMMITS ?= 5
 MACHINE ?= local
+# Of `make gate`: what is compared with what.
+BASE ?= HEAD~1
+HEAD ?= HEAD
 STORED := $(MACHINE)-$(PROFILE)
 
 VENV := .venv
@@ -22,10 +25,10 @@ export TOKENIZERS_PARALLELISM := false
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup report readme test lint train history peers
+.PHONY: help setup report readme test lint train history gate gate-proof peers
 
 help:
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.assets ## create .venv and fetch the texts (done once, and by every other target)
 
@@ -58,6 +61,12 @@ history: $(VENV)/.installed ## follow speed and size over the last COMMITS=5 com
 		run --machine $(STORED) --skip-existing-successful --show-stderr HASHFILE:- ; \
 		status=$$?; $(RUN) -m asv publish && exit $$status
 	@echo "The pages: $(RUN) -m asv preview, then open the address that it names"
+
+gate: $(VENV)/.assets ## did a commit make it worse? BASE=HEAD~1 HEAD=HEAD (CI calls the module: its exit status tells)
+	$(RUN) -m reports.gate --base $(BASE) --head $(HEAD) --html $(PAGE)/gate.html --json $(PAGE)/gate.json
+
+gate-proof: $(VENV)/.assets ## measure the gate's own error rates (hours of an idle machine; resumed where it stopped)
+	$(RUN) -m reports.gate.campaign all --out reports/published/gate.json --html $(PAGE)/gate-proof.html
 
 peers: $(PEERS)/.installed $(VENV)/.assets ## decode beside Hugging Face, CTranslate2 and llama.cpp
 	$(PEERS)/bin/python -m benchmarks.peers.decoding

@@ -6,10 +6,18 @@ As in workloads.py, only the standard library is imported before a benchmark is 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from benchmarks.workloads import Step, cache_bytes, forward, of_this_commit, start, token_ids
+from benchmarks.workloads import (
+    SIZE,
+    Step,
+    cache_bytes,
+    forward,
+    of_this_commit,
+    start,
+    token_ids,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +29,7 @@ if TYPE_CHECKING:
 CODEC_WIDTH = 64  # of GPT-2's heads and the checkpoint's
 ENCODED = (4, 12, 256, CODEC_WIDTH)  # layers, heads, tokens of what is encoded and decoded
 UNIT_VECTORS = 20_000
-READ_WINDOWS = 6  # windows of held-out text
+READ_WINDOWS = SIZE.windows
 
 
 @of_this_commit()
@@ -93,6 +101,7 @@ def codec_steps(name: str) -> tuple[Step, Step]:
     return partial(codec.encode, x), partial(codec.decode, parts)
 
 
+@cache  # read once: a benchmark that changes it changes a copy
 @of_this_commit()
 def reference_checkpoint() -> GPT:
     start()

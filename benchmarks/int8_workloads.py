@@ -67,13 +67,9 @@ def bytes_over_float32(name: str, product: str) -> float:
 def loss_measurement(way: str) -> Callable[[], float]:
     """What the checkpoint loses on a piece of held-out text, nats a token, once called."""
     from benchmarks.instruments.perplexity import token_losses
-    from reference_model.quantization.norms import NormScheme, with_int8_norms
 
     model = reference_checkpoint()
-    product, _, norms = way.partition(" and ")
-    changed: Any = _rewritten(model, product)
-    if norms:
-        changed, _ = with_int8_norms(changed, NormScheme(weights="int8", input="int8"))
+    changed = _changed(model, way)
     window, tokens = model.config.context_length, held_out_tokens(model)
 
     def increase() -> float:
@@ -81,3 +77,32 @@ def loss_measurement(way: str) -> Callable[[], float]:
         return float(lost.mean())
 
     return increase
+
+
+@of_this_commit()
+def divergence_measurement(way: str) -> Callable[[], float]:
+    """KL of its predictions on a window of held-out text, nats a token, once called."""
+    import torch
+
+    model = reference_checkpoint()
+    changed = _changed(model, way)
+    tokens = held_out_tokens(model)[None, : model.config.context_length]
+    tokens = tokens.to(model.wte.weight.device)
+
+    def divergence() -> float:
+        with torch.inference_mode():
+            p, q = (each(tokens).double().log_softmax(-1) for each in (model, changed))
+        return float((p.exp() * (p - q)).sum(-1).mean())
+
+    return divergence
+
+
+def _changed(model: GPT, way: str) -> Any:
+    """The model as one of `WAYS` says."""
+    from reference_model.quantization.norms import NormScheme, with_int8_norms
+
+    product, _, norms = way.partition(" and ")
+    changed: Any = _rewritten(model, product)
+    if norms:
+        changed, _ = with_int8_norms(changed, NormScheme(weights="int8", input="int8"))
+    return changed

@@ -42,12 +42,15 @@ class Size:
     lengths: tuple[int, ...]
     rounds: int  # observations behind a tracked time
     threads: int  # stated, never inherited; on a GPU those of the host
+    windows: int = 6  # of held-out text behind a loss
 
 
 SIZES = {
     "smoke": Size("toy", "toy", (16, 64), rounds=1, threads=1),
     "quick": Size("gpt2", "reference", (128, 512), rounds=3, threads=2),
     "full": Size("gpt2", "gpt2", (16, 128, 512, 896), rounds=20, threads=2),
+    # What two commits are compared by (reports/gate): seconds for all that is counted.
+    "gate": Size("reference", "reference", (64,), rounds=1, threads=1, windows=1),
 }
 PROFILE = os.environ.get("LLM_DESIGN_BENCH_PROFILE", "quick")
 if PROFILE not in SIZES:
@@ -240,6 +243,14 @@ def counts(step: Step) -> Counts:
     from benchmarks.instruments.counting import count
 
     return count(step)
+
+
+@of_this_commit()
+def launches(step: Step) -> float:
+    """Kernels of one call on the GPU; without one, the reason is NotImplementedError."""
+    from benchmarks.instruments.counting import kernel_launches
+
+    return _value(kernel_launches(step))
 
 
 @of_this_commit()

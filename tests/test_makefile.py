@@ -34,7 +34,8 @@ def finished_setup(tmp_path: Path) -> Path:
 def test_make_alone_lists_every_target(root: Path) -> None:
     listed = make(root).stdout
     assert [line.split()[1] for line in listed.splitlines()] == [
-        "setup", "report", "readme", "test", "lint", "train", "history", "peers",
+        "setup", "report", "readme", "test", "lint", "train", "history",
+        "gate", "gate-proof", "peers",
     ]  # fmt: skip
 
 
@@ -52,7 +53,8 @@ def test_setup_is_done_again_when_the_pins_change(root: Path, finished_setup: Pa
 
 
 @pytest.mark.parametrize(
-    "target", ["report", "readme", "test", "lint", "train", "history", "peers"]
+    "target",
+    ["report", "readme", "test", "lint", "train", "history", "gate", "gate-proof", "peers"],
 )
 def test_every_target_does_the_setup_that_it_needs(root: Path, tmp_path: Path, target: str) -> None:
     assert "pip install" in make(root, "--dry-run", target, f"VENV={tmp_path}").stdout

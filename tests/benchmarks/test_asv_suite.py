@@ -32,6 +32,14 @@ SUITE = {
     "bench_cache.Work.track_flops_per_token",
     "bench_cache.Work.track_operators_per_token",
     "bench_claims.Exact.track_value",
+    "bench_gate.Int8Quality.track_prediction_kl",
+    "bench_gate.Launches.track_launches",
+    "bench_gate.Outputs.track_cached_deviation",
+    "bench_gate.Outputs.track_fingerprint",
+    "bench_gate.Step.time_step",
+    "bench_gate.Work.track_bytes_moved",
+    "bench_gate.Work.track_flops",
+    "bench_gate.Work.track_operators",
     "bench_head.Decode.time_step",
     "bench_head.Weights.track_weight_bytes",
     "bench_int8.Bytes.track_bytes_over_float32",
@@ -64,11 +72,18 @@ SUITE = {
     "bench_precision.Decode.time_step",
     "bench_precision.DecodeOverIdeal.track_time_over_ideal",
 }
-NEEDS_A_GPU = "bench_cache.DeviceMemory.track_nvml_memory"
+NEEDS_A_GPU = {
+    "bench_cache.DeviceMemory.track_nvml_memory",
+    "bench_gate.Launches.track_launches",
+}
 # A difference of losses on a few windows of text.
 MAY_BE_NEGATIVE = {"bench_int8.Loss.track_loss_increase"}
 # What is said of encodings without weights, and what float32 may round away, can be 0.
-MAY_BE_ZERO = {"bench_claims.Exact.track_value"}
+MAY_BE_ZERO = {
+    "bench_claims.Exact.track_value",
+    "bench_gate.Outputs.track_cached_deviation",
+    "bench_gate.Work.track_flops",
+}
 
 
 def names_of_the_suite(modules: dict[str, ModuleType]) -> list[str]:
@@ -128,7 +143,7 @@ def test_every_benchmark_gives_a_finite_number_for_all_its_parameters(
         found.set_param_idx(index)
         found.set_cache(numbers_of_claims if of_claims else None)
         skipped = found.do_setup()
-        if name == NEEDS_A_GPU and not isinstance(device_readings()["used"], Reading):
+        if name in NEEDS_A_GPU and not isinstance(device_readings()["used"], Reading):
             assert skipped
             continue
         assert not skipped, found._current_params
@@ -175,7 +190,7 @@ def test_an_unknown_profile_is_refused(root: Path) -> None:
         check=False,
     )
     assert done.stderr.splitlines()[-1] == (
-        "ValueError: LLM_DESIGN_BENCH_PROFILE='huge'; use one of smoke, quick, full"
+        "ValueError: LLM_DESIGN_BENCH_PROFILE='huge'; use one of smoke, quick, full, gate"
     )
 
 

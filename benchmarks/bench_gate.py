@@ -1,0 +1,93 @@
+"""Short steps that touch every choice: what `python -m reports.gate` compares two commits by."""
+
+from benchmarks import gate_workloads, int8_workloads, workloads
+from benchmarks.gate_workloads import OUTPUTS, STEPS
+
+timeout = 120
+
+
+class Step:
+    version = "1"
+    rounds, repeat, warmup_time = 2, (3, 30, 1.0), 0.1
+    params = (tuple(STEPS),)
+    param_names = ("step",)
+
+    def setup(self, step: str) -> None:
+        self.step = gate_workloads.gate_step(step)
+
+    def time_step(self, step: str) -> None:
+        self.step()
+
+
+class Work:
+    """What one call makes the machine do."""
+
+    version = "1"
+    params = (tuple(STEPS),)
+    param_names = ("step",)
+
+    def setup(self, step: str) -> None:
+        self.counts = workloads.counts(gate_workloads.gate_step(step))
+
+    def track_flops(self, step: str) -> int:
+        return self.counts.flops
+
+    def track_operators(self, step: str) -> int:
+        return self.counts.operators
+
+    def track_bytes_moved(self, step: str) -> int:
+        return self.counts.bytes_in + self.counts.bytes_out
+
+    track_flops.unit = "FLOP"  # type: ignore[attr-defined]
+    track_operators.unit = "operators"  # type: ignore[attr-defined]
+    track_bytes_moved.unit = "bytes"  # type: ignore[attr-defined]
+
+
+class Launches:
+    """Kernels of one call on the GPU; skipped where there is none."""
+
+    version = "1"
+    unit = "launches"
+    params = (tuple(STEPS),)
+    param_names = ("step",)
+
+    def setup(self, step: str) -> None:
+        self.launches = workloads.launches(gate_workloads.gate_step(step))
+
+    def track_launches(self, step: str) -> float:
+        return self.launches
+
+
+class Outputs:
+    """Logits of fixed weights: that they are still the same, and the same through a cache."""
+
+    version = "1"
+    params = (tuple(OUTPUTS),)
+    param_names = ("choice",)
+
+    def setup(self, choice: str) -> None:
+        self.at_once, self.cached = gate_workloads.outputs_of(choice)
+
+    def track_fingerprint(self, choice: str) -> float:
+        return gate_workloads.fingerprint(self.at_once)
+
+    def track_cached_deviation(self, choice: str) -> float:
+        return gate_workloads.cached_deviation(self.at_once, self.cached)
+
+    track_fingerprint.unit = "1"  # type: ignore[attr-defined]
+    track_cached_deviation.unit = "of the logits' root mean square"  # type: ignore[attr-defined]
+
+
+class Int8Quality:
+    """How far int8 moves the checkpoint's predictions; unlike a loss, never by luck downwards."""
+
+    version = "1"
+    unit = "nats/token"
+    params = (int8_workloads.WAYS,)
+    param_names = ("way",)
+
+    def setup(self, way: str) -> None:
+        self.divergence = int8_workloads.divergence_measurement(way)
+
+    def track_prediction_kl(self, way: str) -> float:
+        return self.divergence()

@@ -1,0 +1,66 @@
+"""Which benchmarks of the asv suite two commits are compared by, and what makes one worse.
+
+Every `track_` benchmark is either in `EXACT` or, with the reason, in `NOT_COMPARED`: a test holds
+that, so that a new one cannot be forgotten.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+TIMED = ("bench_gate.Step.time_step",)
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """What a difference of a number means that is the same in each run of the same code.
+
+    ``better``: "lower", as asv judges, or "same" where each change is one for the worse.
+    ``tolerance``: what another order of the same sums may change, in units of the number.
+    """
+
+    better: Literal["lower", "same"] = "lower"
+    tolerance: float = 0.0
+
+
+COUNTED = Exactness()
+# On one thread and on two, with oneDNN's products and MKL's, losses differed by 2e-7 nats a token
+# at most, fingerprints by 1.2e-6 and deviations by 3e-6. Ten times as much and more is let pass.
+LOSS = Exactness(tolerance=1e-5)
+
+EXACT: dict[str, Exactness] = {
+    "bench_gate.Work.track_flops": COUNTED,
+    "bench_gate.Work.track_operators": COUNTED,
+    "bench_gate.Work.track_bytes_moved": COUNTED,
+    "bench_gate.Launches.track_launches": COUNTED,
+    "bench_gate.Int8Quality.track_prediction_kl": LOSS,
+    "bench_gate.Outputs.track_fingerprint": Exactness("same", 2e-5),
+    "bench_gate.Outputs.track_cached_deviation": Exactness(tolerance=5e-5),
+    "bench_cache.CacheBytes.track_cache_bytes": COUNTED,
+    "bench_cache.Work.track_flops_per_token": COUNTED,
+    "bench_cache.Work.track_operators_per_token": COUNTED,
+    "bench_head.Weights.track_weight_bytes": COUNTED,
+    "bench_int8.Bytes.track_bytes_over_float32": COUNTED,
+    "bench_int8.RoundingError.track_rounding_error": Exactness(tolerance=1e-6),
+    "bench_int8.Loss.track_loss_increase": LOSS,
+    "bench_kv_codecs.Bytes.track_bits_per_value": COUNTED,
+    "bench_kv_codecs.Distortion.track_distortion": Exactness(tolerance=1e-5),
+    "bench_kv_codecs.Loss.track_prediction_kl": LOSS,
+    "bench_kv_codecs.Loss.track_loss_increase": LOSS,
+    "bench_norms.Work.track_operators_per_token": COUNTED,
+    "bench_positions.Work.track_operators_per_token": COUNTED,
+    "bench_positions.Work.track_weight_bytes": COUNTED,
+    "bench_precision.Bytes.track_cache_bytes": COUNTED,
+    "bench_precision.Bytes.track_weight_bytes": COUNTED,
+}
+
+NOT_COMPARED = {
+    "bench_cache.DecodeOverIdeal.track_time_over_ideal": "a time; `Step` times what is compared",
+    "bench_cache.PrefillOverIdeal.track_time_over_ideal": "a time",
+    "bench_precision.DecodeOverIdeal.track_time_over_ideal": "a time",
+    "bench_cache.Generation.track_seconds_per_token": "a time",
+    "bench_cache.PeakMemory.track_peak_memory": "resident memory differs from process to process",
+    "bench_cache.DeviceMemory.track_nvml_memory": "what else uses the GPU is part of it",
+    "bench_claims.Exact.track_value": "runs whole experiments, for longer than a gate may take",
+}

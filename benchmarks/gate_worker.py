@@ -1,0 +1,210 @@
+"""One process of a gate's arm: it answers requests, one line of JSON each, about its own model.
+
+``python -P -m benchmarks.gate_worker`` with the arm's worktree as PYTHONPATH. The gate that asks
+decides when and how often something is called, so that two such processes can take turns.
+
+| request                                  | answer                                                |
+|------------------------------------------|-------------------------------------------------------|
+| do=hello                                 | what was imported from where, tree hash, versions     |
+| do=suite                                 | timed, exact: ids of the suite, ``name(parameters)``  |
+| do=exact, ids                            | values: id → number, or {"skipped": reason}           |
+| do=prepare, id, name                     | threads, or skipped: reason; ``name`` for a copy      |
+| do=measure, id, calls, warmup, processor | seconds: of each call; processor_seconds: of all      |
+
+A request that fails is answered with {"error": one line}, and the process ends with its stdin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import hashlib
+import itertools
+import json
+import math
+import os
+import stat
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asv_runner.benchmarks._base import Benchmark
+
+Answer = dict[str, Any]
+
+
+class Worker:
+    """The benchmarks of this process, and those that are set up."""
+
+    def __init__(self) -> None:
+        self._ready: dict[str, tuple[Callable[[], object], int]] = {}
+        self._known: dict[str, tuple[Benchmark, int]] = {}
+
+    def hello(self) -> Answer:
+        import torch
+
+        import benchmarks
+        import reference_model
+
+        package = Path(str(reference_model.__file__)).resolve().parent
+        return {
+            "reference_model": str(package),
+            "benchmarks": str(Path(str(benchmarks.__file__)).resolve().parent),
+            "tree": tree_hash(package),
+            "torch": torch.__version__,
+            "cuda": torch.cuda.is_available(),
+            "python": sys.version.partition(" ")[0],
+        }
+
+    def suite(self) -> Answer:
+        from benchmarks.gate_suite import EXACT, TIMED
+
+        return {
+            "timed": [key for key, (found, _) in self._all().items() if found.name in TIMED],
+            "exact": [key for key, (found, _) in self._all().items() if found.name in EXACT],
+        }
+
+    def exact(self, ids: list[str]) -> Answer:
+        return {"values": {key: self._value(key) for key in ids}}
+
+    def prepare(self, id: str, name: str | None = None) -> Answer:
+        found = self._benchmark(id)
+        if reason := _set_up(found):
+            return {"skipped": reason}
+        import torch
+
+        call: Callable[[], object] = found.func
+        parameters, threads = found._current_params, torch.get_num_threads()
+        self._ready[name or id] = (lambda: call(*parameters), threads)
+        return {"threads": threads}
+
+    def measure(self, id: str, calls: int, warmup: int, processor: int | None) -> Answer:
+        """Time each of so many calls; a step on one thread stays on ``processor``."""
+        import torch
+
+        call, threads = self._ready[id]
+        torch.set_num_threads(threads)
+        _stay_on(processor if threads == 1 else None)
+        for _ in range(warmup):
+            call()
+        gc.disable()  # a collection takes longer than a turn, and belongs to no call of it
+        try:
+            seconds, before = [], process_time()
+            for _ in range(calls):
+                start = perf_counter()
+                call()
+                seconds.append(perf_counter() - start)
+            return {"seconds": seconds, "processor_seconds": process_time() - before}
+        finally:
+            gc.enable()
+
+    def _value(self, key: str) -> float | dict[str, str]:
+        found = self._benchmark(key)
+        if reason := _set_up(found):
+            return {"skipped": reason}
+        value = float(found.do_run())
+        if not math.isfinite(value):
+            raise ValueError(f"{key} gives {value}, which is not a measurement")
+        return value
+
+    def _all(self) -> dict[str, tuple[Benchmark, int]]:
+        if not self._known:
+            from asv_runner.discovery import disc_benchmarks
+
+            for found in disc_benchmarks("benchmarks"):
+                for index, given in enumerate(itertools.product(*found._params)):
+                    key = f"{found.name}({', '.join(map(str, given))})"
+                    self._known[key] = (found, index)
+        return self._known
+
+    def _benchmark(self, key: str) -> Benchmark:
+        """A fresh instance, so that several can be set up at once."""
+        from asv_runner.discovery import get_benchmark_from_name
+
+        found, index = self._all()[key]
+        return get_benchmark_from_name("benchmarks", f"{found.name}-{index}")
+
+
+def _set_up(found: Benchmark) -> str | None:
+    """Why a benchmark cannot be set up with this model; None once it is.
+
+    asv's own `do_setup` says the same, without the reason.
+    """
+    try:
+        for setup in found._setups:
+            setup(*found._current_params)
+    except NotImplementedError as error:
+        return str(error) or "not implemented"
+    return None
+
+
+def _stay_on(processor: int | None) -> None:
+    """Keep every thread of this process on one processor, or let it use all."""
+    if not hasattr(os, "sched_setaffinity"):  # not on macOS and Windows
+        return
+    for thread in os.listdir("/proc/self/task"):
+        allowed = ALL_PROCESSORS if processor is None else {processor}
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            os.sched_setaffinity(int(thread), allowed)
+
+
+ALL_PROCESSORS = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+
+
+def tree_hash(folder: Path) -> str:
+    """The name that git gives to the content of a folder; compiled files are not content."""
+    entries = []
+    for path in folder.iterdir():
+        if path.name == "__pycache__" or path.suffix == ".pyc":
+            continue
+        if path.is_symlink():
+            mode, name = "120000", _object("blob", os.readlink(path).encode())
+        elif path.is_dir():
+            mode, name = "40000", tree_hash(path)
+        else:
+            executable = path.stat().st_mode & stat.S_IXUSR
+            mode, name = "100755" if executable else "100644", _object("blob", path.read_bytes())
+        if name != EMPTY_TREE:
+            entries.append((path.name + "/" * (mode == "40000"), mode, path.name, name))
+    lines = (
+        f"{mode} {file}".encode() + b"\0" + bytes.fromhex(name)
+        for _, mode, file, name in sorted(entries)
+    )
+    return _object("tree", b"".join(lines))
+
+
+def _object(kind: str, content: bytes) -> str:
+    header = f"{kind} {len(content)}".encode() + b"\0"
+    return hashlib.sha1(header + content, usedforsecurity=False).hexdigest()
+
+
+EMPTY_TREE = _object("tree", b"")
+
+
+def _requests() -> Iterator[Answer]:
+    for line in sys.stdin:
+        yield json.loads(line)
+
+
+def main() -> None:
+    # What benchmarks print goes to stderr: stdout is for the answers alone.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    worker = Worker()
+    for request in _requests():
+        try:
+            answer = getattr(worker, request.pop("do"))(**request)
+            line = json.dumps(answer, allow_nan=False)
+        except Exception as error:
+            traceback.print_exc()
+            where = request.get("id") or ""
+            line = json.dumps({"error": f"{where} {type(error).__name__}: {error}".strip()})
+        print(line, file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Two commits -> pass, regression, inconclusive, error, not comparable."""

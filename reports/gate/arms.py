@@ -1,0 +1,112 @@
+"""Two worktrees that differ in the model alone: each commit's own, measured by head's benchmarks.
+
+One environment serves both, the running interpreter's, unless the commits want different packages:
+then the caller names an interpreter for each. Building them here would take longer than a gate may,
+and needs a network.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from reference_model.errors import UserError
+from reports.gate.revisions import (
+    check_clean,
+    check_environment,
+    check_repository,
+    commit_of,
+    git,
+    short,
+)
+
+MODEL, BENCHMARKS, WORKER = "reference_model", "benchmarks", "benchmarks/gate_worker.py"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One side of the comparison."""
+
+    name: str  # base or head
+    commit: str
+    worktree: Path
+    model_tree: str  # git's hash of the reference_model that it has to import
+    python: str
+    own_suite: Path | None = None  # where base's own benchmarks/ lies; head's is in its place
+
+
+@contextmanager
+def worktrees(
+    repository: Path,
+    base: str,
+    head: str,
+    base_python: str | None = None,
+    head_python: str | None = None,
+) -> Iterator[tuple[Arm, Arm]]:
+    """The arms of two revisions, in a folder that is removed afterwards.
+
+    `UserError` for an unknown revision, a shallow clone or uncommitted changes, `NotComparable`
+    where the commits need different environments and none are named.
+    """
+    check_repository(repository)
+    commits = {"base": commit_of(repository, base), "head": commit_of(repository, head)}
+    check_clean(repository, list(commits.values()))
+    pythons = {"base": base_python, "head": head_python}
+    if not all(pythons.values()):
+        check_environment(repository, commits["base"], commits["head"])
+    if not git(repository, "ls-tree", commits["head"], "--", WORKER):
+        raise UserError(f"{head} has no {WORKER}: head must not be older than the gate")
+    # Names of one length: the length of a path is part of a process's layout.
+    folder = Path(tempfile.mkdtemp(prefix="gate-")).resolve()
+    try:
+        yield tuple(  # type: ignore[misc]
+            _arm(repository, name, commits, folder, pythons[name]) for name in ("base", "head")
+        )
+    finally:
+        for name in commits:
+            with suppress(UserError):  # it was not yet made
+                git(repository, "worktree", "remove", "--force", str(folder / name))
+        shutil.rmtree(folder, ignore_errors=True)
+        git(repository, "worktree", "prune")
+
+
+def _arm(
+    repository: Path, name: str, commits: dict[str, str], folder: Path, python: str | None
+) -> Arm:
+    commit, worktree = commits[name], folder / name
+    try:
+        model_tree = git(repository, "rev-parse", "--verify", f"{commit}:{MODEL}")
+    except UserError:
+        raise UserError(f"{short(commit)} has no {MODEL}/, and so nothing to measure") from None
+    git(repository, "worktree", "add", "--quiet", "--detach", str(worktree), commit)
+    if name == "base":
+        own = folder / "own suite"
+        own.mkdir()
+        (own / MODEL).symlink_to(worktree / MODEL)  # the suite imports it when it is listed
+        if (worktree / BENCHMARKS).exists():
+            shutil.move(worktree / BENCHMARKS, own)
+        git(worktree, "checkout", "--quiet", commits["head"], "--", BENCHMARKS)
+        knows_the_gate = (own / WORKER).exists()
+        return Arm(name, commit, worktree, model_tree, python or sys.executable,
+                   own if knows_the_gate else None)  # fmt: skip
+    return Arm(name, commit, worktree, model_tree, python or sys.executable)
+
+
+def check_origin(arm: Arm, hello: dict[str, object]) -> None:
+    """`UserError` unless a process of the arm imported the arm's own packages, unchanged."""
+    for package in (MODEL, BENCHMARKS):
+        if Path(str(hello[package])) != arm.worktree / package:
+            raise UserError(
+                f"{arm.name} imported {package} from {hello[package]}, not from its own worktree; "
+                "an installed copy stands in the way: uninstall it"
+            )
+    if hello["tree"] != arm.model_tree:
+        raise UserError(
+            f"{arm.name} imported a {MODEL} whose tree is {hello['tree']}, not {arm.model_tree} of "
+            f"{short(arm.commit)}; its worktree was changed"
+        )

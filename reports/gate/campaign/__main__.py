@@ -1,0 +1,219 @@
+"""python -m reports.gate.campaign designs | record | replay | real | all: the gate's error rates.
+
+Everything is appended to one file of JSON lines, and taken up again where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import signal
+import statistics
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from reference_model.command_line import Parser, exit_status
+from reference_model.errors import UserError
+from reference_model.files import write_whole
+from reports.gate.arms import worktrees
+from reports.gate.campaign import designs, lines, real
+from reports.gate.campaign.injections import INJECTIONS, names
+from reports.gate.campaign.neighbour import beside
+from reports.gate.campaign.replay import binomial_range, replay
+from reports.gate.compare import CONTROLLED_BY, timed_ids
+from reports.gate.decision import Rule
+from reports.gate.pairs import measure_pair
+
+PUBLISHED = Path("reports/published/gate_pairs.jsonl")
+# Of `all`: a third of the stretches beside a noisy neighbour.
+STRETCHES, PAIRS_OF_STRETCH, DESIGN_PAIRS = 6, 100, 40
+REAL = {"nothing": 60, "slower by 3 %": 20, "slower by 5 %": 20}
+OTHERS = 3  # runs of each other injection
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit status."""
+
+    signal.signal(signal.SIGTERM, _interrupted)  # so that worktrees are removed
+
+    def command() -> None:
+        given = _parser().parse_args(arguments)
+        {"designs": _designs, "record": _record, "replay": _replay, "real": _real, "all": _all}[
+            given.command
+        ](given)
+
+    return exit_status(command)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m reports.gate.campaign", description="How often it is wrong.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, told in (
+        ("designs", "the scatter of a pair by how it is measured"),
+        ("record", "pairs of a commit with itself"),
+        ("replay", "the decision on recorded pairs: level, power and time"),
+        ("real", "real runs with and without injections"),
+        ("all", "everything, for hours"),
+    ):
+        each = commands.add_parser(name, help=told)
+        each.add_argument("--lines", type=Path, default=PUBLISHED, help="file that is appended to")
+        each.add_argument("--select", default="*", help="timed benchmarks by a pattern")
+        if name in ("designs", "record"):
+            each.add_argument("--pairs", type=_count, default=40)
+        if name == "record":
+            each.add_argument("--stretch", required=True, help="label of this stretch of time")
+        if name in ("record", "real"):
+            each.add_argument("--neighbour", action="store_true", help="beside a noisy process")
+        if name == "real":
+            each.add_argument("--case", action="append", default=[], help="all by default")
+            each.add_argument("--runs", type=_count, default=OTHERS)
+            each.add_argument("--budget", help="as of the gate")
+        if name in ("designs", "replay", "real", "all"):
+            each.add_argument("--out", type=Path, help="file for the summary, JSON")
+        if name in ("replay", "all"):
+            each.add_argument("--runs-replayed", type=_count, default=1000, help="per stretch")
+            each.add_argument("--html", type=Path, help="file for a page with the curves")
+    return parser
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return int(text)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _designs(given: argparse.Namespace) -> None:
+    with worktrees(Path.cwd(), "HEAD", "HEAD") as arms:
+        ids = timed_ids(arms, given.select)
+        designs.record_designs(given.lines, arms, ids, given.pairs, _tell)
+    _show(designs.summary(given.lines), given.out)
+
+
+def _record(given: argparse.Namespace) -> None:
+    """A/A pairs of one stretch of time, as the gate measures them, the control included."""
+    done = len(lines.read(given.lines, kind="pair", stretch=given.stretch))
+    with (
+        worktrees(Path.cwd(), "HEAD", "HEAD") as arms,
+        beside(given.neighbour, seed=done),
+    ):
+        ids = timed_ids(arms, given.select)
+        control = CONTROLLED_BY if CONTROLLED_BY in ids else ids[0]
+        for number in range(done, given.pairs):
+            pair = measure_pair(arms, ids, "cpu", random.Random(), control)
+            record = {
+                "kind": "pair",
+                "stretch": given.stretch,
+                "neighbour": given.neighbour,
+                "commit": arms[0].commit,
+                "utc": datetime.now(UTC).isoformat(timespec="seconds"),
+                "log_ratios": {id: round(ratio, 6) for id, ratio in pair.log_ratios.items()},
+                "took": pair.took,
+                "machine": pair.machine,
+            }
+            lines.append(given.lines, record)
+            _tell(f"{given.stretch}, pair {number + 1} of {given.pairs}: {pair.took:.1f} s")
+
+
+def _replay(given: argparse.Namespace) -> None:
+    records = lines.read(given.lines, kind="pair")
+    found: dict[str, Any] = {}
+    for name, chosen in (
+        ("all", records),
+        ("quiet", [r for r in records if not r["neighbour"]]),
+        ("beside a neighbour", [r for r in records if r["neighbour"]]),
+    ):
+        if chosen:
+            found[name] = replay(
+                chosen, Rule(), runs=given.runs_replayed, setup_seconds=_before_pairs(given.lines)
+            )
+    if not found:
+        raise UserError(f"{given.lines} holds no recorded pairs; record some first")
+    known = [
+        row | (_agreement(row, found["all"]) if row["case"] in REAL else {"agrees": None})
+        for row in real.tally(given.lines)
+    ]
+    summary = {"replay": found, "real": known}
+    if given.html:
+        from reports.gate.campaign.curves import render
+
+        write_whole(given.html.parent, {given.html.name: render(summary).encode()})
+    _show(summary, given.out)
+
+
+def _before_pairs(path: Path) -> float:
+    """Seconds of a gate before its first pair, by the real runs; 0 as long as there are none."""
+    found = [record["exact"] for record in lines.read(path, kind="real", case="nothing")]
+    return statistics.median([exact["seconds"] for exact in found if exact] or [0.0])
+
+
+def _agreement(row: dict[str, Any], replayed: list[dict[str, Any]]) -> dict[str, Any]:
+    """Whether the real regressions lie in the binomial range of the replayed share.
+
+    A slowdown of the whole model slows most benchmarks, and is found at least as often as that of
+    one, which is what is replayed.
+    """
+    shares = {"nothing": 0.0, "slower by 3 %": 0.03, "slower by 5 %": 0.05}
+    (share,) = (r["regression"]["value"] for r in replayed if r["slowdown"] == shares[row["case"]])
+    low, high = binomial_range(share, row["runs"])
+    count = row["verdicts"].get("10", 0)
+    agrees = low <= count <= high
+    return {"agrees": f"{agrees}: {count} regressions, {low} to {high} by replay"}
+
+
+def _real(given: argparse.Namespace) -> None:
+    arguments = (f"--select={given.select}",) + (
+        (f"--budget={given.budget}",) if given.budget else ()
+    )
+    for name in names(given.case):
+        real.real_runs(given.lines, Path.cwd(), name, given.runs, _tell, given.neighbour, arguments)
+    _show(real.tally(given.lines), given.out)
+
+
+def _all(given: argparse.Namespace) -> None:
+    """Whatever is missing of the whole proof."""
+    base = {"lines": given.lines, "select": given.select, "out": None}
+    _designs(argparse.Namespace(**base, pairs=DESIGN_PAIRS))
+    for stretch in range(STRETCHES):
+        label, neighbour = f"stretch {stretch + 1}", stretch % 3 == 2
+        done = len(lines.read(given.lines, kind="pair", stretch=label))
+        if done < PAIRS_OF_STRETCH:
+            _record(
+                argparse.Namespace(
+                    **base, stretch=label, neighbour=neighbour, pairs=PAIRS_OF_STRETCH
+                )
+            )
+        # Real runs between the stretches, so that these lie apart in time.
+        for name, runs in REAL.items():
+            # Counted apart, with a neighbour and without.
+            alike = sum((other % 3 == 2) == neighbour for other in range(stretch + 1))
+            upto = alike * -(-runs // STRETCHES)
+            real.real_runs(given.lines, Path.cwd(), name, upto, _tell, neighbour)
+    for name in INJECTIONS.keys() - REAL.keys():
+        real.real_runs(given.lines, Path.cwd(), name, OTHERS, _tell)
+    wanted = {"out": given.out, "html": given.html, "runs_replayed": given.runs_replayed}
+    _replay(argparse.Namespace(**base | wanted))
+
+
+def _show(summary: Any, out: Path | None) -> None:
+    text = json.dumps(summary, indent=1) + "\n"
+    if out is None:
+        print(text, end="")
+    else:
+        write_whole(out.parent, {out.name: text.encode()})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""The proof as a page: curves of level, power, inconclusive share and time, and the real runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from reports.gate.campaign.replay import METRICS
+from reports.render.drawing import static_svg
+from reports.render.marks import Measurement, Panel, curve
+
+HERE = Path(__file__).parent
+WIDTH = 640  # pixels
+TITLES = {
+    "regression": ("called a regression", "share of runs"),
+    "pass": ("passed", "share of runs"),
+    "inconclusive": ("inconclusive", "share of runs"),
+    "pairs": ("pairs until the verdict, median", "pairs"),
+    "seconds": ("seconds until the verdict, median", "seconds"),
+}
+
+
+def render(summary: dict[str, Any]) -> str:
+    """What `replay` and `real` found, as the campaign sums it up; every text is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    drawn = [panel(summary["replay"], metric) for metric in METRICS]
+    return environment.get_template("curves.html.j2").render(
+        panels=[
+            {
+                "title": each.title,
+                "legend": each.legend,
+                "svg": static_svg(each, f"curve-{number}", WIDTH),
+            }
+            for number, each in enumerate(drawn)
+        ],
+        rows=list(_rows(summary["replay"])),
+        real=summary["real"],
+    )
+
+
+def panel(replayed: dict[str, Any], metric: str) -> Panel:
+    title, y_title = TITLES[metric]
+    points: list[Measurement] = [
+        {
+            "metric": metric,
+            "option": pairs,
+            "parameters": {"slowdown": 100 * row["slowdown"]},
+            "value": row[metric]["value"],
+            "interval": row[metric]["interval"],
+            "n": row["stretches"],
+            "unit": "1",
+            "source": "replay",
+        }
+        for pairs, rows in replayed.items()
+        for row in rows
+    ]
+    return curve(
+        title, points, "slowdown", x_title="slowdown of one benchmark, percent", y_title=y_title
+    )
+
+
+def _rows(replayed: dict[str, Any]) -> Sequence[list[str]]:
+    return [
+        [pairs, f"+{100 * row['slowdown']:g} %", *(_cell(row[metric]) for metric in METRICS)]
+        for pairs, rows in replayed.items()
+        for row in rows
+    ]
+
+
+def _cell(found: dict[str, Any]) -> str:
+    if found["interval"] is None:
+        return f"{found['value']:.3g}"
+    low, high = found["interval"]
+    return f"{found['value']:.3g} ({low:.3g} to {high:.3g})"

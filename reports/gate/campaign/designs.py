@@ -1,0 +1,143 @@
+"""How a pair should be measured: the scatter of a pair, and what a pair costs, for three designs.
+
+- sequential: two fresh processes, one after the other
+- alternating: two fresh processes, alive at once, that step in turns (what the gate does)
+- copies: two copies of each step in one process, in turns; they cannot be two commits, and show
+  what is left of the scatter once process and layout are shared
+
+Both arms are the same commit. What counts is the variance of a mean after a second of machine time:
+the variance of a pair times its seconds.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from reports.gate.arms import Arm
+from reports.gate.campaign import lines
+from reports.gate.pairs import (
+    BURST_SECONDS,
+    BURSTS,
+    CALLS,
+    WARM_UP,
+    a_processor,
+    in_turns,
+    measure_pair,
+)
+from reports.gate.workers import Worker, running
+
+Ratios = dict[str, float]
+
+
+def sequential(arms: tuple[Arm, Arm], ids: Sequence[str], rng: random.Random) -> Ratios:
+    order = list(arms)
+    rng.shuffle(order)
+    seconds = [_alone(arm, ids, rng) for arm in order]
+    sign = 1 if order[0] is arms[0] else -1
+    return {id: sign * math.log(seconds[1][id] / seconds[0][id]) for id in ids}
+
+
+def _alone(arm: Arm, ids: Sequence[str], rng: random.Random) -> dict[str, float]:
+    found = {}
+    processor = a_processor(rng)
+    with running([arm], "cpu", rng) as ((worker,), _):
+        for id in rng.sample(list(ids), len(ids)):
+            worker.ask("prepare", id=id)
+            few = worker.ask("measure", id=id, calls=CALLS[0], warmup=WARM_UP, processor=processor)[
+                "seconds"
+            ]
+            # As many calls as the other designs make, at one go.
+            once = round(BURST_SECONDS / statistics.median(few))
+            calls = BURSTS * min(max(once, CALLS[0]), CALLS[1])
+            answer = worker.ask("measure", id=id, calls=calls, warmup=0, processor=processor)
+            found[id] = statistics.median(answer["seconds"])
+    return found
+
+
+def alternating(arms: tuple[Arm, Arm], ids: Sequence[str], rng: random.Random) -> Ratios:
+    return measure_pair(arms, ids, "cpu", rng).log_ratios
+
+
+class _Copy:
+    """A worker's second copy of each step, asked for as if it were a process of its own."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker, self.arm = worker, worker.arm
+
+    def ask(self, do: str, id: str, **arguments: Any) -> dict[str, Any]:
+        return self._worker.ask(do, id=f"{id} again", **arguments)
+
+
+def copies(arms: tuple[Arm, Arm], ids: Sequence[str], rng: random.Random) -> Ratios:
+    with running([arms[0]], "cpu", rng) as ((worker,), _):
+        found, processor = {}, a_processor(rng)
+        for id in rng.sample(list(ids), len(ids)):
+            worker.ask("prepare", id=id)
+            worker.ask("prepare", id=id, name=f"{id} again")
+            swapped, copy = rng.random() < 0.5, cast(Worker, _Copy(worker))
+            found[id], _ = in_turns(id, worker, copy, swapped, processor)
+    return found
+
+
+DESIGNS: dict[str, Callable[[tuple[Arm, Arm], Sequence[str], random.Random], Ratios]] = {
+    "sequential": sequential,
+    "alternating": alternating,
+    "copies": copies,
+}
+
+
+def record_designs(
+    path: Path,
+    arms: tuple[Arm, Arm],
+    ids: Sequence[str],
+    pairs: int,
+    tell: Callable[[str], None],
+) -> None:
+    """``pairs`` of each design, in turns, appended to what the file has already."""
+    for number in range(pairs):
+        for name, design in DESIGNS.items():
+            if len(lines.read(path, kind="design", design=name)) > number:
+                continue
+            started = time.monotonic()
+            ratios = design(arms, ids, random.Random())
+            took = round(time.monotonic() - started, 3)
+            record = {"kind": "design", "design": name, "log_ratios": ratios, "took": took}
+            lines.append(path, record | {"commit": arms[0].commit})
+            tell(f"{name}, pair {number + 1} of {pairs}: {took:.1f} s")
+
+
+def summary(path: Path) -> list[dict[str, Any]]:
+    """Per design and benchmark: sd of a pair, lag-1 correlation, variance times seconds."""
+    rows = []
+    for name in DESIGNS:
+        records = lines.read(path, kind="design", design=name)
+        if len(records) < 3:
+            continue
+        took = statistics.fmean(record["took"] for record in records)
+        for id in records[0]["log_ratios"]:
+            x = np.array([r["log_ratios"][id] for r in records if id in r["log_ratios"]])
+            # From the quartiles: a pair that met something else shall not decide the comparison.
+            low, high = np.quantile(x, (0.25, 0.75))
+            robust = float(high - low) / 1.349
+            rows.append(
+                {
+                    "design": name,
+                    "benchmark": id,
+                    "pairs": len(x),
+                    "sd": float(x.std(ddof=1)),
+                    "sd_by_quartiles": robust,
+                    "lag_1": float(np.corrcoef(x[:-1], x[1:])[0, 1]) if len(x) > 3 else None,
+                    "seconds_per_pair": took,
+                    "variance_seconds": float(x.var(ddof=1)) * took,
+                    "variance_seconds_by_quartiles": robust**2 * took,
+                }
+            )
+    return rows

@@ -1,0 +1,108 @@
+"""Real runs of the gate, each its own process, on commits of a clone into which a case was put."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from reports.gate.campaign import lines
+from reports.gate.campaign.injections import INJECTIONS, inject
+from reports.gate.campaign.neighbour import beside
+from reports.gate.revisions import git
+
+
+@contextmanager
+def clone_with(repository: Path, name: str) -> Iterator[Path]:
+    """A clone whose HEAD~1 is the repository's HEAD and whose HEAD has the injection."""
+    with tempfile.TemporaryDirectory(prefix="gate-") as folder:
+        clone = Path(folder).resolve() / "clone"
+        git(repository, "clone", "--quiet", "--no-hardlinks", str(repository), str(clone))
+        inject(clone, name)
+        git(clone, "add", "--all")
+        who = ("-c", "user.name=campaign", "-c", "user.email=campaign@example.invalid")
+        git(clone, *who, "commit", "--quiet", "--allow-empty", "--message", name)
+        yield clone
+
+
+def real_runs(
+    path: Path,
+    repository: Path,
+    name: str,
+    runs: int,
+    tell: Callable[[str], None],
+    neighbour: bool = False,
+    arguments: tuple[str, ...] = (),
+) -> None:
+    """Up to ``runs`` gates of one case; those that the file has already count."""
+    commit = git(repository, "rev-parse", "HEAD")
+    with clone_with(repository, name) as clone:
+        done = len(lines.read(path, kind="real", case=name, neighbour=neighbour))
+        for number in range(done, runs):
+            with beside(neighbour, seed=number):
+                record = one_run(clone, arguments)
+            record = {"kind": "real", "case": name, "neighbour": neighbour, **record}
+            lines.append(path, record | {"commit": commit})
+            tell(f"{name}, run {number + 1} of {runs}: {record['verdict']}, {record['seconds']} s")
+
+
+def one_run(clone: Path, arguments: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The gate of the clone itself, from the command to the verdict."""
+    written = clone.parent / "gate.json"
+    written.unlink(missing_ok=True)
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "reports.gate", "--base=HEAD~1", "--head=HEAD",
+         f"--json={written}", *arguments],
+        cwd=clone,
+        # Its worktrees go with the clone, even where it is killed.
+        env={**os.environ, "PYTHONPATH": str(clone), "TMPDIR": str(clone.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    report = json.loads(written.read_text()) if written.exists() else {}
+    kept = ("verdict", "reason", "exact", "timed", "control")
+    machine = [pair["machine"] for pair in report.get("pairs", [])]
+    return {
+        "exit_status": done.returncode,
+        "seconds": round(time.monotonic() - started, 1),
+        **{key: report.get(key) for key in kept},
+        "pairs": len(machine),
+        "machine": machine,
+    }
+
+
+def tally(path: Path) -> list[dict[str, Any]]:
+    """Per case: how often each verdict, and whether it was the one deserved."""
+    rows = []
+    for name, injection in INJECTIONS.items():
+        for neighbour in (False, True):
+            found = lines.read(path, kind="real", case=name, neighbour=neighbour)
+            if not found:
+                continue
+            seconds = sorted(record["seconds"] for record in found)
+            statuses = [record["exit_status"] for record in found]
+            rows.append(
+                {
+                    "case": name,
+                    "neighbour": neighbour,
+                    "runs": len(found),
+                    "deserved": injection.expected.words,
+                    "as deserved": statuses.count(int(injection.expected)),
+                    "verdicts": {str(s): statuses.count(s) for s in sorted(set(statuses))},
+                    "median seconds": seconds[len(seconds) // 2],
+                    "most seconds": seconds[-1],
+                    "exact differences": sum(
+                        len(record["exact"]["differences"]) for record in found if record["exact"]
+                    ),
+                }
+            )
+    return rows

@@ -1,0 +1,233 @@
+"""Two revisions -> a report: the exact layer first, then pairs until the rule decides."""
+
+from __future__ import annotations
+
+import fnmatch
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from reference_model.errors import UserError
+from reports.gate.arms import Arm, worktrees
+from reports.gate.decision import Decision, Rule, as_plain
+from reports.gate.exact import Difference, differences, exact_values, fails
+from reports.gate.pairs import CONTROL, measure_pair
+from reports.gate.revisions import git
+from reports.gate.timed import Timed, run_pairs
+from reports.gate.verdict import Verdict
+from reports.gate.workers import Device, Worker, running
+
+Report = dict[str, Any]
+SCHEMA = 1
+BUDGET = 420.0  # seconds for everything, within the eight minutes that a gate may take
+CONTROLLED_BY = "bench_gate.Step.time_step(decode)"  # if it is selected, else the first
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a gate."""
+
+    base: str
+    head: str
+    select: str = "*"
+    budget: float = BUDGET
+    device: Device = "cpu"
+    seed: int | None = None  # of orders and layouts
+    base_python: str | None = None
+    head_python: str | None = None
+    rule: Rule = field(default_factory=Rule)
+
+
+def compare(repository: Path, request: Request, tell: Callable[[str], None]) -> Report:
+    """The whole gate. `UserError` for whatever keeps it from a verdict."""
+    started, rng = time.monotonic(), random.Random(request.seed)
+    repository = Path(git(repository, "rev-parse", "--show-toplevel"))
+    made = worktrees(
+        repository, request.base, request.head, request.base_python, request.head_python
+    )
+    with made as arms:
+        report = _head_of_report(request, arms)
+        with running(arms, request.device, rng) as (workers, hellos):
+            report["versions"] = [{k: h[k] for k in ("torch", "python", "cuda")} for h in hellos]
+            timed, exact = _selected(workers, request.select)
+            tell(f"{len(exact)} exact numbers, {len(timed)} timed benchmarks")
+            values = exact_values(workers, exact)
+            compared = differences(*values)
+            vanished = _vanished(arms[0], request, rng, {*timed, *exact})
+            timed, uneven = _on_both_sides(workers, timed)
+        compared = [*compared, *uneven, *vanished]
+        numbers = [id for id in exact if any(isinstance(side[id], float) for side in values)]
+        if not numbers and not timed and not compared:
+            raise UserError("nothing was measured: this machine lacks what all benchmarks need")
+        report["exact"] = {
+            "compared": len(numbers),
+            "differences": [asdict(difference) for difference in compared],
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        for difference in compared:
+            tell(f"{difference.kind}: {difference.id} {difference.base} -> {difference.head}")
+        if fails(compared):
+            return _finished(report, Verdict.REGRESSION, _why_exact(compared), started)
+        if not timed:
+            return _finished(report, Verdict.PASS, "nothing timed was selected", started)
+        control = CONTROLLED_BY if CONTROLLED_BY in timed else timed[0]
+        left = request.budget - (time.monotonic() - started)
+        found = run_pairs(
+            lambda ids: measure_pair(arms, ids, request.device, rng, control),
+            timed,
+            request.rule,
+            left,
+            lambda pairs, decision: tell(_progress(pairs, decision, started)),
+        )
+    report |= timed_part(found)
+    return _finished(report, *_verdict_on(found), started)
+
+
+def _head_of_report(request: Request, arms: tuple[Arm, Arm]) -> Report:
+    return {
+        "schema": SCHEMA,
+        "base": {"revision": request.base, "commit": arms[0].commit, "model": arms[0].model_tree},
+        "head": {"revision": request.head, "commit": arms[1].commit, "model": arms[1].model_tree},
+        "select": request.select,
+        "budget": request.budget,
+        "device": request.device,
+        "rule": asdict(request.rule),
+        "utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "timed": [],
+        "control": None,
+        "pairs": [],
+    }
+
+
+def _selected(workers: Sequence[Worker], pattern: str) -> tuple[list[str], list[str]]:
+    """Ids, timed and exact, that match. The suite is head's on both sides: one is asked."""
+    known = workers[-1].ask("suite")
+    timed, exact = (
+        [id for id in known[kind] if fnmatch.fnmatchcase(id, pattern)]
+        for kind in ("timed", "exact")
+    )
+    if not timed and not exact:
+        raise UserError(
+            f"--select {pattern!r} matches none of {len(known['timed']) + len(known['exact'])} "
+            "benchmarks; such as bench_gate.Step* or '*turboquant*' would"
+        )
+    return timed, exact
+
+
+def _on_both_sides(
+    workers: Sequence[Worker], ids: Sequence[str]
+) -> tuple[list[str], list[Difference]]:
+    """The timed ones that both arms have, and those that are new or gone.
+
+    What neither has is left out: it is skipped for what the machine lacks.
+    """
+    for worker in workers:
+        for id in ids:
+            worker.send("prepare", id=id)
+    base, head = ([worker.receive().get("skipped") for _ in ids] for worker in workers)
+    both, uneven = [], []
+    for id, missing_before, missing_after in zip(ids, base, head, strict=True):
+        if missing_before is None and missing_after is None:
+            both.append(id)
+        elif missing_after is None:
+            uneven.append(Difference(id, "new", None, None, str(missing_before)))
+        elif missing_before is None:
+            uneven.append(Difference(id, "gone", None, None, str(missing_after)))
+    return both, uneven
+
+
+def _vanished(base: Arm, request: Request, rng: random.Random, known: set[str]) -> list[Difference]:
+    """What base's own suite had and head's has no more."""
+    if base.own_suite is None:
+        return []
+    own = Worker(replace(base, worktree=base.own_suite), request.device, rng)
+    try:
+        listed = own.ask("suite")
+    finally:
+        own.close()
+    return [
+        Difference(id, "gone", None, None, "not in head's suite")
+        for id in (*listed["timed"], *listed["exact"])
+        if id not in known and fnmatch.fnmatchcase(id, request.select)
+    ]
+
+
+def timed_ids(arms: tuple[Arm, Arm], pattern: str) -> list[str]:
+    """The timed benchmarks of two arms that match."""
+    with running([arms[1]], "cpu", random.Random(0)) as (workers, _):
+        timed, _ = _selected(workers, pattern)
+    if not timed:
+        raise UserError(f"--select {pattern!r} matches no timed benchmark")
+    return timed
+
+
+def timed_part(found: Timed) -> Report:
+    """What a report says of the timed layer."""
+    *own, control = as_plain(found.decision)["benchmarks"]
+    return {
+        "timed": [{"id": id, **judged} for id, judged in zip(found.ids, own, strict=True)],
+        "control": {"id": CONTROL, **control},
+        "pairs": [asdict(pair) for pair in found.pairs],
+    }
+
+
+def _verdict_on(found: Timed) -> tuple[Verdict, str]:
+    decision = found.decision
+    if decision.outcome == "regression":
+        worse = [
+            f"{id} by {100 * (judged.effect - 1):.1f} %"
+            for id, judged in zip(found.ids, decision.benchmarks, strict=False)
+            if judged.outcome == "regression"
+        ]
+        return Verdict.REGRESSION, f"slower: {', '.join(worse)}"
+    if decision.outcome == "pass":
+        return Verdict.PASS, f"nothing is slower, by {decision.pairs} pairs of processes"
+    return Verdict.INCONCLUSIVE, decision.reason
+
+
+def _why_exact(compared: Sequence[Difference]) -> str:
+    failing = [d for d in compared if d.kind in ("worse", "gone")]
+    more = f" and {len(failing) - 1} more" if len(failing) > 1 else ""
+    return f"{failing[0].kind}: {failing[0].id}{more}, by exact numbers"
+
+
+def _progress(pairs: int, decision: Decision, started: float) -> str:
+    is_open = sum(judged.outcome == "inconclusive" for judged in decision.benchmarks[:-1])
+    return f"pair {pairs}, {is_open} undecided, {time.monotonic() - started:.0f} s"
+
+
+def _finished(report: Report, verdict: Verdict, reason: str, started: float) -> Report:
+    return report | {
+        "verdict": verdict.words,
+        "exit_status": int(verdict),
+        "reason": reason,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def failed(request: Request | None, verdict: Verdict, reason: str) -> Report:
+    """The report of a gate that came to no comparison: the same fields, as far as known."""
+    asked = request or Request("", "")
+    nobody = {"commit": None, "model": None}
+    return {
+        "schema": SCHEMA,
+        "base": {"revision": asked.base, **nobody},
+        "head": {"revision": asked.head, **nobody},
+        "select": asked.select,
+        "budget": asked.budget,
+        "device": asked.device,
+        "rule": asdict(asked.rule),
+        "utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "exact": {"compared": 0, "differences": [], "seconds": 0.0},
+        "timed": [],
+        "control": None,
+        "pairs": [],
+        "verdict": verdict.words,
+        "exit_status": int(verdict),
+        "reason": reason,
+        "seconds": 0.0,
+    }

@@ -1,0 +1,118 @@
+"""A report as a table for the terminal, a summary for a pull request, and JSON."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+Report = dict[str, Any]
+SYMBOLS = {"pass": "✓", "regression": "✗", "inconclusive": "○"}
+MOST_ROWS = 30  # of differences in a summary
+
+
+def terminal(report: Report) -> str:
+    parts = []
+    if rows := exact_rows(report):
+        parts.append(tabulate(rows, headers=["exact number", "", "base", "head"]))
+    if rows := timed_rows(report):
+        headers = ["timed", "", "head over base", "interval", "pairs", "sd of a pair"]
+        parts.append(tabulate(rows, headers=headers, disable_numparse=True))
+    parts.append(headline(report))
+    return "\n\n".join(parts)
+
+
+def headline(report: Report) -> str:
+    compared = report["exact"]["compared"]
+    counted = f"{compared} exact numbers, {len(report['exact']['differences'])} differ"
+    return (
+        f"{report['verdict'].upper()}: {report['reason']}\n"
+        f"({counted}; {len(report['pairs'])} pairs; {report['seconds']:.0f} s)"
+    )
+
+
+def markdown(report: Report) -> str:
+    """Escaped: names of revisions and errors are written by others."""
+
+    def cell(text: object) -> str:
+        return html.escape(" ".join(str(text).split()), quote=False).replace("|", "\\|")
+
+    lines = [f"### Gate: {cell(report['verdict'])}", "", cell(report["reason"]), ""]
+    lines += [f"`{_code(_name(report['base']))}` → `{_code(_name(report['head']))}`", ""]
+    if rows := timed_rows(report):
+        titles = ["timed", "", "head over base", "interval", "pairs", "sd of a pair"]
+        lines += [_table(titles, [[cell(c) for c in row] for row in rows]), ""]
+    if rows := exact_rows(report):
+        shown = [[cell(c) for c in row] for row in rows[:MOST_ROWS]]
+        lines += [_table(["exact number", "", "base", "head"], shown), ""]
+        if len(rows) > MOST_ROWS:
+            lines += [f"… and {len(rows) - MOST_ROWS} more.", ""]
+    rule = report["rule"]
+    lines.append(
+        f"{report['exact']['compared']} exact numbers, {len(report['pairs'])} pairs of processes, "
+        f"{report['seconds']:.0f} s. A regression is slower than {100 * rule['margin']:g} %; a "
+        f"pass excludes {100 * rule['slowdown']:g} %."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def as_json(report: Report) -> str:
+    return json.dumps(report, indent=1, allow_nan=False) + "\n"
+
+
+def exact_rows(report: Report) -> list[list[str]]:
+    return [
+        [d["id"], d["kind"], _value(d["base"]), _value(d["head"])]
+        for d in report["exact"]["differences"]
+    ]
+
+
+def timed_rows(report: Report) -> list[list[str]]:
+    judged = [*report["timed"], *([report["control"]] if report["control"] else [])]
+    return [
+        [
+            b["id"],
+            f"{SYMBOLS[b['outcome']]} {_word(b)}",
+            percent(b["effect"]),
+            interval(b["interval"]),
+            str(b["pairs"]),
+            "" if b["scatter"] is None else f"{100 * b['scatter']:.1f} %",
+        ]
+        for b in judged
+    ]
+
+
+def _word(benchmark: dict[str, Any]) -> str:
+    """An improvement is told, though a gate does not ask for it."""
+    high = benchmark["interval"][1]
+    faster = benchmark["outcome"] == "pass" and high is not None and high < 1
+    return "faster" if faster else str(benchmark["outcome"])
+
+
+def percent(ratio: float | None) -> str:
+    return "" if ratio is None else f"{100 * (ratio - 1):+.1f} %"
+
+
+def interval(bounds: Sequence[float | None]) -> str:
+    low, high = (percent(bound) or "unbounded" for bound in bounds)
+    return f"{low} to {high}"
+
+
+def _value(value: float | None) -> str:
+    return "" if value is None else f"{value:.10g}"
+
+
+def _name(side: dict[str, Any]) -> str:
+    return f"{side['revision']} {(side['commit'] or '')[:12]}".strip()
+
+
+def _code(text: str) -> str:
+    return text.replace("`", "'").replace("\n", " ")
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,108 @@
+"""Which commits are compared, by git, and what stands against comparing them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+from reference_model.errors import UserError
+from reports.gate.verdict import NotComparable
+
+PINS, PROJECT = "requirements.txt", "pyproject.toml"
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """What git answers; `UserError` with its last line where it fails."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        raise UserError("git is not installed, and a gate compares commits") from None
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise UserError(f"git {arguments[0]} failed: {said[-1]}")
+    return done.stdout.strip()
+
+
+def check_repository(repository: Path) -> None:
+    """`UserError` unless ``repository`` is a whole clone."""
+    if git(repository, "rev-parse", "--is-shallow-repository") == "true":
+        raise UserError("this is a shallow clone; get the history first: git fetch --unshallow")
+
+
+def commit_of(repository: Path, revision: str) -> str:
+    """The commit that a revision names, in full."""
+    try:
+        return git(
+            repository, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}"
+        ).splitlines()[-1]
+    except UserError:
+        raise UserError(
+            f"{revision!r} names no commit of this repository; git log --oneline lists them"
+        ) from None
+
+
+def check_clean(repository: Path, commits: list[str]) -> None:
+    """`UserError` where a commit is checked out here and changes to it are not committed.
+
+    They would not be measured, and whoever asked for HEAD most likely means them.
+    """
+    if git(repository, "rev-parse", "HEAD") not in commits:
+        return
+    if changed := git(repository, "status", "--porcelain").splitlines():
+        raise UserError(
+            f"{len(changed)} uncommitted changes, such as {changed[0].split(maxsplit=1)[-1]}, "
+            "would not be measured; commit or stash them"
+        )
+
+
+def changed_environment(repository: Path, base: str, head: str) -> str | None:
+    """What of the environment differs between two commits; None where nothing does."""
+    if _pins(repository, base) != _pins(repository, head):
+        return f"the pinned versions of {PINS}"
+    for name, part in _requirements(repository, base).items():
+        if part != _requirements(repository, head)[name]:
+            return f"{name} of {PROJECT}"
+    return None
+
+
+def check_environment(repository: Path, base: str, head: str) -> None:
+    """`NotComparable` where one environment cannot serve both commits."""
+    if changed := changed_environment(repository, base, head):
+        raise NotComparable(
+            f"{changed} differ: what is faster then is not the model alone; compare in one "
+            "environment, or give each commit its own with --base-python and --head-python"
+        )
+
+
+def _pins(repository: Path, commit: str) -> set[str]:
+    lines = (line.partition("#")[0].strip() for line in _content(repository, commit, PINS))
+    return {line for line in lines if line}
+
+
+def _requirements(repository: Path, commit: str) -> dict[str, object]:
+    """Only what decides what is installed: the rest of the file configures tools."""
+    text = "\n".join(_content(repository, commit, PROJECT))
+    try:
+        known = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{PROJECT} of {commit[:12]} cannot be read: {error}") from None
+    project = known.get("project", {})
+    return {
+        "requires-python": project.get("requires-python"),
+        "dependencies": project.get("dependencies"),
+        "build-system": known.get("build-system"),
+    }
+
+
+def _content(repository: Path, commit: str, path: str) -> list[str]:
+    if not git(repository, "ls-tree", commit, "--", path):
+        return []
+    return git(repository, "show", f"{commit}:{path}").splitlines()
+
+
+def short(commit: str) -> str:
+    return commit[:12] if re.fullmatch(r"[0-9a-f]{40,64}", commit) else commit

@@ -1,0 +1,135 @@
+"""The gate's side of an arm's processes: it starts them, asks, and ends them."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import select
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, Literal
+
+from reference_model.errors import UserError
+from reports.gate.arms import Arm, check_origin
+
+Device = Literal["cpu", "cuda"]
+Answer = dict[str, Any]
+
+TIMEOUT = 180.0  # seconds for one answer
+PADDING = 4096  # bytes that the environment may grow by: where a stack begins depends on it
+
+
+class Worker:
+    """One fresh process of an arm."""
+
+    def __init__(self, arm: Arm, device: Device, layout: random.Random) -> None:
+        self.arm = arm
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the process)
+        self._process = subprocess.Popen(
+            [arm.python, "-P", "-m", "benchmarks.gate_worker"],
+            cwd=arm.worktree,
+            env=_environment(arm, device, layout),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+        )
+        self._buffer = ""
+
+    def send(self, do: str, **arguments: Any) -> None:
+        """Ask without waiting, so that two processes can work at once."""
+        assert self._process.stdin is not None
+        try:
+            print(json.dumps({"do": do, **arguments}), file=self._process.stdin, flush=True)
+        except OSError:
+            raise self._failure("ended before it was asked") from None
+
+    def receive(self, timeout: float = TIMEOUT) -> Answer:
+        line = self._line(time.monotonic() + timeout)
+        answer = json.loads(line)
+        if "error" in answer:
+            raise UserError(f"{self.arm.name}: {_one_line(answer['error'])}")
+        return dict(answer)
+
+    def ask(self, do: str, **arguments: Any) -> Answer:
+        self.send(do, **arguments)
+        return self.receive()
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._log):
+            with suppress(OSError):  # what was not yet read by a process that is gone
+                stream.close()
+
+    def _line(self, deadline: float) -> str:
+        """One line of the process. Its pipe is read bare, so that waiting for it can end."""
+        assert self._process.stdout is not None
+        pipe = self._process.stdout.fileno()
+        while "\n" not in self._buffer:
+            ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise self._failure("gave no answer in time")
+            read = os.read(pipe, 1 << 16)
+            if not read:
+                raise self._failure("crashed")
+            self._buffer += read.decode()
+        line, _, self._buffer = self._buffer.partition("\n")
+        return line
+
+    def _failure(self, what: str) -> UserError:
+        self._process.kill()
+        status = self._process.wait()
+        self._log.seek(0)
+        said = self._log.read().strip().splitlines() or [f"exit status {status}"]
+        return UserError(f"{self.arm.name}: a process {what}: {_one_line(said[-1])}")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _environment(arm: Arm, device: Device, layout: random.Random) -> dict[str, str]:
+    """The caller's variables without those that could change what is imported or computed on."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "OMP_", "MKL_", "GOMP_", "KMP_", "ASV_"))
+    }
+    if device == "cpu":
+        kept["CUDA_VISIBLE_DEVICES"] = ""
+    return kept | {
+        "PYTHONPATH": str(arm.worktree),
+        "PYTHONHASHSEED": str(layout.randrange(2**32)),
+        "PYTHONNOUSERSITE": "1",
+        "LLM_DESIGN_BENCH_PROFILE": "gate",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "GATE_PADDING": "x" * layout.randrange(PADDING),
+    }
+
+
+@contextmanager
+def running(
+    arms: Sequence[Arm], device: Device, layout: random.Random
+) -> Iterator[tuple[list[Worker], list[Answer]]]:
+    """A fresh process of each arm, started at the same time, its imports checked; their hellos."""
+    with ExitStack() as ending:
+        workers = []
+        for arm in arms:
+            workers.append(Worker(arm, device, layout))
+            ending.callback(workers[-1].close)
+        for worker in workers:
+            worker.send("hello")
+        hellos = [worker.receive() for worker in workers]
+        for worker, hello in zip(workers, hellos, strict=True):
+            check_origin(worker.arm, hello)
+            if device == "cuda" and not hello["cuda"]:
+                raise UserError("--device cuda: torch finds no usable CUDA device")
+        yield workers, hellos

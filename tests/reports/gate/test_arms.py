@@ -1,0 +1,227 @@
+"""The arms: which commits are compared, and that each measures its own model and no other."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gate_worker import tree_hash
+from reference_model.errors import UserError
+from reports.gate.arms import check_origin, worktrees
+from reports.gate.revisions import changed_environment
+from reports.gate.verdict import NotComparable
+from reports.gate.workers import Worker, running
+
+
+def test_each_arm_has_its_own_model_and_heads_benchmarks(repository) -> None:
+    base = repository.commit()
+    repository.write("benchmarks/bench_new.py", "")
+    (repository.path / "benchmarks" / "bench_gate.py").unlink()
+    head = repository.commit(model="BYTES = 7\n")
+    with worktrees(repository.path, base, head) as arms:
+        models = [(a.worktree / "reference_model/__init__.py").read_text() for a in arms]
+        suites = [sorted(p.name for p in (a.worktree / "benchmarks").iterdir()) for a in arms]
+        assert "step" in models[0]
+        assert models[1] == "BYTES = 7\n"
+        assert suites[0] == suites[1]
+        assert "bench_new.py" in suites[0]
+        assert "bench_gate.py" not in suites[0]
+        assert len(str(arms[0].worktree)) == len(str(arms[1].worktree))
+        folder = arms[0].worktree.parent
+    assert not folder.exists()
+    assert len(repository.git("worktree", "list").splitlines()) == 1
+
+
+def test_the_worktrees_are_removed_after_a_failure_too(repository) -> None:
+    folders = []
+
+    def fail(arms) -> None:
+        folders.append(arms[0].worktree.parent)
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError), worktrees(repository.path, "HEAD", "HEAD") as arms:
+        fail(arms)
+    assert not folders[0].exists()
+    assert len(repository.git("worktree", "list").splitlines()) == 1
+
+
+@pytest.mark.parametrize(("base", "head"), [("nowhere", "HEAD"), ("HEAD", "--help")])
+def test_an_unknown_revision_is_named(repository, base: str, head: str) -> None:
+    with (
+        pytest.raises(UserError, match=r"'(nowhere|--help)' names no commit"),
+        worktrees(repository.path, base, head),
+    ):
+        pass
+
+
+def test_uncommitted_changes_to_what_is_compared_are_refused(repository) -> None:
+    base = repository.git("rev-parse", "HEAD")
+    head = repository.commit()
+    repository.write("reference_model/more.py", "")
+    with (
+        pytest.raises(UserError, match=r"1 uncommitted changes, such as reference_model/more\.py"),
+        worktrees(repository.path, base, head),
+    ):
+        pass
+    with worktrees(repository.path, base, base):
+        pass  # of what is checked out nothing is compared
+
+
+def test_a_shallow_clone_is_refused(repository, tmp_path: Path) -> None:
+    repository.commit()
+    address = f"file://{repository.path}"
+    repository.git("clone", "--quiet", "--depth=1", address, str(tmp_path / "shallow"))
+    with (
+        pytest.raises(UserError, match="git fetch --unshallow"),
+        worktrees(tmp_path / "shallow", "HEAD", "HEAD"),
+    ):
+        pass
+
+
+def test_a_head_that_is_older_than_the_gate_is_refused(repository) -> None:
+    (repository.path / "benchmarks" / "gate_worker.py").unlink()
+    repository.commit()
+    with (
+        pytest.raises(UserError, match="must not be older than the gate"),
+        worktrees(repository.path, "HEAD", "HEAD"),
+    ):
+        pass
+
+
+# ---- environments
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"pins": "torch==2.14.0\n"}, "requirements.txt"),
+        ({"project": '[project]\ndependencies = ["numpy"]\n'}, "dependencies"),
+        ({"project": '[project]\n[build-system]\nrequires = ["flit"]\n'}, "build-system"),
+    ],
+)
+def test_commits_that_need_different_packages_are_not_comparable_in_one_environment(
+    repository, changed: dict[str, str], named: str
+) -> None:
+    base = repository.git("rev-parse", "HEAD")
+    head = repository.commit(**changed)
+    with (
+        pytest.raises(NotComparable, match=named),
+        worktrees(repository.path, base, head),
+    ):
+        pass
+    with worktrees(repository.path, base, head, "python-a", "python-b") as arms:
+        assert [arm.python for arm in arms] == ["python-a", "python-b"]
+
+
+def test_a_comment_and_the_settings_of_a_tool_change_no_environment(repository) -> None:
+    base = repository.git("rev-parse", "HEAD")
+    head = repository.commit(
+        pins="# why\ntorch==2.13.0\n", project="[project]\n[tool.ruff]\nline-length = 90\n"
+    )
+    assert changed_environment(repository.path, base, head) is None
+
+
+# ---- origin
+
+
+def test_a_process_reports_the_tree_that_git_knows_its_model_by(repository, root: Path) -> None:
+    with (
+        worktrees(repository.path, "HEAD", "HEAD") as arms,
+        running(arms, "cpu", random.Random(0)) as (_, hellos),
+    ):
+        assert [hello["tree"] for hello in hellos] == [arm.model_tree for arm in arms]
+        places = [Path(hello["reference_model"]).parent for hello in hellos]
+        assert places == [arm.worktree for arm in arms]
+
+
+def test_an_installed_copy_does_not_come_before_the_arms_own(
+    repository, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(root))  # where there is another reference_model
+    with (
+        worktrees(repository.path, "HEAD", "HEAD") as arms,
+        running(arms[:1], "cpu", random.Random(0)) as (_, (hello,)),
+    ):
+        assert Path(hello["reference_model"]).parent == arms[0].worktree
+
+
+def test_a_model_that_was_changed_in_its_worktree_is_an_error(repository) -> None:
+    with worktrees(repository.path, "HEAD", "HEAD") as arms:
+        (arms[1].worktree / "reference_model" / "more.py").touch()
+        with (
+            pytest.raises(UserError, match="its worktree was changed"),
+            running(arms, "cpu", random.Random(0)),
+        ):
+            pass
+
+
+@pytest.mark.parametrize("package", ["reference_model", "benchmarks"])
+def test_a_package_from_another_place_is_an_error(repository, package: str) -> None:
+    with worktrees(repository.path, "HEAD", "HEAD") as (base, _):
+        hello = {
+            "reference_model": base.worktree / "reference_model",
+            "benchmarks": base.worktree / "benchmarks",
+            "tree": base.model_tree,
+        }
+        check_origin(base, hello)
+        with pytest.raises(UserError, match=f"imported {package} from"):
+            check_origin(base, {**hello, package: Path("elsewhere")})
+
+
+def test_the_hash_of_a_folder_is_gits_own_with_links_folders_and_programs(
+    repository, root: Path
+) -> None:
+    assert tree_hash(repository.path / "reference_model") == repository.git(
+        "rev-parse", "HEAD:reference_model"
+    )
+    inner = repository.path / "reference_model" / "a"
+    repository.write("reference_model/a/x.py", "1")
+    repository.write("reference_model/a.py", "2")
+    repository.write("reference_model/a/__pycache__/x.pyc", "3")
+    (inner / "empty").mkdir()
+    (inner / "run").write_text("4")
+    (inner / "run").chmod(0o755)
+    (inner / "link").symlink_to("x.py")
+    repository.commit()
+    found = tree_hash(repository.path / "reference_model")
+    assert found == repository.git("rev-parse", "HEAD:reference_model")
+
+
+# ---- processes
+
+
+def test_a_process_that_crashes_says_so_in_one_line(repository) -> None:
+    repository.write("benchmarks/bench_gate.py", "import os\nos._exit(3)\n")
+    repository.commit()
+    with worktrees(repository.path, "HEAD", "HEAD") as (base, _):
+        worker = Worker(base, "cpu", random.Random(0))
+        try:
+            with pytest.raises(UserError, match="base: a process crashed: exit status 3"):
+                worker.ask("suite")
+        finally:
+            worker.close()
+
+
+def test_a_benchmark_that_fails_is_named_with_its_error(repository) -> None:
+    repository.commit(model="def step():\n    raise OSError('no disk')\n")
+    with (
+        worktrees(repository.path, "HEAD", "HEAD") as arms,
+        running(arms[:1], "cpu", random.Random(0)) as ((worker,), _),
+    ):
+        id = "bench_gate.Step.time_step(one)"
+        worker.ask("suite")
+        worker.ask("prepare", id=id)
+        with pytest.raises(UserError, match=r"base: bench_gate.*one\) OSError: no disk"):
+            worker.ask("measure", id=id, calls=1, warmup=0, processor=0)
+
+
+def test_layouts_differ_between_processes(repository) -> None:
+    from reports.gate.workers import _environment
+
+    with worktrees(repository.path, "HEAD", "HEAD") as (base, _):
+        rng = random.Random(0)
+        found = [_environment(base, "cpu", rng) for _ in range(2)]
+    assert found[0]["PYTHONHASHSEED"] != found[1]["PYTHONHASHSEED"]
+    assert len(found[0]["GATE_PADDING"]) != len(found[1]["GATE_PADDING"])

@@ -1,0 +1,247 @@
+"""The campaign: it resumes, replay finds known error rates, injections go where they belong."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reference_model.errors import UserError
+from reports.gate.arms import worktrees
+from reports.gate.campaign import designs, lines, real
+from reports.gate.campaign.__main__ import main
+from reports.gate.campaign.injections import INJECTIONS, inject
+from reports.gate.campaign.neighbour import beside
+from reports.gate.campaign.replay import BLOCK, binomial_range, drawn_runs, replay
+from reports.gate.decision import Rule
+from reports.gate.pairs import CONTROL
+
+ONE, TWO = (f"bench_gate.Step.time_step({name})" for name in ("one", "two"))
+
+
+def recorded(
+    stretches: int = 6, pairs: int = 60, scatter: float = 0.01, bias: float = 0.0
+) -> list[dict]:
+    rng = np.random.default_rng(0)
+    return [
+        {
+            "kind": "pair",
+            "stretch": f"stretch {stretch}",
+            "neighbour": stretch % 3 == 2,
+            "log_ratios": {id: float(rng.normal(bias, scatter)) for id in ("a", "b", "c", CONTROL)},
+            "took": 2.0,
+        }
+        for stretch in range(stretches)
+        for _ in range(pairs)
+    ]
+
+
+# ---- the file
+
+
+def test_a_line_that_was_cut_off_is_lost_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "lines.jsonl"
+    assert lines.read(path) == []
+    lines.append(path, {"kind": "pair", "n": 1})
+    with path.open("a") as file:
+        file.write('{"kind": "pair", "n"')
+    lines.append(path, {"kind": "real", "n": 3})
+    assert [record["n"] for record in lines.read(path)] == [1, 3]
+    assert lines.read(path, kind="real") == [{"kind": "real", "n": 3}]
+
+
+# ---- replay
+
+
+def test_replay_finds_no_regression_in_equal_arms_and_every_large_one() -> None:
+    rows = replay(recorded(), Rule(), (0.0, 0.05), runs=50, setup_seconds=10.0)
+    nothing, slow = rows
+    assert nothing["regression"]["value"] == 0
+    assert slow["regression"]["value"] == 1
+    assert nothing["pass"]["value"] == 1
+    assert nothing["seconds"]["value"] == 10 + 2 * nothing["pairs"]["value"]
+
+
+def test_power_grows_with_the_slowdown() -> None:
+    rows = replay(recorded(scatter=0.02), Rule(), (0.01, 0.02, 0.03, 0.05), runs=50)
+    found = [row["regression"]["value"] for row in rows]
+    assert found == sorted(found)
+    assert found[0] < 0.1
+    assert found[-1] > 0.9
+
+
+def test_a_bias_that_is_turned_round_in_blocks_is_no_level_of_its_own() -> None:
+    # Recorded pairs with head always slower: were they not turned round, every run would alarm.
+    rows = replay(recorded(bias=0.03, scatter=0.005), Rule(), (0.0,), runs=50)
+    assert rows[0]["regression"]["value"] < 0.3
+
+
+def test_intervals_grow_where_stretches_differ() -> None:
+    calm = recorded(scatter=0.01)
+    mixed = [
+        r | {"log_ratios": {k: v * 6 for k, v in r["log_ratios"].items()}} if r["neighbour"] else r
+        for r in calm
+    ]
+    widths = []
+    for records in (calm, mixed):
+        low, high = replay(records, Rule(), (0.03,), runs=50)[0]["regression"]["interval"]
+        widths.append(high - low)
+    assert widths[1] > widths[0] + 0.2
+
+
+def test_a_single_stretch_has_no_interval() -> None:
+    rows = replay(recorded(stretches=1), Rule(), (0.0,), runs=10)
+    assert rows[0]["regression"]["interval"] is None
+
+
+def test_drawn_runs_keep_the_order_of_pairs_and_turn_whole_blocks_round() -> None:
+    matrix = np.arange(1.0, 41.0)[:, None] * np.ones((1, 3))
+    x = drawn_runs(matrix, 20, 30, np.random.default_rng(0))
+    assert x.shape == (30, 20, 3)
+    values = np.abs(x[:, :, 0]).astype(int)
+    assert ((np.diff(values, axis=1) - 1) % 40 == 0).all()
+    signs = np.sign(x[:, :, 0]).reshape(30, -1, BLOCK)
+    assert (signs == signs[:, :, :1]).all()
+    assert set(signs.ravel()) == {-1, 1}
+
+
+def test_replay_without_pairs_is_refused(tmp_path: Path, capsys) -> None:
+    with pytest.raises(UserError, match="no recorded pairs"):
+        replay([], Rule())
+    assert main(["replay", f"--lines={tmp_path / 'none'}"]) == 2
+    assert "holds no recorded pairs" in capsys.readouterr().err
+
+
+def test_the_binomial_range_of_a_share_that_never_happens_is_zero() -> None:
+    assert binomial_range(0.0, 60) == (0, 0)
+    low, high = binomial_range(0.95, 20)
+    assert (low, high) == (17, 20)
+
+
+# ---- injections
+
+
+@pytest.mark.parametrize("name", INJECTIONS)
+def test_an_injection_edits_the_model_as_it_is_and_leaves_valid_python(
+    root: Path, tmp_path: Path, name: str
+) -> None:
+    for folder in ("reference_model", "benchmarks"):
+        shutil.copytree(
+            root / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.safetensors")
+        )
+    inject(tmp_path, name)
+    for file, _, new in INJECTIONS[name].edits:
+        text = (tmp_path / file).read_text()
+        compile(text, file, "exec")
+        assert new in text
+
+
+def test_an_injection_whose_place_is_gone_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "reference_model").mkdir()
+    (tmp_path / "reference_model" / "model.py").write_text("")
+    with pytest.raises(UserError, match="has 0 places"):
+        inject(tmp_path, "slower by 3 %")
+    with pytest.raises(UserError, match="no injection is called 'x'"):
+        inject(tmp_path, "x")
+
+
+# ---- recording and real runs, on the small repository
+
+
+def test_pairs_are_recorded_up_to_a_number_and_taken_up_where_they_stopped(
+    repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    from reports.gate.campaign import __main__ as campaign
+    from reports.gate.pairs import Pair
+
+    asked = []
+
+    def measure(arms, ids, device, rng, control):
+        asked.append(control)
+        return Pair(dict.fromkeys((*ids, CONTROL), 0.01), {}, 1.5, {"load": 1.0}, "")
+
+    monkeypatch.setattr(campaign, "measure_pair", measure)
+    monkeypatch.chdir(repository.path)
+    path = tmp_path / "lines.jsonl"
+    for pairs, new in ((1, 1), (3, 2), (3, 0)):
+        asked.clear()
+        command = ["record", f"--lines={path}", "--stretch=noon", f"--pairs={pairs}"]
+        assert main(command) == 0
+        assert asked == [ONE] * new
+    found = lines.read(path, kind="pair", stretch="noon")
+    assert [set(record["log_ratios"]) for record in found] == [{ONE, TWO, CONTROL}] * 3
+    assert main(["replay", f"--lines={path}", "--runs-replayed=5"]) == 0
+    assert json.loads(capsys.readouterr().out)["replay"].keys() == {"all", "quiet"}
+
+
+def test_the_page_draws_every_curve_and_tells_the_real_runs_escaped() -> None:
+    from reports.gate.campaign.curves import render
+
+    found = {"all": replay(recorded(), Rule(), (0.0, 0.02, 0.05), runs=20)}
+    page = render({"replay": found, "real": [{"case": "<b>", "runs": 3}]})
+    assert page.count('class="marks"') == 5
+    assert "<b>" not in page
+    assert "&lt;b&gt;" in page
+    assert "+5 %" in page
+
+
+@pytest.mark.parametrize("name", designs.DESIGNS)
+def test_each_design_gives_a_log_ratio_of_every_benchmark(
+    repository, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for module in (designs, __import__("reports.gate.pairs", fromlist=["pairs"])):
+        monkeypatch.setattr(module, "BURST_SECONDS", 0.003)
+    with worktrees(repository.path, "HEAD", "HEAD") as arms:
+        found = designs.DESIGNS[name](arms, [ONE, TWO], random.Random(0))
+    assert found.keys() == {ONE, TWO}
+    assert all(abs(ratio) < 2 for ratio in found.values())
+
+
+def test_the_summary_of_designs_is_variance_times_seconds(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    for ratio in (0.01, -0.01, 0.01, -0.01):
+        record = {"kind": "design", "design": "copies", "log_ratios": {"a": ratio}, "took": 3.0}
+        lines.append(path, record)
+    (row,) = designs.summary(path)
+    assert row["variance_seconds"] == pytest.approx(3 * 0.01**2 * 4 / 3)
+    assert row["lag_1"] == pytest.approx(-1)
+
+
+def test_a_real_run_is_the_gate_of_a_clone_with_the_injection(
+    repository, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("reports", "reference_model/command_line.py"):
+        source, target = root / package, repository.path / package
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, target)
+    for name in ("errors.py", "files.py"):
+        shutil.copy(root / "reference_model" / name, repository.path / "reference_model")
+    shutil.copytree(root / "benchmarks" / "instruments", repository.path / "benchmarks/instruments")
+    for name in ("experiment.py", "results.py"):
+        shutil.copy(root / "benchmarks" / name, repository.path / "benchmarks")
+    suite = (root / "benchmarks" / "gate_suite.py").read_text()
+    repository.write("benchmarks/gate_suite.py", suite)
+    repository.commit()
+    place = ("reference_model/__init__.py", "BYTES = 100", "BYTES = 101")
+    grown = replace(INJECTIONS["extra copy"], edits=(place,))
+    monkeypatch.setitem(INJECTIONS, "extra copy", grown)
+    path = tmp_path / "lines.jsonl"
+    for _ in range(2):  # the second finds it done
+        real.real_runs(path, repository.path, "extra copy", 1, lambda line: None)
+    (record,) = lines.read(path)
+    assert (record["exit_status"], record["verdict"]) == (10, "regression"), record["reason"]
+    (row,) = real.tally(path)
+    assert (row["runs"], row["as deserved"]) == (1, 1)
+
+
+def test_a_neighbour_runs_beside_and_ends_with_what_it_disturbed() -> None:
+    with beside(True, seed=0):
+        time.sleep(0.05)
+    with beside(False, seed=0):
+        pass

@@ -1,0 +1,261 @@
+"""The gate from end to end on a small repository: verdicts, exit statuses and what is written."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from reference_model.errors import UserError
+from reports.gate import compare as gate_module
+from reports.gate.compare import Request, compare
+from reports.gate.output import markdown, terminal
+from reports.gate.page import render
+from reports.gate.pairs import CONTROL, Pair
+
+ONE, TWO = (f"bench_gate.Step.time_step({name})" for name in ("one", "two"))
+QUIET = {"stolen": 0.0, "load": 1.0, "megahertz": 3000.0, "throttled": 0}
+
+
+def assert_status(done: subprocess.CompletedProcess[str], status: int, said: str) -> None:
+    assert (done.returncode, re.search(said, done.stdout + done.stderr) is not None) == (
+        status,
+        True,
+    ), done.stdout + done.stderr
+
+
+def fake_pairs(
+    monkeypatch: pytest.MonkeyPatch, rough: str = "", **slowdowns: float
+) -> list[Sequence[str]]:
+    """Pairs that take no time: one, two or control slower by a share, ``rough`` ten times as rough.
+
+    Returns what was asked for, pair by pair.
+    """
+    names = {"one": ONE, "two": TWO, "control": CONTROL}
+    shifts = {names[name]: math.log1p(share) for name, share in slowdowns.items()}
+    wobble, asked = itertools.cycle((0.004, -0.005, 0.001, -0.002, 0.003, -0.001, 0.002)), []
+
+    def measure(arms, ids, device, rng, control):
+        asked.append(tuple(ids))
+        ratios = {
+            id: next(wobble) * (10 if id == rough else 1) + shifts.get(id, 0.0)
+            for id in (*ids, CONTROL)
+        }
+        return Pair(ratios, {id: [1.0, 1.0] for id in ratios}, 1.0, QUIET, "")
+
+    monkeypatch.setattr(gate_module, "measure_pair", measure)
+    return asked
+
+
+def run(repository, **asked) -> dict:
+    return compare(repository.path, Request("HEAD~1", "HEAD", **asked), lambda line: None)
+
+
+# ---- verdicts, on pairs that take no time
+
+
+def test_a_commit_that_changes_nothing_passes(repository, monkeypatch) -> None:
+    repository.commit()
+    fake_pairs(monkeypatch)
+    report = run(repository)
+    assert (report["verdict"], report["exit_status"]) == ("pass", 0)
+    assert report["exact"] == {**report["exact"], "compared": 1, "differences": []}
+    assert [b["outcome"] for b in report["timed"]] == ["pass", "pass"]
+    assert report["base"]["commit"] != report["head"]["commit"]
+
+
+def test_a_slower_benchmark_is_a_regression_that_is_named_with_its_size(
+    repository, monkeypatch
+) -> None:
+    repository.commit()
+    fake_pairs(monkeypatch, two=0.05)
+    report = run(repository)
+    assert report["exit_status"] == 10
+    assert re.fullmatch(rf"slower: {re.escape(TWO)} by 5\.\d %", report["reason"])
+
+
+def test_an_unstable_control_is_inconclusive_with_the_reason(repository, monkeypatch) -> None:
+    repository.commit()
+    fake_pairs(monkeypatch, one=0.1, control=0.1)
+    report = run(repository)
+    assert report["exit_status"] == 11
+    assert report["reason"].startswith("unstable machine")
+
+
+def test_a_spent_budget_is_inconclusive_with_the_reason(repository, monkeypatch) -> None:
+    repository.commit()
+    fake_pairs(monkeypatch)
+    report = run(repository, budget=0.001)
+    assert report["exit_status"] == 11
+    assert "too few" in report["reason"]
+    assert "the budget is spent" in report["reason"]
+
+
+def test_what_has_passed_is_not_measured_again(repository, monkeypatch) -> None:
+    repository.commit()
+    asked = fake_pairs(monkeypatch, rough=TWO)
+    run(repository)
+    assert asked[0] == (ONE, TWO)
+    assert asked[-1] == (TWO,)
+
+
+def test_more_bytes_fail_at_once_and_no_pair_is_measured(repository, monkeypatch) -> None:
+    model = (repository.path / "reference_model/__init__.py").read_text()
+    repository.commit(model=model.replace("BYTES = 100", "BYTES = 101"))
+    assert fake_pairs(monkeypatch) == []
+    report = run(repository)
+    assert report["exit_status"] == 10
+    assert report["reason"] == "worse: bench_gate.Work.track_flops(held), by exact numbers"
+    assert report["pairs"] == []
+
+
+def test_fewer_bytes_are_listed_and_pass(repository, monkeypatch) -> None:
+    model = (repository.path / "reference_model/__init__.py").read_text()
+    repository.commit(model=model.replace("BYTES = 100", "BYTES = 99"))
+    fake_pairs(monkeypatch)
+    report = run(repository)
+    assert report["exit_status"] == 0
+    assert [d["kind"] for d in report["exact"]["differences"]] == ["better"]
+
+
+def test_a_timed_benchmark_that_base_lacks_is_new_and_that_head_lacks_is_gone(
+    repository, monkeypatch
+) -> None:
+    model = (repository.path / "reference_model/__init__.py").read_text()
+    repository.commit(model="BYTES = 100\n")
+    fake_pairs(monkeypatch)
+    report = run(repository)
+    assert report["exit_status"] == 10
+    assert {d["kind"] for d in report["exact"]["differences"]} == {"gone"}
+    assert "this commit has no step" in report["exact"]["differences"][0]["because"]
+    repository.commit(model=model)
+    report = run(repository)
+    assert report["exit_status"] == 0
+    assert {d["kind"] for d in report["exact"]["differences"]} == {"new"}
+
+
+def test_a_benchmark_that_is_no_more_in_heads_suite_is_gone(repository, monkeypatch) -> None:
+    bench = (repository.path / "benchmarks/bench_gate.py").read_text()
+    repository.commit(bench=bench.replace('("one", "two")', '("one", "three")'))
+    fake_pairs(monkeypatch)
+    report = run(repository)
+    assert report["exit_status"] == 10
+    assert [(d["kind"], d["id"]) for d in report["exact"]["differences"]] == [("gone", TWO)]
+    assert run(repository, select="*one*")["exit_status"] == 0
+
+
+def test_a_run_in_which_every_benchmark_is_skipped_is_an_error_and_no_pass(repository) -> None:
+    repository.commit(model="")
+    repository.commit()
+    with pytest.raises(UserError, match="nothing was measured"):
+        run(repository)
+
+
+def test_a_selection_without_a_benchmark_is_an_error(repository) -> None:
+    repository.commit()
+    with pytest.raises(UserError, match="'nothing' matches none of 3 benchmarks"):
+        run(repository, select="nothing")
+
+
+# ---- exit statuses, of the process itself
+
+
+@pytest.mark.parametrize("arguments", [(), ("--base", "HEAD"), ("--base=HEAD", "--head=x", "-z")])
+def test_wrong_arguments_exit_with_12_and_not_with_argparses_2(gate, arguments) -> None:
+    assert_status(gate(*arguments), 12, r"^error: ")
+
+
+def test_an_unknown_revision_exits_with_12_and_the_files_say_so(gate, tmp_path: Path) -> None:
+    files = [f"--{kind}={tmp_path / kind}" for kind in ("json", "html", "markdown")]
+    done = gate("--base=nowhere", "--head=HEAD", *files)
+    assert_status(done, 12, "^error: 'nowhere' names no commit")
+    assert json.loads((tmp_path / "json").read_text())["exit_status"] == 12
+    assert "Error" in (tmp_path / "html").read_text()
+    assert (tmp_path / "markdown").read_text().startswith("### Gate: error")
+
+
+def test_an_exception_of_any_kind_exits_with_12(gate, repository) -> None:
+    repository.write("reference_model/__init__.py", "import no_such_package\n")
+    repository.commit()
+    assert_status(gate("--base=HEAD", "--head=HEAD"), 12, "no_such_package")
+
+
+def test_a_number_that_is_none_exits_with_12(gate, repository) -> None:
+    repository.commit(model="BYTES = float('nan')\ndef step(): ...\n")
+    done = gate("--base=HEAD~1", "--head=HEAD")
+    assert_status(done, 12, "head: .*nan, which is not a measurement")
+
+
+def test_other_packages_exit_with_13(gate, repository) -> None:
+    repository.commit(pins="torch==2.12.0\n")
+    assert_status(gate("--base=HEAD~1", "--head=HEAD"), 13, "^not comparable: the pinned versions")
+
+
+def test_a_benchmark_that_does_nothing_exits_with_12(gate, repository) -> None:
+    repository.commit(model="BYTES = 100\ndef step(): ...\n")
+    done = gate("--base=HEAD~1", "--head=HEAD", "--select=*Step*one*", "--budget=60")
+    assert_status(done, 12, "measures nothing")
+
+
+def test_real_pairs_are_measured_until_the_budget_is_spent_and_everything_is_written(
+    gate, repository, tmp_path: Path
+) -> None:
+    repository.commit()
+    path, page = tmp_path / "gate.json", tmp_path / "gate.html"
+    done = gate(
+        "--base=HEAD~1", "--head=HEAD", "--budget=12", "--seed=1", f"--json={path}",
+        f"--html={page}", "--select=*(one)",
+    )  # fmt: skip
+    report = json.loads(path.read_text())
+    assert_status(done, 11, "INCONCLUSIVE: .*the budget is spent|INCONCLUSIVE: unstable")
+    for pair in report["pairs"]:
+        assert set(pair["log_ratios"]) == {ONE, CONTROL}
+        assert 0.0009 < pair["seconds"][ONE][0] < 0.1
+    assert page.read_text().count("<circle") == 2 * len(report["pairs"])
+
+
+# ---- what is written
+
+
+def hostile() -> dict:
+    report = gate_module.failed(None, gate_module.Verdict.ERROR, "a <b>|`c`\nd")
+    report["base"]["revision"] = "<script>alert(1)</script>`|"
+    report["exact"]["differences"] = [
+        {"id": "<i>|x", "kind": "worse", "base": 1.0, "head": 2.0, "because": ""}
+    ]
+    return report
+
+
+def test_texts_of_others_are_escaped_on_the_page_and_in_the_summary() -> None:
+    page, summary = render(hostile()), markdown(hostile())
+    assert "<script>" not in page
+    assert "<i>" not in page
+    assert "<b>" not in summary
+    assert "<i>" not in summary
+    assert "&lt;i&gt;\\|x" in summary
+    assert "INCONCLUSIVE" not in terminal(hostile())
+
+
+def test_a_page_needs_nothing_from_elsewhere(repository, monkeypatch) -> None:
+    repository.commit()
+    fake_pairs(monkeypatch, two=0.05)
+    report = run(repository)
+    page = render(report)
+    assert re.findall(r"(?:src|href)=|url\(|@import", page) == []
+    assert page.count("<svg") == 3
+    assert page.count("<circle") == sum(len(pair["log_ratios"]) for pair in report["pairs"])
+
+
+def test_an_improvement_is_told_in_every_form(repository, monkeypatch) -> None:
+    repository.commit()
+    fake_pairs(monkeypatch, one=-0.2)
+    report = run(repository)
+    for text in (terminal(report), markdown(report), render(report)):
+        assert "faster" in text
+        assert re.search(r"-(19|20)\.\d %", text)
