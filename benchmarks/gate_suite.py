@@ -48,6 +48,8 @@ EXACT: dict[str, Exactness] = {
     "bench_kv_codecs.Distortion.track_distortion": Exactness(tolerance=1e-5),
     "bench_kv_codecs.Loss.track_prediction_kl": LOSS,
     "bench_kv_codecs.Loss.track_loss_increase": LOSS,
+    "bench_lora.Merging.track_merge_error": Exactness(tolerance=5e-5),
+    "bench_lora.Share.track_trained_share": COUNTED,
     "bench_norms.Work.track_operators_per_token": COUNTED,
     "bench_positions.Work.track_operators_per_token": COUNTED,
     "bench_positions.Work.track_weight_bytes": COUNTED,
@@ -62,5 +64,8 @@ NOT_COMPARED = {
     "bench_cache.Generation.track_seconds_per_token": "a time",
     "bench_cache.PeakMemory.track_peak_memory": "resident memory differs from process to process",
     "bench_cache.DeviceMemory.track_nvml_memory": "what else uses the GPU is part of it",
+    "bench_lora.OverPlain.track_forward_over_plain": "a time",
+    "bench_lora.OverPlain.track_step_over_full": "a time",
+    "bench_lora.Exponents.track_deviation_from_law": "draws its own matrices: no code of the model",
     "bench_claims.Exact.track_value": "runs whole experiments, for longer than a gate may take",
 }

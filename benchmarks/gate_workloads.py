@@ -106,7 +106,10 @@ OUTPUTS: dict[str, dict[str, str]] = {
     "double": {"norm_placement": "double"},
     "deepnorm": {"norm_placement": "deepnorm"},
     "untied": {"head": "untied"},
+    "adapters, lora": {},
+    "adapters, rslora": {},
 }
+RANK = 8  # of the adapters
 
 
 def outputs_of(name: str) -> tuple[Tensor, Tensor]:
@@ -116,7 +119,8 @@ def outputs_of(name: str) -> tuple[Tensor, Tensor]:
     """
     import torch
 
-    model = _with_fixed_weights(OUTPUTS[name])
+    kind, _, scaling = name.partition(", ")
+    model = _with_fixed_weights(OUTPUTS[name], scaling if kind == "adapters" else None)
     tokens = (token_ids(model, SHORT) * 37 + 11) % model.config.vocab_size
     kv = filled_cache(model, 0, SHORT)
     with torch.inference_mode():
@@ -126,14 +130,21 @@ def outputs_of(name: str) -> tuple[Tensor, Tensor]:
     return at_once, cached
 
 
-def _with_fixed_weights(choices: dict[str, str]) -> GPT:
+@of_this_commit()
+def _with_fixed_weights(choices: dict[str, str], adapters: str | None) -> GPT:
     """A model whose weights depend on the parameters' names alone, not on how they are drawn.
+
+    ``adapters``: the scaling law of those on query and value; None: there are none.
 
     They are larger than at a start, so that a change of attention shows in the logits.
     """
     import torch
 
     model = deepcopy(model_of(MODEL, **choices))  # the other is the steps'
+    if adapters is not None:
+        from reference_model.lora import LoRAConfig, add_adapters
+
+        add_adapters(model, LoRAConfig(RANK, scaling=adapters))  # type: ignore[arg-type]
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 2:

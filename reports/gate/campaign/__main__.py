@@ -29,7 +29,8 @@ from reports.gate.compare import CONTROLLED_BY, timed_ids
 from reports.gate.decision import Rule
 from reports.gate.pairs import measure_pair
 
-PUBLISHED = Path("reports/published/gate_pairs.jsonl")
+# Ignored by git: what is measured is a commit, and files beside it would be changes to it.
+LINES = Path("runs/gate_pairs.jsonl")
 # Of `all`: a third of the stretches beside a noisy neighbour.
 STRETCHES, PAIRS_OF_STRETCH, DESIGN_PAIRS = 6, 100, 40
 REAL = {"nothing": 60, "slower by 3 %": 20, "slower by 5 %": 20}
@@ -61,7 +62,7 @@ def _parser() -> Parser:
         ("all", "everything, for hours"),
     ):
         each = commands.add_parser(name, help=told)
-        each.add_argument("--lines", type=Path, default=PUBLISHED, help="file that is appended to")
+        each.add_argument("--lines", type=Path, default=LINES, help="file that is appended to")
         each.add_argument("--select", default="*", help="timed benchmarks by a pattern")
         if name in ("designs", "record"):
             each.add_argument("--pairs", type=_count, default=40)

@@ -12,6 +12,7 @@ from reports.gate.verdict import Verdict
 MODEL, CACHE = "reference_model/model.py", "reference_model/cache.py"
 KV, CODEC = "reference_model/quantization/kv_cache.py", "reference_model/quantization/turboquant.py"
 INT8 = "reference_model/quantization/int8.py"
+LORA = "reference_model/lora.py"
 STEPS = "benchmarks/gate_workloads.py"
 
 BEGIN = "        start = cache.start if cache is not None else 0\n        span ="
@@ -133,6 +134,9 @@ INJECTIONS: dict[str, Injection] = {
                 "        angles = rotary_angles(self.config, start, length, x.device)",
             ),
         )
+    ),
+    "α/r for α/√r": Injection(
+        ((LORA, '"rslora": math.sqrt(self.rank)', '"rslora": self.rank'),),
     ),
     "not a number": Injection(
         ((MODEL, END, END.replace("(self.ln_f(x))", "(self.ln_f(x)) * float('nan')")),),
