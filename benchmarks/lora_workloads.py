@@ -14,14 +14,12 @@ from benchmarks.codec_workloads import reference_checkpoint
 from benchmarks.workloads import Step, device, finish, of_this_commit, start, token_ids
 
 if TYPE_CHECKING:
-    from benchmarks.results import Measurement
     from reference_model.lora import LoRAConfig
     from reference_model.model import GPT
 
 WIDTH, ROWS = 768, 512
 FORWARDS = 40  # of one linear: a few milliseconds each
 STEP_TOKENS = 128
-LAWS = {"alpha/r": -1.0, "alpha/sqrt(r)": 0.0}
 
 
 @of_this_commit()
@@ -150,11 +148,10 @@ def _copy(model: GPT) -> GPT:
 
 
 @cache  # one run has all the exponents
-def _update_variance() -> list[Measurement]:
-    from benchmarks.experiment import Settings
-    from benchmarks.experiments.lora import update_variance
+def _deviations() -> dict[str, float]:
+    from benchmarks.experiments.lora import PRECISION_OF_UPDATES, exponent_deviations
 
-    return update_variance(Settings("smoke", "cpu", seed=0))
+    return exponent_deviations(PRECISION_OF_UPDATES["smoke"])
 
 
 @of_this_commit()
@@ -163,14 +160,4 @@ def deviation_from_law(scaling: str, kind: str) -> Callable[[], float]:
     start()
     import benchmarks.experiments.lora  # noqa: F401  # skipped here where the commit lacks it
 
-    def deviation() -> float:
-        (exponent,) = (
-            m.value
-            for m in _update_variance()
-            if m.metric == "update_variance_exponent"
-            and m.option == scaling
-            and m.parameters["a"] == kind
-        )
-        return abs(exponent - LAWS[scaling])
-
-    return deviation
+    return lambda: _deviations()[f"{scaling}, {kind}"]

