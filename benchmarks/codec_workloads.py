@@ -9,15 +9,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from benchmarks.workloads import (
-    SIZE,
-    Step,
-    cache_bytes,
-    forward,
-    of_this_commit,
-    start,
-    token_ids,
-)
+from benchmarks.workloads import SIZE, Step, cache_bytes, of_this_commit, repeated_step, start
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,14 +59,7 @@ def filled_quantized_cache(model: GPT, codec: str, past: int, room: int = 0) -> 
 
 def quantized_decode_step(model: GPT, codec: str, past: int) -> Step:
     """The token after ``past`` others, again and again."""
-    kv = filled_quantized_cache(model, codec, past, room=1)
-    tokens = token_ids(model, 1)
-
-    def step() -> None:
-        kv.forget(past)
-        forward(model, tokens, kv)
-
-    return step
+    return repeated_step(model, filled_quantized_cache(model, codec, past, room=1), past)
 
 
 def bits_per_value(model: GPT, kv: KVCache, tokens: int) -> float:

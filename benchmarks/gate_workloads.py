@@ -21,10 +21,10 @@ from benchmarks.workloads import (
     device,
     filled_cache,
     finish,
-    forward,
     model_of,
     of_this_commit,
     prefill_step,
+    repeated_step,
     start,
     token_ids,
 )
@@ -43,13 +43,7 @@ ENCODED = (6, 4, 64)  # layers, heads, tokens of the checkpoint's cache
 def _decode(dtype: str = "float32", **choices: str) -> Step:
     """The token after `PAST` others, again and again."""
     model = model_of(MODEL, dtype, **choices)
-    kv, tokens = filled_cache(model, PAST, 1), token_ids(model, 1)
-
-    def step() -> None:
-        kv.forget(PAST)
-        forward(model, tokens, kv)
-
-    return step
+    return repeated_step(model, filled_cache(model, PAST, 1), PAST)
 
 
 @of_this_commit()

@@ -13,10 +13,9 @@ from benchmarks.codec_workloads import held_out_tokens, reference_checkpoint
 from benchmarks.workloads import (
     Step,
     filled_cache,
-    forward,
     model_of,
     of_this_commit,
-    token_ids,
+    repeated_step,
 )
 
 if TYPE_CHECKING:
@@ -46,13 +45,7 @@ def _rewritten(model: GPT, product: str) -> GPT:
 def int8_decode_step(name: str, product: str, past: int) -> Step:
     """The token after ``past`` others, again and again."""
     model = int8_model(name, product)
-    kv, tokens = filled_cache(model, past, 1), token_ids(model, 1)
-
-    def step() -> None:
-        kv.forget(past)
-        forward(model, tokens, kv)
-
-    return step
+    return repeated_step(model, filled_cache(model, past, 1), past)
 
 
 @of_this_commit()

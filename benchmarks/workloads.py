@@ -150,6 +150,17 @@ def decode_step(model: GPT, past: int, cached: bool = True, calls: int = 1) -> S
     return partial(forward, model, token_ids(model, 1 if cached else past + 1), kv)
 
 
+def repeated_step(model: GPT, kv: KVCache, past: int) -> Step:
+    """The token after the ``past`` ones that a cache holds, again and again."""
+    tokens = token_ids(model, 1)
+
+    def step() -> None:
+        kv.forget(past)
+        forward(model, tokens, kv)
+
+    return step
+
+
 @of_this_commit()
 def prefill_step(model: GPT, length: int, cached: bool = True) -> Step:
     """A prompt, all at once; a cache is new each time and part of what a prefill costs."""

@@ -18,7 +18,12 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.experiment import Profile, Settings, experiment
 from benchmarks.results import Measurement, measured
-from benchmarks.stats import Estimate, geometric_mean_ratio_interval, mean_interval
+from benchmarks.stats import (
+    Estimate,
+    geometric_mean_ratio_interval,
+    mean_interval,
+    unweighted_slopes,
+)
 from reference_model.config import GPTConfig, Initialization, NormPlacement
 from reference_model.model import GPT
 
@@ -121,7 +126,7 @@ def exponents(depths: tuple[int, ...], norms: NDArray[np.float64]) -> NDArray[np
     Each seed is one observation: an interval over them needs no assumption on how the scatter of
     the norms depends on the depth.
     """
-    return np.polyfit(np.log(depths), np.log(norms).T, 1)[0]
+    return unweighted_slopes(depths, norms)
 
 
 def _sweep(settings: Settings, scale: Scale) -> Iterator[Measurement]:
