@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import signal
 import statistics
@@ -188,7 +189,7 @@ def _all(given: argparse.Namespace) -> None:
     base = {"lines": given.lines, "select": given.select, "out": None}
     _designs(argparse.Namespace(**base, pairs=DESIGN_PAIRS))
     for stretch in range(STRETCHES):
-        label, neighbour = f"stretch {stretch + 1}", stretch % 3 == 2
+        label, neighbour = f"stretch {stretch + 1}", has_neighbour(stretch)
         done = len(lines.read(given.lines, kind="pair", stretch=label))
         if done < PAIRS_OF_STRETCH:
             _record(
@@ -198,14 +199,26 @@ def _all(given: argparse.Namespace) -> None:
             )
         # Real runs between the stretches, so that these lie apart in time.
         for name, runs in REAL.items():
-            # Counted apart, with a neighbour and without.
-            alike = sum((other % 3 == 2) == neighbour for other in range(stretch + 1))
-            upto = alike * -(-runs // STRETCHES)
+            upto = runs_by(stretch, runs)
             real.real_runs(given.lines, Path.cwd(), name, upto, _tell, neighbour)
     for name in INJECTIONS.keys() - REAL.keys():
         real.real_runs(given.lines, Path.cwd(), name, OTHERS, _tell)
     wanted = {"out": given.out, "html": given.html, "runs_replayed": given.runs_replayed}
     _replay(argparse.Namespace(**base | wanted))
+
+
+def has_neighbour(stretch: int) -> bool:
+    return stretch % 3 == 2
+
+
+def runs_by(stretch: int, runs: int) -> int:
+    """Of ``runs`` in all, those that are due when a stretch ends, beside a neighbour or not as it.
+
+    A third of them have a neighbour, as a third of the stretches.
+    """
+    alike = [has_neighbour(other) == has_neighbour(stretch) for other in range(STRETCHES)]
+    quota = runs // 3 if has_neighbour(stretch) else runs - runs // 3
+    return math.ceil(quota * sum(alike[: stretch + 1]) / sum(alike))
 
 
 def _show(summary: Any, out: Path | None) -> None:

@@ -15,7 +15,7 @@ import pytest
 from reference_model.errors import UserError
 from reports.gate.arms import worktrees
 from reports.gate.campaign import designs, lines, real
-from reports.gate.campaign.__main__ import main
+from reports.gate.campaign.__main__ import STRETCHES, has_neighbour, main, runs_by
 from reports.gate.campaign.injections import INJECTIONS, inject
 from reports.gate.campaign.neighbour import beside
 from reports.gate.campaign.replay import BLOCK, binomial_range, drawn_runs, replay
@@ -40,6 +40,20 @@ def recorded(
         for stretch in range(stretches)
         for _ in range(pairs)
     ]
+
+
+# ---- the plan
+
+
+@pytest.mark.parametrize("runs", [3, 20, 60])
+def test_as_many_real_runs_are_made_as_planned_a_third_of_them_beside_a_neighbour(
+    runs: int,
+) -> None:
+    made = dict.fromkeys((False, True), 0)
+    for stretch in range(STRETCHES):
+        made[has_neighbour(stretch)] = runs_by(stretch, runs)
+    assert made == {False: runs - runs // 3, True: runs // 3}
+    assert 0 < runs_by(0, runs) < runs_by(1, runs) or runs == 3
 
 
 # ---- the file
