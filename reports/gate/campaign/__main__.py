@@ -1,4 +1,4 @@
-"""python -m reports.gate.campaign designs | record | replay | real | all: the gate's error rates.
+"""The gate's error rates: designs, record, replay, real, rivals, or all of it.
 
 Everything is appended to one file of JSON lines, and taken up again where it stopped.
 """
@@ -22,7 +22,7 @@ from reference_model.command_line import Parser, exit_status
 from reference_model.errors import UserError
 from reference_model.files import write_whole
 from reports.gate.arms import worktrees
-from reports.gate.campaign import designs, lines, real
+from reports.gate.campaign import designs, lines, real, rivals
 from reports.gate.campaign.injections import INJECTIONS, names
 from reports.gate.campaign.neighbour import beside
 from reports.gate.campaign.replay import binomial_range, replay
@@ -35,6 +35,7 @@ LINES = Path("runs/gate_pairs.jsonl")
 # Of `all`: a third of the stretches beside a noisy neighbour.
 STRETCHES, PAIRS_OF_STRETCH, DESIGN_PAIRS = 6, 100, 40
 REAL = {"nothing": 60, "slower by 3 %": 20, "slower by 5 %": 20}
+OF_RIVALS = {"nothing": 20, "slower by 3 %": 5, "slower by 5 %": 5, "slower by 10 %": 5}
 OTHERS = 3  # runs of each other injection
 
 
@@ -45,9 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         given = _parser().parse_args(arguments)
-        {"designs": _designs, "record": _record, "replay": _replay, "real": _real, "all": _all}[
-            given.command
-        ](given)
+        {
+            "designs": _designs,
+            "record": _record,
+            "replay": _replay,
+            "real": _real,
+            "rivals": _rivals,
+            "all": _all,
+        }[given.command](given)
 
     return exit_status(command)
 
@@ -60,6 +66,7 @@ def _parser() -> Parser:
         ("record", "pairs of a commit with itself"),
         ("replay", "the decision on recorded pairs: level, power and time"),
         ("real", "real runs with and without injections"),
+        ("rivals", "what asv continuous and compare-fail say of the same cases"),
         ("all", "everything, for hours"),
     ):
         each = commands.add_parser(name, help=told)
@@ -71,11 +78,12 @@ def _parser() -> Parser:
             each.add_argument("--stretch", required=True, help="label of this stretch of time")
         if name in ("record", "real"):
             each.add_argument("--neighbour", action="store_true", help="beside a noisy process")
-        if name == "real":
+        if name in ("real", "rivals"):
             each.add_argument("--case", action="append", default=[], help="all by default")
-            each.add_argument("--runs", type=_count, default=OTHERS)
+            each.add_argument("--runs", type=_count, help="of each case")
+        if name == "real":
             each.add_argument("--budget", help="as of the gate")
-        if name in ("designs", "replay", "real", "all"):
+        if name in ("designs", "replay", "real", "rivals", "all"):
             each.add_argument("--out", type=Path, help="file for the summary, JSON")
         if name in ("replay", "all"):
             each.add_argument("--runs-replayed", type=_count, default=1000, help="per stretch")
@@ -144,7 +152,7 @@ def _replay(given: argparse.Namespace) -> None:
     if not found:
         raise UserError(f"{given.lines} holds no recorded pairs; record some first")
     known = [
-        row | (_agreement(row, found["all"]) if row["case"] in REAL else {"agrees": None})
+        row | {"agrees": _agreement(row, found["all"]) if _is_replayed(row) else None}
         for row in real.tally(given.lines)
     ]
     summary = {"replay": found, "real": known}
@@ -161,7 +169,11 @@ def _before_pairs(path: Path) -> float:
     return statistics.median([exact["seconds"] for exact in found if exact] or [0.0])
 
 
-def _agreement(row: dict[str, Any], replayed: list[dict[str, Any]]) -> dict[str, Any]:
+def _is_replayed(row: dict[str, Any]) -> bool:
+    return row["tool"] == real.GATE and row["case"] in REAL
+
+
+def _agreement(row: dict[str, Any], replayed: list[dict[str, Any]]) -> str:
     """Whether the real regressions lie in the binomial range of the replayed share.
 
     A slowdown of the whole model slows most benchmarks, and is found at least as often as that of
@@ -172,7 +184,7 @@ def _agreement(row: dict[str, Any], replayed: list[dict[str, Any]]) -> dict[str,
     low, high = binomial_range(share, row["runs"])
     count = row["verdicts"].get("10", 0)
     agrees = low <= count <= high
-    return {"agrees": f"{agrees}: {count} regressions, {low} to {high} by replay"}
+    return f"{agrees}: {count} regressions, {low} to {high} by replay"
 
 
 def _real(given: argparse.Namespace) -> None:
@@ -180,7 +192,23 @@ def _real(given: argparse.Namespace) -> None:
         (f"--budget={given.budget}",) if given.budget else ()
     )
     for name in names(given.case):
-        real.real_runs(given.lines, Path.cwd(), name, given.runs, _tell, given.neighbour, arguments)
+        real.real_runs(
+            given.lines,
+            Path.cwd(),
+            name,
+            given.runs or OTHERS,
+            _tell,
+            given.neighbour,
+            arguments,
+        )
+    _show(real.tally(given.lines), given.out)
+
+
+def _rivals(given: argparse.Namespace) -> None:
+    for case in given.case or OF_RIVALS:
+        for tool in rivals.RIVALS:
+            runs = given.runs or OF_RIVALS.get(case, OTHERS)
+            rivals.rival_runs(given.lines, Path.cwd(), tool, case, runs, _tell)
     _show(real.tally(given.lines), given.out)
 
 
@@ -203,6 +231,7 @@ def _all(given: argparse.Namespace) -> None:
             real.real_runs(given.lines, Path.cwd(), name, upto, _tell, neighbour)
     for name in INJECTIONS.keys() - REAL.keys():
         real.real_runs(given.lines, Path.cwd(), name, OTHERS, _tell)
+    _rivals(argparse.Namespace(**base, case=[], runs=None))
     wanted = {"out": given.out, "html": given.html, "runs_replayed": given.runs_replayed}
     _replay(argparse.Namespace(**base | wanted))
 

@@ -18,6 +18,8 @@ from reports.gate.campaign.injections import INJECTIONS, inject
 from reports.gate.campaign.neighbour import beside
 from reports.gate.revisions import git
 
+GATE = "gate"  # beside other tools in one table
+
 
 @contextmanager
 def clone_with(repository: Path, name: str) -> Iterator[Path]:
@@ -81,28 +83,29 @@ def one_run(clone: Path, arguments: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def tally(path: Path) -> list[dict[str, Any]]:
-    """Per case: how often each verdict, and whether it was the one deserved."""
-    rows = []
-    for name, injection in INJECTIONS.items():
-        for neighbour in (False, True):
-            found = lines.read(path, kind="real", case=name, neighbour=neighbour)
-            if not found:
-                continue
-            seconds = sorted(record["seconds"] for record in found)
-            statuses = [record["exit_status"] for record in found]
-            rows.append(
-                {
-                    "case": name,
-                    "neighbour": neighbour,
-                    "runs": len(found),
-                    "deserved": injection.expected.words,
-                    "as deserved": statuses.count(int(injection.expected)),
-                    "verdicts": {str(s): statuses.count(s) for s in sorted(set(statuses))},
-                    "median seconds": seconds[len(seconds) // 2],
-                    "most seconds": seconds[-1],
-                    "exact differences": sum(
-                        len(record["exact"]["differences"]) for record in found if record["exact"]
-                    ),
-                }
-            )
-    return rows
+    """Per tool and case: how often each verdict, and whether it was the one deserved."""
+    found: dict[tuple[str, str, bool], list[dict[str, Any]]] = {}
+    for record in [*lines.read(path, kind="real"), *lines.read(path, kind="rival")]:
+        key = (record.get("tool", GATE), record["case"], record["neighbour"])
+        found.setdefault(key, []).append(record)
+    cases = list(INJECTIONS)
+    ordered = sorted(found, key=lambda key: (cases.index(key[1]), key[0] != GATE, key[0], key[2]))
+    return [{"tool": key[0], **_row(key[1], key[2], found[key])} for key in ordered]
+
+
+def _row(case: str, neighbour: bool, records: list[dict[str, Any]]) -> dict[str, Any]:
+    seconds = sorted(record["seconds"] for record in records)
+    statuses = [record["exit_status"] for record in records]
+    expected = INJECTIONS[case].expected
+    exact = [record["exact"] for record in records if record.get("exact")]
+    return {
+        "case": case,
+        "neighbour": neighbour,
+        "runs": len(records),
+        "deserved": expected.words,
+        "as deserved": statuses.count(int(expected)),
+        "verdicts": {str(status): statuses.count(status) for status in sorted(set(statuses))},
+        "median seconds": seconds[len(seconds) // 2],
+        "most seconds": seconds[-1],
+        "exact differences": sum(len(each["differences"]) for each in exact),
+    }

@@ -6,6 +6,8 @@ import json
 import random
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +16,14 @@ import pytest
 
 from reference_model.errors import UserError
 from reports.gate.arms import worktrees
-from reports.gate.campaign import designs, lines, real
+from reports.gate.campaign import designs, lines, real, rivals
 from reports.gate.campaign.__main__ import STRETCHES, has_neighbour, main, runs_by
 from reports.gate.campaign.injections import INJECTIONS, inject
 from reports.gate.campaign.neighbour import beside
 from reports.gate.campaign.replay import BLOCK, binomial_range, drawn_runs, replay
 from reports.gate.decision import Rule
 from reports.gate.pairs import CONTROL
+from reports.gate.verdict import Verdict
 
 ONE, TWO = (f"bench_gate.Step.time_step({name})" for name in ("one", "two"))
 
@@ -54,6 +57,50 @@ def test_as_many_real_runs_are_made_as_planned_a_third_of_them_beside_a_neighbou
         made[has_neighbour(stretch)] = runs_by(stretch, runs)
     assert made == {False: runs - runs // 3, True: runs // 3}
     assert 0 < runs_by(0, runs) < runs_by(1, runs) or runs == 3
+
+
+# ---- other tools beside it
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "verdict"),
+    [
+        ("PERFORMANCE DECREASED.\n", 1, Verdict.REGRESSION),
+        ("BENCHMARKS NOT SIGNIFICANTLY CHANGED.\n", 0, Verdict.PASS),
+        ("Unknown commit abc\n", 1, Verdict.ERROR),
+    ],
+)
+def test_another_tool_has_found_a_regression_only_where_it_says_so(
+    text: str, status: int, verdict: Verdict
+) -> None:
+    found, reason = rivals.judged(text, status, "PERFORMANCE DECREASED")
+    assert found == verdict
+    assert reason in text
+
+
+def test_other_tools_stand_in_the_table_of_the_gate_and_are_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lines.jsonl"
+    asked: list[Path] = []
+
+    def tool(clone: Path) -> tuple[Verdict, str]:
+        asked.append(clone)
+        return Verdict.REGRESSION, "PERFORMANCE DECREASED"
+
+    @contextmanager
+    def clone_with(repository: Path, case: str) -> Iterator[Path]:
+        yield repository / case
+
+    monkeypatch.setitem(rivals.RIVALS, "asv continuous", tool)
+    monkeypatch.setattr(rivals, "clone_with", clone_with)
+    monkeypatch.setattr(rivals, "git", lambda *arguments: "0" * 40)
+    for runs in (1, 2, 2):
+        rivals.rival_runs(path, tmp_path, "asv continuous", "nothing", runs, lambda line: None)
+    assert asked == [tmp_path / "nothing"] * 2
+    (row,) = real.tally(path)
+    assert (row["tool"], row["case"], row["runs"]) == ("asv continuous", "nothing", 2)
+    assert (row["deserved"], row["as deserved"]) == ("pass", 0)
 
 
 # ---- the file
