@@ -1,4 +1,4 @@
-"""The gate's steps, timed by pytest-benchmark at its defaults; `rivals` runs it, not `make test`."""
+"""The gate's steps, timed by pytest-benchmark at its defaults; not part of `make test`."""
 
 from __future__ import annotations
 
