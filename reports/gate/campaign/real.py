@@ -24,7 +24,7 @@ GATE = "gate"  # beside other tools in one table
 @contextmanager
 def clone_with(repository: Path, name: str) -> Iterator[Path]:
     """A clone whose HEAD~1 is the repository's HEAD and whose HEAD has the injection."""
-    with tempfile.TemporaryDirectory(prefix="gate-") as folder:
+    with tempfile.TemporaryDirectory(prefix="gate-", ignore_cleanup_errors=True) as folder:
         clone = Path(folder).resolve() / "clone"
         git(repository, "clone", "--quiet", "--no-hardlinks", str(repository), str(clone))
         inject(clone, name)
