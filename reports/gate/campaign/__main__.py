@@ -71,7 +71,8 @@ def _parser() -> Parser:
     ):
         each = commands.add_parser(name, help=told)
         each.add_argument("--lines", type=Path, default=LINES, help="file that is appended to")
-        each.add_argument("--select", default="*", help="timed benchmarks by a pattern")
+        if name not in ("replay", "rivals"):
+            each.add_argument("--select", default="*", help="timed benchmarks by a pattern")
         if name in ("designs", "record"):
             each.add_argument("--pairs", type=_count, default=40)
         if name == "record":
@@ -80,7 +81,8 @@ def _parser() -> Parser:
             each.add_argument("--neighbour", action="store_true", help="beside a noisy process")
         if name in ("real", "rivals"):
             each.add_argument("--case", action="append", default=[], help="all by default")
-            each.add_argument("--runs", type=_count, help="of each case")
+            default = OTHERS if name == "real" else None  # of rivals: as OF_RIVALS has it
+            each.add_argument("--runs", type=_count, default=default, help="of each case")
         if name == "real":
             each.add_argument("--budget", help="as of the gate")
         if name in ("designs", "replay", "real", "rivals", "all"):
@@ -192,15 +194,7 @@ def _real(given: argparse.Namespace) -> None:
         (f"--budget={given.budget}",) if given.budget else ()
     )
     for name in names(given.case):
-        real.real_runs(
-            given.lines,
-            Path.cwd(),
-            name,
-            given.runs or OTHERS,
-            _tell,
-            given.neighbour,
-            arguments,
-        )
+        real.real_runs(given.lines, Path.cwd(), name, given.runs, _tell, given.neighbour, arguments)
     _show(real.tally(given.lines), given.out)
 
 
