@@ -58,13 +58,16 @@ def measure_pair(
     rng.shuffle(order := list(range(len(fresh))))  # of starting, too
     with running([fresh[i] for i in order], device, rng) as (shuffled, _):
         workers = [shuffled[order.index(i)] for i in range(len(fresh))]
-        for worker in workers[:2]:
-            for id in ids:
-                worker.send("prepare", id=id)
+        asked = [list(ids), list(ids)]
         if control:
-            workers[2].send("prepare", id=control)
-        for worker, count in zip(workers, (len(ids), len(ids), 1), strict=False):
-            for _ in range(count):
+            # A control that is decided is no longer among the ids, and base steps it all the same.
+            asked[0] += [control] * (control not in ids)
+            asked.append([control])
+        for worker, prepared in zip(workers, asked, strict=True):
+            for id in prepared:
+                worker.send("prepare", id=id)
+        for worker, prepared in zip(workers, asked, strict=True):
+            for _ in prepared:
                 if reason := worker.receive().get("skipped"):
                     raise UserError(f"{worker.arm.name}: a timed benchmark was skipped: {reason}")
         works = [(id, id, workers[0], workers[1]) for id in ids]

@@ -3,15 +3,15 @@
 A run begins at a drawn pair of a drawn stretch and takes the pairs that follow (in a circle), so
 that what follows itself in a machine still does. Blocks of pairs are turned round as a whole, by a
 coin: exact where base and head are exchangeable, as they are in A/A pairs. A slowdown is multiplied
-into one benchmark, drawn for each run. Intervals resample stretches, since what happens to pairs
-of one stretch happens to all of its runs.
+into one benchmark, drawn for each run, or into every one. Intervals resample stretches, since what
+happens to pairs of one stretch happens to all of its runs.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ Floats = NDArray[np.float64]
 SLOWDOWNS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.07, 0.1)
 BLOCK = 5  # pairs that are turned round together
 RESAMPLES = 2000
+Slowed = Literal["one", "every"]
 METRICS = ("regression", "pass", "inconclusive", "pairs", "seconds")
 
 
@@ -42,6 +43,7 @@ def replay(
     runs: int = 1000,
     seed: int = 0,
     setup_seconds: float = 0.0,
+    slowed: Slowed = "one",
 ) -> list[dict[str, Any]]:
     """A row per slowdown: each metric with its 95 % interval over stretches.
 
@@ -55,7 +57,10 @@ def replay(
     rows = []
     for slowdown in slowdowns:
         of_stretches = np.array(
-            [_one_stretch(p, ids, rule, slowdown, runs, rng, setup_seconds) for p in parts]
+            [
+                _one_stretch(pairs, ids, rule, slowdown, runs, rng, setup_seconds, slowed)
+                for pairs in parts
+            ]
         )
         rows.append(
             {"slowdown": slowdown, "stretches": len(parts), "runs": runs * len(parts)}
@@ -72,11 +77,14 @@ def _one_stretch(
     runs: int,
     rng: np.random.Generator,
     setup_seconds: float,
+    slowed: Slowed,
 ) -> list[float]:
     matrix = np.array([[pair["log_ratios"][id] for id in (*ids, CONTROL)] for pair in pairs])
     x = drawn_runs(matrix, rule.most_pairs, runs, rng)
-    slow = rng.integers(len(ids), size=runs)
-    x[np.arange(runs), :, slow] += math.log1p(slowdown)
+    if slowed == "every":
+        x[:, :, : len(ids)] += math.log1p(slowdown)
+    else:
+        x[np.arange(runs), :, rng.integers(len(ids), size=runs)] += math.log1p(slowdown)
     outcomes, taken = outcomes_of_runs(x, rule, len(ids))
     shares = [float((outcomes == name).mean()) for name in METRICS[:3]]
     each = float(np.median([pair["took"] for pair in pairs]))

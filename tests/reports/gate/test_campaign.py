@@ -17,7 +17,15 @@ import pytest
 from reference_model.errors import UserError
 from reports.gate.arms import worktrees
 from reports.gate.campaign import designs, lines, real, rivals
-from reports.gate.campaign.__main__ import STRETCHES, has_neighbour, main, runs_by
+from reports.gate.campaign.__main__ import (
+    NEIGHBOUR,
+    QUIET,
+    STRETCHES,
+    agreement,
+    has_neighbour,
+    main,
+    runs_by,
+)
 from reports.gate.campaign.injections import INJECTIONS, inject
 from reports.gate.campaign.neighbour import beside
 from reports.gate.campaign.replay import BLOCK, binomial_range, drawn_runs, replay
@@ -144,6 +152,32 @@ def test_power_grows_with_the_slowdown() -> None:
     assert found == sorted(found)
     assert found[0] < 0.1
     assert found[-1] > 0.9
+
+
+def test_a_slowdown_of_every_benchmark_is_found_more_often_than_that_of_one() -> None:
+    one, every = (
+        replay(recorded(scatter=0.02), Rule(), (0.02,), runs=50, slowed=slowed)[0]["regression"]
+        for slowed in ("one", "every")
+    )
+    assert every["value"] > one["value"] + 0.2
+
+
+def test_real_runs_are_compared_with_the_replay_of_pairs_beside_the_same_neighbour() -> None:
+    def rows(at_none: float, at_three: float) -> list[dict]:
+        return [
+            {"slowdown": slowdown, "regression": {"value": share}}
+            for slowdown, share in ((0.0, at_none), (0.03, at_three))
+        ]
+
+    one = {QUIET: rows(0.0, 0.9), NEIGHBOUR: rows(0.3, 0.5)}
+    every = {QUIET: rows(0.0, 1.0), NEIGHBOUR: rows(0.3, 0.6)}
+    row = {"tool": "gate", "case": "nothing", "neighbour": False, "runs": 20, "verdicts": {"10": 6}}
+    assert agreement(row, one, every) == "False: 6 regressions, 0 to 0 by replay"
+    beside_it = row | {"neighbour": True}
+    assert agreement(beside_it, one, every) == "True: 6 regressions, 2 to 10 by replay"
+    slower = row | {"case": "slower by 3 %", "verdicts": {"10": 20}}
+    assert agreement(slower, one, every) == "True: 20 regressions, 15 to 20 by replay"
+    assert agreement(slower | {"tool": "asv continuous"}, one, every) is None
 
 
 def test_a_bias_that_is_turned_round_in_blocks_is_no_level_of_its_own() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import random
 import re
 import subprocess
 from collections.abc import Sequence
@@ -14,10 +15,11 @@ import pytest
 
 from reference_model.errors import UserError
 from reports.gate import compare as gate_module
+from reports.gate.arms import worktrees
 from reports.gate.compare import Request, compare
 from reports.gate.output import markdown, terminal
 from reports.gate.page import render
-from reports.gate.pairs import CONTROL, Pair
+from reports.gate.pairs import CONTROL, Pair, measure_pair
 
 ONE, TWO = (f"bench_gate.Step.time_step({name})" for name in ("one", "two"))
 QUIET = {"stolen": 0.0, "load": 1.0, "megahertz": 3000.0, "throttled": 0}
@@ -103,6 +105,13 @@ def test_what_has_passed_is_not_measured_again(repository, monkeypatch) -> None:
     run(repository)
     assert asked[0] == (ONE, TWO)
     assert asked[-1] == (TWO,)
+
+
+def test_a_control_that_has_passed_is_still_compared_with_itself(repository) -> None:
+    repository.commit()
+    with worktrees(repository.path, "HEAD~1", "HEAD") as arms:
+        pair = measure_pair(arms, [TWO], "cpu", random.Random(0), control=ONE)
+    assert set(pair.log_ratios) == {TWO, CONTROL}
 
 
 def test_more_bytes_fail_at_once_and_no_pair_is_measured(repository, monkeypatch) -> None:
