@@ -1,8 +1,9 @@
 """One pair: a fresh process of base and one of head, alive at once, that take turns.
 
 The process is the unit of observation, so that a pair yields one log-ratio of each benchmark. The
-two step in turns, a few calls each, in an order that is drawn and then reversed: a machine that
-slows down meanwhile slows both. A second process of base is the control: base against itself.
+two take turns call by call, in the order b h h b, b h h b or its opposite: whatever slows the
+machine down for longer than a call slows both. A second process of base is the control: base
+against itself.
 """
 
 from __future__ import annotations
@@ -10,23 +11,27 @@ from __future__ import annotations
 import math
 import os
 import random
-import statistics
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from reference_model.errors import UserError
 from reports.gate.arms import Arm
 from reports.gate.machine import Watch
 from reports.gate.workers import Device, Worker, running
 
-BURSTS = 4  # turns of each process, in the order b h h b b h h b or its opposite
-BURST_SECONDS = 0.03
-WARM_UP = 2  # calls at the beginning of each turn: the other process has just used the caches
-CALLS = (3, 60)  # at least and at most, in one turn
+# Single calls in turns scatter half as much as bursts of 30 ms in turns do in the same time
+# (`reports.gate.campaign designs`): what disturbs this class of machine lasts about as long.
+TURNS_SECONDS = 0.45  # of one benchmark's turns, both processes together
+TURNS = (16, 200)  # at least and at most; even, so that each process is as often the first
+ASKING = 3e-4  # seconds to ask a process for a call
 SHORTEST = 1e-6  # seconds of a call; what is shorter does nothing
+Floats = NDArray[np.float64]
 CONTROL = "control: base against base"
 
 
@@ -96,26 +101,34 @@ def in_turns(
     id: str, one: Worker, other: Worker, swapped: bool, processor: int | None
 ) -> tuple[float, list[float]]:
     """log(seconds of other / seconds of one), and the median seconds of each."""
-    once = _seconds(one, id, CALLS[0], processor)
-    other_once = _seconds(other, id, CALLS[0], processor)
-    usual = min(statistics.median(once), statistics.median(other_once))
+    both = (one, other)
+    usual = min(_seconds(worker, id, processor) for worker in both for _ in range(2))
     if usual < SHORTEST:
         raise UserError(f"{id} measures nothing: a call takes {usual:.1g} seconds")
-    calls = min(max(round(BURST_SECONDS / usual), CALLS[0]), CALLS[1])
-    medians: dict[int, list[float]] = {0: [], 1: []}
-    for burst in range(BURSTS):
-        turn = (0, 1) if (burst % 2 == 0) != swapped else (1, 0)
-        for which in turn:
-            found = _seconds((one, other)[which], id, calls, processor)
-            medians[which].append(statistics.median(found))
-    ratios = [math.log(b / a) for a, b in zip(medians[0], medians[1], strict=True)]
-    # The median of the turns: a single one may have met something else on its processor.
-    return statistics.median(ratios), [statistics.median(medians[i]) for i in (0, 1)]
+    few, many = TURNS
+    turns = 2 * round(min(max(TURNS_SECONDS / (usual + ASKING) / 2, few), many) / 2)
+    seconds = np.empty((turns, 2))
+    for turn in range(turns):
+        for which in (0, 1) if (turn % 2 == 0) != swapped else (1, 0):
+            seconds[turn, which] = _seconds(both[which], id, processor)
+    ratios = np.log(seconds[:, 1] / seconds[:, 0])
+    return middle(ratios), [float(each) for each in np.median(seconds, axis=0)]
 
 
-def _seconds(worker: Worker, id: str, calls: int, processor: int | None) -> list[float]:
-    answer = worker.ask("measure", id=id, calls=calls, warmup=WARM_UP, processor=processor)
-    seconds = [float(each) for each in answer["seconds"]]
-    if len(seconds) != calls or not all(math.isfinite(s) and s > 0 for s in seconds):
-        raise UserError(f"{worker.arm.name}: {id} measures nothing: {seconds[:3]}")
-    return seconds
+def middle(x: Floats) -> float:
+    """Hodges and Lehmann's estimate of location: the median of all means of two.
+
+    A call that met something else hardly moves it, and it takes ratios as a whole where the median
+    would have to choose between those of base's first calls and of head's.
+    """
+    first, second = np.triu_indices(len(x))
+    return float(np.median((x[first] + x[second]) / 2))
+
+
+def _seconds(worker: Worker, id: str, processor: int | None) -> float:
+    """Of one call, as the other process left the caches: each finds them so every second time."""
+    answer = worker.ask("measure", id=id, calls=1, warmup=0, processor=processor)
+    (seconds,) = answer["seconds"]
+    if not math.isfinite(seconds) or seconds <= 0:
+        raise UserError(f"{worker.arm.name}: {id} measures nothing: {seconds}")
+    return float(seconds)

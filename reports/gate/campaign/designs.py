@@ -1,7 +1,8 @@
-"""How a pair should be measured: the scatter of a pair, and what a pair costs, for three designs.
+"""How a pair should be measured: the scatter of a pair, and what a pair costs, for four designs.
 
 - sequential: two fresh processes, one after the other
-- alternating: two fresh processes, alive at once, that step in turns (what the gate does)
+- bursts: two fresh processes, alive at once, that step in turns of 30 ms, each after a warm-up
+- calls: the same in turns of a single call (what the gate does)
 - copies: two copies of each step in one process, in turns; they cannot be two commits, and show
   what is left of the scatter once process and layout are shared
 
@@ -23,18 +24,12 @@ import numpy as np
 
 from reports.gate.arms import Arm
 from reports.gate.campaign import lines
-from reports.gate.pairs import (
-    BURST_SECONDS,
-    BURSTS,
-    CALLS,
-    WARM_UP,
-    a_processor,
-    in_turns,
-    measure_pair,
-)
+from reports.gate.pairs import TURNS_SECONDS, a_processor, in_turns, measure_pair
 from reports.gate.workers import Worker, running
 
 Ratios = dict[str, float]
+BURSTS, BURST_SECONDS, WARM_UP = 4, 0.03, 2  # turns of each process, seconds and calls of each
+CALLS = (3, 60)  # at least and at most, in one burst
 
 
 def sequential(arms: tuple[Arm, Arm], ids: Sequence[str], rng: random.Random) -> Ratios:
@@ -51,18 +46,36 @@ def _alone(arm: Arm, ids: Sequence[str], rng: random.Random) -> dict[str, float]
     with running([arm], "cpu", rng) as ((worker,), _):
         for id in rng.sample(list(ids), len(ids)):
             worker.ask("prepare", id=id)
-            few = worker.ask("measure", id=id, calls=CALLS[0], warmup=WARM_UP, processor=processor)[
-                "seconds"
-            ]
-            # As many calls as the other designs make, at one go.
-            once = round(BURST_SECONDS / statistics.median(few))
-            calls = BURSTS * min(max(once, CALLS[0]), CALLS[1])
-            answer = worker.ask("measure", id=id, calls=calls, warmup=0, processor=processor)
-            found[id] = statistics.median(answer["seconds"])
+            few = _medians(worker, id, CALLS[0], processor)
+            # For as long as the other designs measure a process, at one go.
+            many = max(round(TURNS_SECONDS / 2 / few), CALLS[0])
+            found[id] = _medians(worker, id, many, processor)
     return found
 
 
-def alternating(arms: tuple[Arm, Arm], ids: Sequence[str], rng: random.Random) -> Ratios:
+def _medians(worker: Worker, id: str, calls: int, processor: int | None) -> float:
+    answer = worker.ask("measure", id=id, calls=calls, warmup=WARM_UP, processor=processor)
+    return statistics.median(answer["seconds"])
+
+
+def bursts(arms: tuple[Arm, Arm], ids: Sequence[str], rng: random.Random) -> Ratios:
+    found, processor = {}, a_processor(rng)
+    with running(list(arms), "cpu", rng) as (workers, _):
+        for id in rng.sample(list(ids), len(ids)):
+            for worker in workers:
+                worker.ask("prepare", id=id)
+            usual = min(_medians(worker, id, CALLS[0], processor) for worker in workers)
+            few = min(max(round(BURST_SECONDS / usual), CALLS[0]), CALLS[1])
+            ratios, order = [], rng.sample((0, 1), 2)
+            for _ in range(BURSTS):
+                seconds = {at: _medians(workers[at], id, few, processor) for at in order}
+                ratios.append(math.log(seconds[1] / seconds[0]))
+                order.reverse()
+            found[id] = statistics.median(ratios)
+    return found
+
+
+def calls(arms: tuple[Arm, Arm], ids: Sequence[str], rng: random.Random) -> Ratios:
     return measure_pair(arms, ids, "cpu", rng).log_ratios
 
 
@@ -89,7 +102,8 @@ def copies(arms: tuple[Arm, Arm], ids: Sequence[str], rng: random.Random) -> Rat
 
 DESIGNS: dict[str, Callable[[tuple[Arm, Arm], Sequence[str], random.Random], Ratios]] = {
     "sequential": sequential,
-    "alternating": alternating,
+    "bursts": bursts,
+    "calls": calls,
     "copies": copies,
 }
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from reference_model.errors import UserError
+from reports.gate import pairs as pairs_module
 from reports.gate.arms import worktrees
 from reports.gate.campaign import designs, lines, real, rivals
 from reports.gate.campaign.__main__ import (
@@ -299,8 +300,9 @@ def test_the_page_draws_every_curve_and_tells_the_real_runs_escaped() -> None:
 def test_each_design_gives_a_log_ratio_of_every_benchmark(
     repository, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    for module in (designs, __import__("reports.gate.pairs", fromlist=["pairs"])):
-        monkeypatch.setattr(module, "BURST_SECONDS", 0.003)
+    monkeypatch.setattr(designs, "BURST_SECONDS", 0.003)
+    for module in (designs, pairs_module):
+        monkeypatch.setattr(module, "TURNS_SECONDS", 0.01)
     with worktrees(repository.path, "HEAD", "HEAD") as arms:
         found = designs.DESIGNS[name](arms, [ONE, TWO], random.Random(0))
     assert found.keys() == {ONE, TWO}

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from reference_model.errors import UserError
@@ -19,7 +20,7 @@ from reports.gate.arms import worktrees
 from reports.gate.compare import Request, compare
 from reports.gate.output import markdown, terminal
 from reports.gate.page import render
-from reports.gate.pairs import CONTROL, Pair, measure_pair
+from reports.gate.pairs import CONTROL, Pair, measure_pair, middle
 
 ONE, TWO = (f"bench_gate.Step.time_step({name})" for name in ("one", "two"))
 QUIET = {"stolen": 0.0, "load": 1.0, "megahertz": 3000.0, "throttled": 0}
@@ -112,6 +113,17 @@ def test_a_control_that_has_passed_is_still_compared_with_itself(repository) -> 
     with worktrees(repository.path, "HEAD~1", "HEAD") as arms:
         pair = measure_pair(arms, [TWO], "cpu", random.Random(0), control=ONE)
     assert set(pair.log_ratios) == {TWO, CONTROL}
+
+
+def test_a_few_calls_that_met_something_else_do_not_move_the_middle() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(0.5, 0.01, 32), rng.normal(-0.44, 0.01, 32)  # whose turn was first
+    calm = np.concatenate((first, second))
+    assert middle(calm) == pytest.approx(0.03, abs=0.01)
+    disturbed = calm.copy()
+    disturbed[:5] += 3.0
+    assert middle(disturbed) == pytest.approx(middle(calm), abs=0.05)
+    assert abs(np.mean(disturbed) - np.mean(calm)) > 0.2
 
 
 def test_more_bytes_fail_at_once_and_no_pair_is_measured(repository, monkeypatch) -> None:
