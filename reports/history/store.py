@@ -1,0 +1,238 @@
+"""The results of `make history` on a branch of their own, which several machines push to at once.
+
+``python -m reports.history.store bring | keep``: asv's result files, from the branch into the
+folder and from the folder onto the branch. Nothing that was measured is lost: files that both sides
+have are merged benchmark by benchmark, and a push that came too late is merged and pushed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from reference_model.command_line import Parser, exit_status
+from reference_model.errors import UserError
+from reference_model.files import write_whole
+
+BRANCH, RESULTS = "asv-results", Path(".asv/results")
+SUITE = "benchmarks.json"  # asv's description of all benchmarks; other files hold what was measured
+TRIES = 40  # pushes; each that came too late means that another one's arrived
+UNMOVED = 5  # refusals in a row while the branch stays where it was: not a race
+LONGEST_PAUSE = 2.0  # seconds; drawn anew each time, so that two do not meet again and again
+
+Content = dict[str, Any]
+
+
+def bring(repository: Path, remote: str, results: Path) -> int:
+    """Merge what the branch has into the folder of results; the number of files that changed."""
+    tip = _tip(repository, remote)
+    if tip is None:
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        stored = _checked_out(repository, tip, Path(folder))
+        return _merge_folder(stored, results)
+
+
+def keep(
+    repository: Path,
+    remote: str,
+    results: Path,
+    message: str,
+    pause: Callable[[float], None] = time.sleep,
+) -> bool:
+    """Put the folder of results onto the branch; False where the branch has all of it already.
+
+    `UserError` where the remote refuses although nobody else pushed, or the folder is not there.
+    """
+    if not results.is_dir():
+        raise UserError(f"{results} is not there; make history writes it")
+    tip, unmoved = _tip(repository, remote), 0
+    for _ in range(TRIES):
+        commit = _commit(repository, tip, results, message)
+        if commit is None:
+            return False
+        # Never forced: what the branch has got meanwhile would be lost.
+        pushed = _git(repository, "push", "--quiet", remote, f"{commit}:refs/heads/{BRANCH}")
+        if pushed.returncode == 0:
+            return True
+        pause(random.uniform(0, LONGEST_PAUSE))
+        before, tip = tip, _tip(repository, remote)
+        unmoved = unmoved + 1 if tip == before else 0
+        if unmoved == UNMOVED:
+            raise UserError(f"{remote} refuses {BRANCH}: {_last_line(pushed)}")
+    raise UserError(f"{BRANCH} moved {TRIES} times meanwhile; try again, nothing is lost")
+
+
+def merged(ours: Content, theirs: Content) -> Content:
+    """Two of asv's result files of one commit and environment, benchmark by benchmark.
+
+    The later measurement stays, unless it has fewer numbers: a failure replaces no result.
+    """
+    whole = {**theirs, **ours}
+    rows = {**theirs["results"], **ours["results"]}
+    for name in theirs["results"].keys() & ours["results"].keys():
+        candidates = [
+            dict(zip(side["result_columns"], side["results"][name], strict=False))
+            for side in (theirs, ours)
+        ]
+        best = max(range(2), key=lambda at: (*_worth(candidates[at]), at))
+        side = (theirs, ours)[best]
+        # A row ends where only empty columns would follow, and columns are those of `ours`.
+        if side["result_columns"] != whole["result_columns"]:
+            rows[name] = [candidates[best].get(column) for column in whole["result_columns"]]
+        else:
+            rows[name] = side["results"][name]
+    return {**whole, "results": rows}
+
+
+def _worth(row: dict[str, Any]) -> tuple[int, float]:
+    result = row.get("result")
+    values = result if isinstance(result, list) else [result]
+    return sum(isinstance(value, int | float) for value in values), row.get("started_at") or 0.0
+
+
+def _merge_folder(source: Path, target: Path) -> int:
+    """Merge every file of ``source`` into ``target``; the number of files that changed there."""
+    changed = 0
+    for path in sorted(source.rglob("*.json")):
+        other = target / path.relative_to(source)
+        text = path.read_bytes()
+        if other.exists() and other.read_bytes() != text:
+            ours, theirs = _content(path), _content(other)
+            if ours is None:
+                continue  # named already; what the other side has stays
+            if theirs is not None:
+                text = (json.dumps(_of_both(path.name, ours, theirs), indent=1) + "\n").encode()
+        elif not other.exists() and _content(path) is None:
+            continue
+        if not other.exists() or other.read_bytes() != text:
+            write_whole(other.parent, {other.name: text})
+            changed += 1
+    return changed
+
+
+def _of_both(name: str, ours: Content, theirs: Content) -> Content:
+    if "results" in ours and "results" in theirs:
+        return merged(ours, theirs)
+    if name == SUITE:
+        return {**theirs, **ours}
+    return ours  # machine.json: what the machine is now
+
+
+def _content(path: Path) -> Content | None:
+    """None, and a line about it, for what is no file of asv's."""
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        content = None
+    if isinstance(content, dict):
+        rows, columns = content.get("results", {}), content.get("result_columns", [])
+        if isinstance(rows, dict) and isinstance(columns, list):
+            return content
+    print(f"skipped: {path.name} is no result of asv", file=sys.stderr)
+    return None
+
+
+def _tip(repository: Path, remote: str) -> str | None:
+    """The commit that the remote's branch is at, fetched; None as long as there is no branch."""
+    listed = _checked(repository, "ls-remote", "--heads", remote, f"refs/heads/{BRANCH}")
+    if not listed:
+        return None
+    _checked(repository, "fetch", "--quiet", "--no-tags", remote, f"refs/heads/{BRANCH}")
+    return _checked(repository, "rev-parse", "FETCH_HEAD")
+
+
+def _checked_out(repository: Path, tip: str, folder: Path) -> Path:
+    """The files of a commit, in a folder and under an index of their own."""
+    files, index = folder / "files", {"GIT_INDEX_FILE": str(folder / "index")}
+    files.mkdir()
+    _checked(repository, "read-tree", tip, environment=index)
+    _checked(repository, "checkout-index", "--all", f"--prefix={files}{os.sep}", environment=index)
+    return files
+
+
+def _commit(repository: Path, tip: str | None, results: Path, message: str) -> str | None:
+    """A commit on top of ``tip`` with the folder merged into it; None where nothing is new."""
+    with tempfile.TemporaryDirectory() as folder:
+        if tip is None:
+            files = Path(folder) / "files"
+            files.mkdir()
+        else:
+            files = _checked_out(repository, tip, Path(folder))
+        changed = _merge_folder(results, files)
+        if not changed and tip is not None:
+            return None
+        # An index and a work tree of its own: the repository's files have no part in it.
+        own = {
+            "GIT_DIR": _checked(repository, "rev-parse", "--absolute-git-dir"),
+            "GIT_WORK_TREE": str(files),
+            "GIT_INDEX_FILE": str(Path(folder) / "fresh"),
+        }
+        _checked(files, "add", "--all", "--force", ".", environment=own)
+        tree = _checked(files, "write-tree", environment=own)
+        parents = ["-p", tip] if tip else []
+        return _checked(repository, "commit-tree", tree, *parents, "-m", message)
+
+
+def _git(
+    folder: Path, *arguments: str, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    if shutil.which("git") is None:
+        raise UserError("git is not installed, and results are kept on a branch")
+    return subprocess.run(
+        ["git", *arguments],
+        cwd=folder,
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _checked(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> str:
+    done = _git(folder, *arguments, environment=environment)
+    if done.returncode:
+        raise UserError(f"git {arguments[0]} failed: {_last_line(done)}")
+    return done.stdout.strip().split("\t")[0]
+
+
+def _last_line(done: subprocess.CompletedProcess[str]) -> str:
+    return (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit status."""
+
+    def command() -> None:
+        parser = Parser(prog="python -m reports.history.store", description=str(__doc__))
+        parser.add_argument("command", choices=("bring", "keep"))
+        parser.add_argument("--remote", default="origin")
+        parser.add_argument("--results", type=Path, default=RESULTS)
+        parser.add_argument("--message", default="Results of make history")
+        _act(parser.parse_args(arguments))
+
+    return exit_status(command)
+
+
+def _act(given: argparse.Namespace) -> None:
+    here = Path.cwd()
+    if given.command == "bring":
+        print(f"{bring(here, given.remote, given.results)} files of results came from {BRANCH}")
+    elif keep(here, given.remote, given.results, given.message):
+        print(f"{given.results} is on {BRANCH} of {given.remote}")
+    else:
+        print(f"{BRANCH} of {given.remote} has all of {given.results} already")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

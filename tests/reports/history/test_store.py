@@ -1,0 +1,202 @@
+"""The branch of results: real repositories, pushes at once, and nothing that is lost."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reference_model.errors import UserError
+from reports.history.store import BRANCH, bring, keep, merged
+
+# Fifty by LLM_DESIGN_BENCH_TRIALS=50: the figure in reports/README.md.
+TRIALS = int(os.environ.get("LLM_DESIGN_BENCH_TRIALS", "2"))
+AT_ONCE = 4
+COLUMNS = ["result", "params", "version", "started_at"]
+
+
+@pytest.fixture(autouse=True)
+def identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    for who, what in itertools.product(("AUTHOR", "COMMITTER"), ("NAME", "EMAIL")):
+        monkeypatch.setenv(f"GIT_{who}_{what}", "store@example.invalid")
+
+
+def git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Path:
+    git(tmp_path, "init", "--quiet", "--bare", "remote.git")
+    return tmp_path / "remote.git"
+
+
+def clone(remote: Path, name: str) -> Path:
+    folder = remote.parent / name
+    git(remote.parent, "clone", "--quiet", str(remote), name)
+    return folder
+
+
+def content(started_at: float = 1.0, **results: Any) -> dict[str, Any]:
+    rows = {name: [value, [], "1", started_at] for name, value in results.items()}
+    return {"commit_hash": "a" * 40, "result_columns": COLUMNS, "results": rows, "version": 2}
+
+
+def write(folder: Path, name: str, what: Any) -> None:
+    path = folder / ".asv/results" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(what if isinstance(what, str) else json.dumps(what))
+
+
+def read(folder: Path, name: str) -> dict[str, Any]:
+    return json.loads((folder / ".asv/results" / name).read_text())
+
+
+def kept(folder: Path) -> bool:
+    return keep(folder, "origin", folder / ".asv/results", "results", pause=lambda seconds: None)
+
+
+def test_results_come_back_from_the_branch_as_they_were_kept(remote: Path) -> None:
+    one, two = clone(remote, "one"), clone(remote, "two")
+    write(one, "local/aaaa-env.json", content(time_step=[1.5]))
+    write(one, "local/machine.json", {"machine": "local", "version": 1})
+    assert kept(one)
+    assert bring(two, "origin", two / ".asv/results") == 2
+    assert read(two, "local/aaaa-env.json") == content(time_step=[1.5])
+    assert bring(two, "origin", two / ".asv/results") == 0
+
+
+def test_a_branch_that_has_everything_gets_no_commit(remote: Path) -> None:
+    one = clone(remote, "one")
+    write(one, "local/aaaa-env.json", content(time_step=[1.5]))
+    assert kept(one)
+    before = git(remote, "rev-parse", BRANCH)
+    assert not kept(one)
+    assert git(remote, "rev-parse", BRANCH) == before
+
+
+def test_neither_the_index_nor_the_files_of_the_repository_are_touched(remote: Path) -> None:
+    one = clone(remote, "one")
+    (one / "mine.txt").write_text("mine")
+    git(one, "add", "mine.txt")
+    write(one, "local/aaaa-env.json", content(time_step=[1.5]))
+    kept(one)
+    assert git(one, "status", "--porcelain").splitlines() == ["A  mine.txt", "?? .asv/"]
+    assert git(remote, "ls-tree", "-r", "--name-only", BRANCH) == "local/aaaa-env.json"
+
+
+def test_two_runs_of_one_commit_keep_the_benchmarks_of_both(remote: Path) -> None:
+    one, two = clone(remote, "one"), clone(remote, "two")
+    write(one, "local/aaaa-env.json", content(time_step=[1.5], track_bytes=[7]))
+    write(two, "local/aaaa-env.json", content(time_other=[2.5]))
+    assert kept(one)
+    assert kept(two)
+    bring(one, "origin", one / ".asv/results")
+    assert read(one, "local/aaaa-env.json")["results"].keys() == {
+        "time_step", "track_bytes", "time_other",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "stays"),
+    [
+        ((2.0, [1.5]), (1.0, [9.0]), [1.5]),
+        ((1.0, [1.5]), (2.0, [9.0]), [9.0]),
+        ((2.0, None), (1.0, [9.0]), [9.0]),
+        ((2.0, [None, 1.5]), (1.0, [9.0, 8.0]), [9.0, 8.0]),
+        ((1.0, [1.5]), (1.0, [9.0]), [1.5]),
+    ],
+    ids=["later", "earlier", "failed", "failed in part", "at once"],
+)
+def test_the_later_measurement_stays_and_a_failure_replaces_none(
+    ours: tuple, theirs: tuple, stays: list
+) -> None:
+    found = merged(content(ours[0], time_step=ours[1]), content(theirs[0], time_step=theirs[1]))
+    assert found["results"]["time_step"][0] == stays
+
+
+def test_files_of_other_columns_are_merged_by_the_columns_names() -> None:
+    theirs = {"result_columns": ["started_at", "result"], "results": {"time_step": [5.0, [9.0]]}}
+    assert merged(content(1.0, time_step=[1.5]), theirs)["results"]["time_step"] == [
+        [9.0], None, None, 5.0,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("damaged", ['{"results": {', "[]", '{"results": []}'])
+def test_a_damaged_file_is_named_and_takes_no_place_of_a_whole_one(
+    remote: Path, capsys: pytest.CaptureFixture[str], damaged: str
+) -> None:
+    one = clone(remote, "one")
+    write(one, "local/aaaa-env.json", content(time_step=[1.5]))
+    kept(one)
+    write(one, "local/aaaa-env.json", damaged)
+    write(one, "local/bbbb-env.json", damaged)
+    assert not kept(one)
+    assert capsys.readouterr().err.count("is no result of asv") == 2
+    assert git(remote, "ls-tree", "-r", "--name-only", BRANCH) == "local/aaaa-env.json"
+
+
+@pytest.mark.parametrize("trial", range(TRIALS))
+def test_nothing_is_lost_of_pushes_that_come_at_once(remote: Path, trial: int) -> None:
+    """Each of several processes keeps a file of its own and a benchmark in a file of all."""
+    names = [f"machine{number}" for number in range(AT_ONCE)]
+    for name in names:
+        folder = clone(remote, name)
+        write(folder, f"{name}/aaaa-env.json", content(time_step=[trial]))
+        write(folder, "shared/aaaa-env.json", content(**{f"time_{name}": [trial]}))
+        write(folder, "benchmarks.json", {f"time_{name}": {"unit": "seconds"}, "version": 2})
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", "reports.history.store", "keep"],
+            cwd=remote.parent / name,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in names
+    ]
+    assert [(process.wait(), process.communicate()[1]) for process in started] == [
+        (0, "")
+    ] * AT_ONCE
+    last = clone(remote, "last")
+    bring(last, "origin", last / ".asv/results")
+    assert set(read(last, "shared/aaaa-env.json")["results"]) == {f"time_{name}" for name in names}
+    assert {f"time_{name}" for name in names} < read(last, "benchmarks.json").keys()
+    for name in names:
+        assert read(last, f"{name}/aaaa-env.json") == content(time_step=[trial])
+
+
+def test_a_remote_that_refuses_is_named_and_not_asked_for_ever(remote: Path) -> None:
+    one = clone(remote, "one")
+    hook = remote / "hooks/pre-receive"
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    write(one, "local/aaaa-env.json", content(time_step=[1.5]))
+    with pytest.raises(UserError, match="origin refuses asv-results"):
+        kept(one)
+
+
+def test_a_folder_without_results_is_refused(remote: Path) -> None:
+    with pytest.raises(UserError, match="make history writes it"):
+        kept(clone(remote, "one"))
+
+
+def test_keeping_needs_nothing_but_the_standard_library(root: Path) -> None:
+    """The job that may push runs it without a single installed package."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-P", "-m", "reports.history.store", "--help"],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
