@@ -44,10 +44,12 @@ readme: $(VENV)/.installed ## write the README's table of verdicts anew from the
 test: $(VENV)/.assets ## run all tests
 	$(RUN) -m pytest --durations=10
 
-lint: $(VENV)/.installed ## check style and types
+lint: $(VENV)/.installed ## check style, types and workflows
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(RUN) -m check_jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(VENV)/bin/zizmor --offline --quiet .github/workflows
 
 train: $(VENV)/.assets ## train the reference checkpoint again (up to two hours on two cores)
 	$(RUN) -m benchmarks.train_reference
