@@ -1,0 +1,1 @@
+"""The history across commits, from asv's own results."""
