@@ -7,6 +7,7 @@ Fresh ones then measure its rate of false steps, and series with one step in the
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -20,12 +21,12 @@ from numpy.typing import NDArray
 from benchmarks.stats import proportion_interval
 from reference_model.command_line import Parser, exit_status, seed
 from reference_model.files import write_whole
-from reports.history.steps import noisy_steps
+from reports.history.steps import fits, noisy_steps, price_of_a_step
 
 Values = NDArray[np.float64]
 
 BAR = 0.01  # of series without a step in which one is found
-PENALTIES = tuple(np.arange(4.0, 16.5, 0.5).tolist())
+STEP = 0.5  # between penalties
 LENGTHS = (5, 7, 10, 20, 35, 50)
 DEVIATIONS = (0.01, 0.02)  # standard, as a share of the level
 SIZES = (0.03, 0.05, 0.10)
@@ -68,20 +69,32 @@ def false_steps(series: Iterable[list[float]], penalty: float) -> int:
 
 
 def smallest_penalty(random: Generator, n: int) -> float:
-    """The first at which each kind of noise, over all lengths, has a step in at most 1 %."""
-    still = {
-        noise: [s for length in LENGTHS for s in quiet_series(random, noise, length, n)]
-        for noise in NOISES
-    }
-    for penalty in PENALTIES:
-        # A series that has no step has none with a larger penalty either, bar the fit's rounding.
-        still = {
-            noise: [s for s in series if noisy_steps(s, penalty)]
-            for noise, series in still.items()
-        }
-        if all(len(series) <= BAR * n * len(LENGTHS) for series in still.values()):
-            return penalty
-    raise AssertionError("no penalty is large enough")
+    """At which at most 1 % have a step: of each kind of noise, and of each length."""
+    needed = np.array(
+        [
+            [
+                [_without_step(values) for values in quiet_series(random, noise, length, n)]
+                for length in LENGTHS
+            ]
+            for noise in NOISES
+        ]
+    )
+    pooled = [*needed, *needed.swapaxes(0, 1)]
+
+    def holds(penalty: float) -> bool:
+        """As far as these draws tell: the whole 95 % interval of each share lies below."""
+        return all(
+            proportion_interval(int((part > penalty).sum()), part.size).interval[1] <= BAR
+            for part in pooled
+        )
+
+    return next(penalty for penalty in itertools.count(STEP, STEP) if holds(penalty))
+
+
+def _without_step(values: list[float]) -> float:
+    """The penalty from which on ``values`` have no step."""
+    price = price_of_a_step(len(values))
+    return max(gain / (price * (len(starts) - 1)) for gain, starts in fits(values))
 
 
 def false_step_rates(random: Generator, penalty: float, n: int) -> list[dict[str, Any]]:
@@ -119,7 +132,7 @@ def power(random: Generator, penalty: float, n: int) -> list[dict[str, Any]]:
 
 
 def calibrate(n: int, start: int) -> dict[str, Any]:
-    """``n`` series of each kind of noise and length, and half as many of each case of power."""
+    """``n`` series of each kind of noise and length, and a tenth as many of each case of power."""
     choosing, judging, finding = np.random.default_rng(start).spawn(3)
     penalty = smallest_penalty(choosing, n)
     rates = false_step_rates(judging, penalty, n)
@@ -130,13 +143,15 @@ def calibrate(n: int, start: int) -> dict[str, Any]:
         "series": n,
         "false_steps_of_all": _share(sum(r["count"] for r in rates), sum(r["n"] for r in rates)),
         "false_steps_by_noise": {
-            noise: _share(
-                sum(r["count"] for r in rates if r["noise"] == noise), n * len(LENGTHS)
-            )
+            noise: _share(sum(r["count"] for r in rates if r["noise"] == noise), n * len(LENGTHS))
             for noise in NOISES
         },
+        "false_steps_by_length": {
+            length: _share(sum(r["count"] for r in rates if r["length"] == length), n * len(NOISES))
+            for length in LENGTHS
+        },
         "false_steps": rates,
-        "power": power(finding, penalty, max(1, n // 2)),
+        "power": power(finding, penalty, max(1, n // 10)),
     }
 
 
@@ -156,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         parser = Parser(prog="python -m reports.history.calibrate", description=__doc__)
-        parser.add_argument("--series", type=_positive, default=400, help="of each case")
+        parser.add_argument("--series", type=_positive, default=2000, help="of each case")
         parser.add_argument("--seed", type=seed, default=0)
         parser.add_argument("--out", type=Path, help="a JSON file for the rates")
         given = parser.parse_args(arguments)
