@@ -43,6 +43,7 @@ class Commit:
     hash: str
     date: str  # ISO 8601, of the day
     subject: str
+    place: int  # in the line of first parents, the oldest 0
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def read_history(folder: Path, repository: Path) -> History:
     """``folder``: asv's results. ``repository``: whose first parents of HEAD order them."""
     suite = _suite(folder)
     line = first_parents(repository)
-    places = {commit.hash: place for place, commit in enumerate(line)}
+    places = {commit.hash: commit.place for commit in line}
     skipped: list[tuple[str, str]] = []
     elsewhere: set[str] = set()
     others: set[str] = set()
@@ -147,7 +148,10 @@ def first_parents(repository: Path) -> list[Commit]:
             f"git cannot list the commits of {repository} ({reason}); run this in a clone"
         )
     lines = told.stdout.decode(errors="replace").split("\0")
-    return [Commit(*line.split("\x1f", 2)) for line in lines if line]
+    return [
+        Commit(*line.split("\x1f", 2), place=place)
+        for place, line in enumerate(filter(None, lines))
+    ]
 
 
 def _suite(folder: Path) -> dict[str, dict[str, Any]]:
