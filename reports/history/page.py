@@ -139,7 +139,7 @@ def _chart_view(setting: Setting, series: Series, steps: Sequence[Step], anchor:
     gaps = [
         f"{count} {state}"
         for state in ("failed", "skipped", "not measured")
-        if (count := series.count(state))  # type: ignore[arg-type]
+        if (count := series.count(state))
     ]
     first, last = series.measured[0], series.measured[-1]
     starts = {step.at: step for step in steps}

@@ -148,10 +148,11 @@ def first_parents(repository: Path) -> list[Commit]:
             f"git cannot list the commits of {repository} ({reason}); run this in a clone"
         )
     lines = told.stdout.decode(errors="replace").split("\0")
-    return [
-        Commit(*line.split("\x1f", 2), place=place)
-        for place, line in enumerate(filter(None, lines))
-    ]
+    found = []
+    for place, line in enumerate(filter(None, lines)):
+        commit, date, subject = line.split("\x1f", 2)
+        found.append(Commit(commit, date, subject, place))
+    return found
 
 
 def _suite(folder: Path) -> dict[str, dict[str, Any]]:

@@ -43,13 +43,16 @@ class Step:
 def noisy_steps(values: Sequence[float], penalty: float = PENALTY) -> list[Step]:
     """Steps of finite values in the order of their commits; levels are medians."""
     price = penalty * price_of_a_step(len(values))
-    best, starts = 0.0, (0,)
+    best, starts = 0.0, [0]
     for gain, candidate in fits(values):
         if gain - price * (len(candidate) - 1) > best:
             best, starts = gain - price * (len(candidate) - 1), candidate
-    ends = (*starts[1:], len(values))
+    ends = [*starts[1:], len(values)]
     levels = [median(values[start:end]) for start, end in zip(starts, ends, strict=True) if values]
-    return [Step(at, *levels[i : i + 2]) for i, at in enumerate(starts[1:])]
+    return [
+        Step(at, before, after)
+        for at, before, after in zip(starts[1:], levels, levels[1:], strict=False)
+    ]
 
 
 def price_of_a_step(n: int) -> float:
@@ -57,7 +60,7 @@ def price_of_a_step(n: int) -> float:
     return math.log(max(n, 10))
 
 
-def fits(values: Sequence[float]) -> Iterator[tuple[float, tuple[int, ...]]]:
+def fits(values: Sequence[float]) -> Iterator[tuple[float, list[int]]]:
     """With one step, two, ...: n log(RSS without one / RSS with them), and where levels start."""
     n = len(values)
     if n < LEAST_VALUES or min(values) == max(values):
@@ -67,7 +70,7 @@ def fits(values: Sequence[float]) -> Iterator[tuple[float, tuple[int, ...]]]:
     search = KernelCPD(kernel="linear", min_size=LEAST_SEGMENT).fit(signal[:, None])
     for count in range(1, min(n // LEAST_VALUES, MOST_STEPS) + 1):
         ends = search.predict(n_bkps=count)
-        starts = (0, *ends[:-1])
+        starts = [0, *ends[:-1]]
         squares = sum(_squares(signal[s:e]) for s, e in zip(starts, ends, strict=True))
         yield n * math.log(without / (squares + n * FLOOR**2)), starts
 
