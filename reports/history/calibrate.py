@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks.stats import proportion_interval
 from reference_model.command_line import Parser, exit_status, seed
+from reference_model.errors import UserError
 from reference_model.files import write_whole
 from reports.history.steps import fits, noisy_steps, price_of_a_step
 
@@ -70,6 +71,8 @@ def false_steps(series: Iterable[list[float]], penalty: float) -> int:
 
 def smallest_penalty(random: Generator, n: int) -> float:
     """At which at most 1 % have a step: of each kind of noise, and of each length."""
+    if proportion_interval(0, n * min(len(NOISES), len(LENGTHS))).interval[1] > BAR:
+        raise UserError(f"{n} series of each case cannot show a share of {BAR:.0%}; ask for 100")
     needed = np.array(
         [
             [
