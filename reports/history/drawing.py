@@ -56,7 +56,5 @@ def drawing(series: Series, steps: Sequence[Step], told: Callable[[float], str])
             for start, end, level in zip(starts, ends, levels, strict=False)
         ),
         "marks": [x(step.at - 0.5) for step in steps],
-        "largest": told(high),
-        "smallest": told(low) if low != high else "",
-        "flat": y(high) if low == high else "",
+        "spread": told(low) if low == high else f"{told(low)} to {told(high)}",
     }
