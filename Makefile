@@ -61,7 +61,8 @@ history: $(VENV)/.installed ## follow speed and size over the last COMMITS=5 com
 	git rev-list --first-parent --max-count=$(COMMITS) HEAD | \
 		PIP_CONSTRAINT=$(CURDIR)/requirements.txt LLM_DESIGN_BENCH_PROFILE=$(PROFILE) $(RUN) -m asv \
 		run --machine $(STORED) --skip-existing-successful --show-stderr HASHFILE:- ; \
-		status=$$?; $(RUN) -m asv publish && exit $$status
+		status=$$?; $(RUN) -m asv publish && \
+		$(RUN) -m reports history .asv/results --out $(PAGE)/history.html && exit $$status
 	@echo "The pages: $(RUN) -m asv preview, then open the address that it names"
 
 gate: $(VENV)/.assets ## did a commit make it worse? BASE=HEAD~1 HEAD=HEAD (CI calls the module: its exit status tells)

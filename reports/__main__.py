@@ -1,4 +1,4 @@
-"""python -m reports build | table | measurements results.json: show what was measured."""
+"""python -m reports build | table | history | measurements: show what was measured."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _build(given)
         elif given.command == "table":
             _table(given)
+        elif given.command == "history":
+            _history(given)
         else:
             _measurements(given)
 
@@ -34,6 +36,12 @@ def _parser() -> Parser:
     table = commands.add_parser("table", help="print claims and verdicts as a Markdown table")
     table.add_argument("results", type=Path, help="what python -m benchmarks run wrote")
     table.add_argument("--into", type=Path, help="a text file that has a place for the table")
+    history = commands.add_parser("history", help="write asv's series and their steps as one page")
+    history.add_argument("results", type=Path, help="asv's folder of results: .asv/results")
+    history.add_argument("--out", type=Path, required=True, help="the page, such as history.html")
+    history.add_argument(
+        "--repository", type=Path, default=Path(), help="whose HEAD orders commits"
+    )
     rows = commands.add_parser("measurements", help="print a claim's numbers as a Markdown table")
     rows.add_argument("results", type=Path, help="what python -m benchmarks run wrote")
     rows.add_argument("claim", help="such as turboquant.zero-loss")
@@ -56,6 +64,17 @@ def _table(given: argparse.Namespace) -> None:
         put_into(given.into, table)
     else:
         print(table)
+
+
+def _history(given: argparse.Namespace) -> None:
+    from reports.history.page import build_history
+
+    view = build_history(given.results, given.out, given.repository)
+    for name, reason in view["skipped_files"]:
+        print(f"skipped {name}: {reason}", file=sys.stderr)
+    counts = view["counts"]
+    print(f"{counts['series']} series, {counts['steps']} steps, {counts['worse']} for the worse")
+    print(f"The history: {given.out.resolve().as_uri()}")
 
 
 def _measurements(given: argparse.Namespace) -> None:

@@ -1,0 +1,249 @@
+"""asv's results as series, and the page of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from reference_model.errors import UserError
+from reports.__main__ import main
+from reports.history.page import build_history, history_view, render, steps_of
+from reports.history.series import (
+    Commit,
+    History,
+    Point,
+    Series,
+    Setting,
+    first_parents,
+    read_history,
+)
+
+Write = Callable[..., Path]
+
+COUNTED = "bench_cache.CacheBytes.track_cache_bytes"
+STEP = [1.0e-3, 1.01e-3, 0.99e-3, 1.0e-3, 1.005e-3, 1.0e-3, 1.3e-3, 1.31e-3, 1.29e-3, 1.3e-3]
+
+
+def only_series(history: History) -> Series:
+    ((series,),) = (setting.series for setting in history.settings)
+    return series
+
+
+def test_a_step_is_found_at_its_commit(write: Write, repository: Path) -> None:
+    series = only_series(read_history(write(STEP), repository))
+    (step,) = steps_of(series)
+    assert (step.at, step.before, step.after) == (6, 1.0e-3, pytest.approx(1.3e-3))
+    assert (series.unit, series.exactness) == ("seconds", None)
+    assert series.parameters == (("p0", "'cached'"),)
+
+
+def test_a_series_without_a_step_has_none(write: Write, repository: Path) -> None:
+    assert steps_of(only_series(read_history(write(STEP[:6]), repository))) == []
+
+
+def test_a_count_that_changes_by_one_is_a_step(write: Write, repository: Path) -> None:
+    series = only_series(read_history(write([100, 100, 101], COUNTED), repository))
+    assert [(step.at, step.after) for step in steps_of(series)] == [(2, 101)]
+
+
+def test_what_failed_was_skipped_or_is_absent_is_a_gap_and_never_0(
+    write: Write, repository: Path
+) -> None:
+    values = [1.0, None, math.nan, "absent", 1.0, math.inf]
+    series = only_series(read_history(write(values), repository))
+    states = ["measured", "failed", "skipped", "not measured", "measured", "failed"]
+    assert [point.state for point in series.points] == states
+    assert [value for _, value in series.measured] == [1.0, 1.0]
+    view = history_view(read_history(write(values), repository))
+    ((chart,),) = (
+        [c for k in f["kinds"] for c in k["charts"]] for f in view["settings"][0]["files"]
+    )
+    assert chart["gaps"] == ["2 failed", "1 skipped", "1 not measured"]
+    assert chart["drawing"]["line"].count("M") == 2  # interrupted
+    assert [row["value"] for row in chart["rows"]][1:] == ["1.00s", "skipped", "failed", "1.00s"]
+
+
+def test_a_step_after_a_gap_says_that_others_may_have_made_it(
+    write: Write, repository: Path
+) -> None:
+    folder = write([7, 7, "absent", None, 9], COUNTED)
+    view = history_view(read_history(folder, repository))
+    ((row,),) = (group["rows"] for group in view["step_groups"])
+    assert (row["unmeasured"], row["change"], row["worse"]) == (2, "+28.6 %", True)
+    assert "or with one of the 2 commits before, which have no value" in render(view)
+
+
+def test_a_step_across_a_gap_is_at_the_commit_that_showed_it(
+    write: Write, repository: Path
+) -> None:
+    values = [*STEP[:6], "absent", None, *STEP[6:]]
+    (step,) = steps_of(only_series(read_history(write(values), repository)))
+    assert step.at == 8
+
+
+def test_machines_profiles_and_environments_are_never_joined(
+    write: Write, repository: Path
+) -> None:
+    write(STEP[:3])
+    write(STEP[:3], machine="local-full")
+    write(STEP[:3], machine="other-quick")
+    write(STEP[6:], first=6, cpu="another")
+    folder = write(STEP[6:], first=6, python="3.13")
+    settings = read_history(folder, repository).settings
+    assert [s.machine for s in settings] == ["local-full", *["local-quick"] * 3, "other-quick"]
+    assert all(steps_of(series) == [] for s in settings for series in s.series)
+
+
+def test_an_updated_kernel_is_the_same_machine(write: Write, repository: Path) -> None:
+    write(STEP[:6], os="Linux 1")
+    folder = write(STEP[6:], first=6, os="Linux 2")
+    assert len(steps_of(only_series(read_history(folder, repository)))) == 1
+
+
+def test_commits_stand_in_the_order_of_first_parents_with_date_and_message(
+    write: Write, repository: Path, hashes: list[str]
+) -> None:
+    (setting,) = read_history(write(STEP[:3], first=2), repository).settings
+    assert setting.commits == [
+        Commit(hashes[n], f"1970-01-0{n + 1}", f"Commit {n}", n) for n in (2, 3, 4)
+    ]
+
+
+def test_commits_elsewhere_and_other_versions_of_a_benchmark_are_counted(
+    write: Write, repository: Path, hashes: list[str]
+) -> None:
+    folder = write(STEP[:3])
+    write([5.0], COUNTED, machine="old-quick")
+    first, second, third = sorted((folder / "local-quick").glob("*-env.json"))
+    first.write_text(
+        re.sub(r'"commit_hash": "\w+"', f'"commit_hash": "{"f" * 40}"', first.read_text())
+    )
+    suite = json.loads((folder / "benchmarks.json").read_text())
+    suite[COUNTED]["version"] = "2"
+    (folder / "benchmarks.json").write_text(json.dumps(suite))
+    history = read_history(folder, repository)
+    assert history.commits_elsewhere == 1
+    assert history.other_benchmarks == [COUNTED]
+    assert second != third
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "5",
+        '{"version": 2}',
+        '{"version": 99}',
+        '{"version": "2"}',
+        "\x00",
+        "[" * 9999,
+    ],
+)
+def test_a_damaged_or_foreign_file_is_named_and_skipped(
+    write: Write, repository: Path, content: str
+) -> None:
+    folder = write(STEP)
+    (folder / "local-quick" / "broken.json").write_text(content)
+    history = read_history(folder, repository)
+    ((name, reason),) = history.skipped_files
+    assert name == "local-quick/broken.json"
+    assert reason
+    assert str(folder) not in reason
+    assert len(only_series(history).measured) == len(STEP)
+
+
+@pytest.mark.parametrize("value", ["fast", True, [1.0], {"a": 1}, 10**400])
+def test_a_file_whose_values_are_no_numbers_is_skipped(
+    write: Write, repository: Path, value: object
+) -> None:
+    folder = write([1.0, 1.0])
+    path = next((folder / "local-quick").glob("*-env.json"))
+    stored = json.loads(path.read_text())
+    (row,) = stored["results"].values()
+    row[0] = [value]
+    path.write_text(json.dumps(stored))
+    history = read_history(folder, repository)
+    assert [name for name, _ in history.skipped_files] == [f"local-quick/{path.name}"]
+    assert len(only_series(history).measured) == 1
+
+
+def test_the_same_commit_twice_is_read_once(write: Write, repository: Path) -> None:
+    folder = write([1.0])
+    (path,) = (folder / "local-quick").glob("*-env.json")
+    (path.parent / "zz-copy.json").write_bytes(path.read_bytes())
+    history = read_history(folder, repository)
+    assert [name for name, _ in history.skipped_files] == ["local-quick/zz-copy.json"]
+
+
+def test_the_command_writes_the_page_and_names_it(
+    write: Write, repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = write(STEP), tmp_path / "site" / "history.html"
+    (folder / "local-quick" / "broken.json").write_text("{")
+    arguments = [str(folder), "--out", str(out), "--repository", str(repository)]
+    assert main(["history", *arguments]) == 0
+    told = capsys.readouterr()
+    assert told.out == f"1 series, 1 steps, 1 for the worse\nThe history: {out.as_uri()}\n"
+    assert told.err.startswith("skipped local-quick/broken.json: ")
+    page = out.read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert "1 file skipped" in page
+    assert "+30.0 %" in page
+
+
+@pytest.mark.parametrize("missing", ["folder", "suite", "broken suite", "repository", "results"])
+def test_what_cannot_be_shown_is_refused_in_one_line(
+    write: Write, repository: Path, tmp_path: Path, missing: str
+) -> None:
+    folder = write(STEP[:2])
+    if missing == "folder":
+        folder = tmp_path / "absent"
+    elif missing == "suite":
+        (folder / "benchmarks.json").unlink()
+    elif missing == "broken suite":
+        (folder / "benchmarks.json").write_text('{"a": {"name": "a", "params": 5}, "version": 2}')
+    elif missing == "repository":
+        repository = tmp_path
+    else:
+        for path in (folder / "local-quick").glob("*-env.json"):
+            path.unlink()
+    with pytest.raises(UserError) as refused:
+        build_history(folder, tmp_path / "out" / "history.html", repository)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_hostile_texts_are_shown_and_do_nothing(
+    write: Write, repository: Path, tmp_path: Path
+) -> None:
+    folder = write(STEP, cpu="<script>alert(2)</script>")
+    (folder / "local-quick" / "<img src=x onerror=alert(3)>.json").write_text("{")
+    build_history(folder, tmp_path / "history.html", repository)
+    page = (tmp_path / "history.html").read_text(encoding="utf-8")
+    assert "&lt;script&gt;window.hacked" in page  # the step's own commit
+    assert page.count("<script") == 1
+    assert "<img" not in page
+
+
+def test_a_history_of_fifty_commits_and_two_hundred_series_stays_under_3_mb() -> None:
+    commits = [Commit(f"{n:040x}", "2026-01-01", "A message of usual length", n) for n in range(50)]
+    points = [Point("measured", 1e-3 + 1e-5 * (n % 7), (0.9e-3, 1.2e-3)) for n in range(50)]
+    series = [
+        Series(f"bench_{n % 9}.Decode.time_step", (("past", str(n)),), "seconds", None, points)
+        for n in range(200)
+    ]
+    setting = Setting("local-quick", {}, commits, sorted(series, key=lambda s: s.benchmark))
+    page = render(history_view(History([setting], [], 0, [])))
+    assert page.count("<figure id") == 200
+    assert len(page.encode()) < 3_000_000
+
+
+def test_only_first_parents_are_listed(repository: Path, hashes: list[str]) -> None:
+    assert [commit.hash for commit in first_parents(repository)] == hashes
