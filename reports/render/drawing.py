@@ -9,6 +9,7 @@ from typing import Any
 import vl_convert
 
 from reports.render.marks import INK, Panel
+from reports.render.slim import slimmed
 
 # These three are as wide as each other, here and wherever the page is read: no label is cut off.
 FONT = "Arial, 'Liberation Sans', Helvetica, sans-serif"
@@ -50,7 +51,7 @@ def static_svg(panel: Panel, name: str, width: int) -> str:
     """
     spec = _static(panel) | {"width": width}
     spec["autosize"] = {"type": "fit-x", "contains": "padding"}
-    svg = vl_convert.vegalite_to_svg(spec)
+    svg = slimmed(vl_convert.vegalite_to_svg(spec), panel.title)
     svg = re.sub(r'\bid="(clip\d+|gradient_\d+)"', rf'id="{name}-\1"', svg)
     return re.sub(r"url\(#(clip\d+|gradient_\d+)\)", rf"url(#{name}-\1)", svg)
 
