@@ -14,7 +14,7 @@ from reports.render.formats import MINUS, label, moment, number, with_interval, 
 Results = dict[str, Any]
 Measurement = dict[str, Any]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-ABSENT = "not in it"
+ABSENT, UNMEASURED = "not in it", "not measured"
 APART = "apart"  # what is said of two values whose intervals do not overlap
 EXPLAINED = (
     f"Changes are those against A. “{APART}”: the 95 % intervals do not overlap, or exact values "
@@ -86,7 +86,7 @@ def compare(files: Sequence[tuple[str, Results]]) -> Comparison:
     tables = [{_key(m): m for m in results["measurements"]} for results in every]
     keys = dict.fromkeys(key for table in tables for key in table)
     claims = dict.fromkeys(claim["id"] for results in every for claim in results["claims"])
-    verdicts = [{c["id"]: c["verdict"] for c in results["claims"]} for results in every]
+    verdicts = [{c["id"]: _verdict(c) for c in results["claims"]} for results in every]
     cases = []
     for key in keys:
         found = tuple(table.get(key) for table in tables)
@@ -102,6 +102,11 @@ def compare(files: Sequence[tuple[str, Results]]) -> Comparison:
         verdicts=[(claim, [v.get(claim, ABSENT) for v in verdicts]) for claim in claims],
         cases=cases,
     )
+
+
+def disagree(verdicts: Sequence[str]) -> bool:
+    """Do those that measured the claim say different things of it?"""
+    return len(set(verdicts) - {ABSENT, UNMEASURED}) > 1
 
 
 def change(first: Measurement, other: Measurement) -> str:
@@ -121,36 +126,49 @@ def change(first: Measurement, other: Measurement) -> str:
 def as_text(comparison: Comparison, everything: bool, layout: str = "simple") -> str:
     """Tables for a terminal, or for Markdown with the layout "github".
 
-    Without ``everything`` only the measurements that differ are listed, and the others counted.
+    Without ``everything`` only the measurements that differ are listed and the others counted, and
+    a claim that some file did not measure is one line.
     """
     heading = "## " if layout == "github" else ""
     letters = list(comparison.letters)
-    shown = [case for case in comparison.cases if everything or case.differs]
     headers = ["metric", "of", "unit", *letters, *_change_heads(letters)]
     parts = [
         _table([[f, *texts] for f, texts in comparison.runs], ["", *letters], layout),
         f"{heading}Verdicts\n\n{_verdict_table(comparison, layout)}",
     ]
-    for claim in dict.fromkeys(case.claim for case in shown):
+    listed = 0
+    for claim, cases in comparison.claims:
+        without = _letters_without(cases, letters)
+        if without and not everything:
+            parts.append(f"{claim}: {len(cases)} measurements, none of them in {without}")
+            continue
+        shown = [case for case in cases if everything or case.differs]
         rows = [
             [words(c.metric), c.labels, "" if c.unit == "1" else c.unit, *c.values, *c.changes]
             for c in shown
-            if c.claim == claim
         ]
-        parts.append(f"{heading}{claim}\n\n{_table(rows, headers, layout)}")
-    return "\n\n".join([*parts, summary(comparison, len(shown))])
+        listed += len(shown)
+        if rows:
+            parts.append(f"{heading}{claim}\n\n{_table(rows, headers, layout)}")
+    return "\n\n".join([*parts, summary(comparison, listed)])
 
 
-def summary(comparison: Comparison, shown: int) -> str:
+def summary(comparison: Comparison, listed: int) -> str:
     alone = ", ".join(f"{count} only in {letter}" for letter, count in comparison.only_in)
-    hidden = len(comparison.cases) - shown
-    rest = f"; {hidden} that agree are not listed (--all lists them)" if hidden else ""
+    hidden = len(comparison.cases) - listed
+    rest = f"; {hidden} are not listed (--all lists every one)" if hidden else ""
     return f"{len(comparison.cases)} measurements: {alone}{rest}. {EXPLAINED}"
+
+
+def _letters_without(cases: Sequence[Case], letters: Sequence[str]) -> str:
+    """The files that have none of the cases."""
+    held = [any(case.found[index] for case in cases) for index in range(len(letters))]
+    return " and ".join(letter for letter, holds in zip(letters, held, strict=True) if not holds)
 
 
 def _verdict_table(comparison: Comparison, layout: str) -> str:
     rows = [
-        [claim, *verdicts, "" if len(set(verdicts)) == 1 else "differs"]
+        [claim, *verdicts, "differs" if disagree(verdicts) else ""]
         for claim, verdicts in comparison.verdicts
     ]
     return _table(rows, ["claim", *comparison.letters, ""], layout)
@@ -165,6 +183,10 @@ def _table(rows: Sequence[Sequence[str]], headers: Sequence[str], layout: str) -
     if layout == "github":
         flat = [[cell.replace("|", "\\|") for cell in row] for row in flat]
     return tabulate(flat, headers, tablefmt=layout, disable_numparse=True)
+
+
+def _verdict(claim: dict[str, Any]) -> str:
+    return str(claim["verdict"]) if claim["measurements"] else UNMEASURED
 
 
 def _key(m: Measurement) -> tuple[str, ...]:

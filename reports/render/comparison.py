@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from reports.compare import Comparison, summary
+from reports.compare import Comparison, disagree, summary
 from reports.render.page import SYMBOLS, template
 
 
 def render_comparison(comparison: Comparison) -> str:
     """Every measurement of every file; claims in which something differs stand open."""
-    return template("compare.html.j2").render(
+    page = template("compare.html.j2")
+    return page.render(
+        disagree=disagree,
         comparison=comparison,
         summary=summary(comparison, len(comparison.cases)),
         symbols=SYMBOLS,

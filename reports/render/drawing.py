@@ -19,6 +19,7 @@ FONT = "Arial, 'Liberation Sans', Helvetica, sans-serif"
 TEXT = {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12}
 FAINT = {"gridColor": INK, "gridOpacity": 0.12, "tickColor": INK, "tickOpacity": 0.4}
 SLIDE_WIDTH, SLIDE_LETTERS = 640, 80
+LEGEND = {"title": None, "orient": "bottom", "columns": 2, "symbolOpacity": 1, "labelFontSize": 12}
 # The page's own colours: the first block of its style sheet is the light mode's.
 STYLE = (Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
 LIGHT = dict(re.findall(r"(--(?:ink|series-\d)): (#\w+);", STYLE.partition("}")[0]))
@@ -84,7 +85,7 @@ def _show_legend(part: Any) -> None:
         for channel in ("color", "shape"):
             encoded = part.get(channel)
             if isinstance(encoded, dict) and "legend" in encoded:
-                encoded["legend"] = {"title": None, "orient": "bottom", "columns": 2}
+                encoded["legend"] = LEGEND
     for value in part.values() if isinstance(part, dict) else part:
         if isinstance(value, dict | list):
             _show_legend(value)
