@@ -1,6 +1,7 @@
 """What the command lines share: a mistake of the user is one line, without a traceback."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -28,10 +29,15 @@ def seed(text: str) -> int:
 def exit_status(command: Callable[[], int | None]) -> int:
     """Run a command; its own exit status, 2 after a `UserError`, 130 when interrupted."""
     try:
-        return command() or 0
+        status = command() or 0
+        sys.stdout.flush()
+        return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return MISTAKE
     except KeyboardInterrupt:
         print("error: interrupted; nothing half done is left behind", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # who read along, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

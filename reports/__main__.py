@@ -1,4 +1,4 @@
-"""python -m reports build | table | history | measurements: show what was measured."""
+"""python -m reports build | table | measurements | compare | csv | svg | history."""
 
 from __future__ import annotations
 
@@ -9,20 +9,15 @@ from pathlib import Path
 
 from reference_model.command_line import Parser, exit_status
 
+WRITTEN_BY = "what python -m benchmarks run wrote"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
 
     def command() -> None:
         given = _parser().parse_args(arguments)
-        if given.command == "build":
-            _build(given)
-        elif given.command == "table":
-            _table(given)
-        elif given.command == "history":
-            _history(given)
-        else:
-            _measurements(given)
+        given.run(given)
 
     return exit_status(command)
 
@@ -30,23 +25,64 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(prog="python -m reports", description="Show what was measured.")
     commands = parser.add_subparsers(dest="command", required=True)
+
     build = commands.add_parser("build", help="write one page that opens without a network")
-    build.add_argument("results", type=Path, help="what python -m benchmarks run wrote")
+    build.add_argument("results", type=Path, help=WRITTEN_BY)
     build.add_argument("--out", type=Path, required=True, help="folder for index.html")
-    table = commands.add_parser("table", help="print claims and verdicts as a Markdown table")
-    table.add_argument("results", type=Path, help="what python -m benchmarks run wrote")
-    table.add_argument("--into", type=Path, help="a text file that has a place for the table")
+    build.set_defaults(run=_build)
+
+    table = commands.add_parser("table", help="print claims and verdicts as a table")
+    table.add_argument("results", type=Path, help=WRITTEN_BY)
+    _add_format(table)
+    table.add_argument(
+        "--into", type=Path, help="a text file that has a place for the table, as Markdown"
+    )
+    table.set_defaults(run=_table)
+
+    rows = commands.add_parser("measurements", help="print a claim's numbers as a Markdown table")
+    rows.add_argument("results", type=Path, help=WRITTEN_BY)
+    rows.add_argument("claim", help="such as turboquant.zero-loss")
+    rows.add_argument("metrics", nargs="+", help="one column each")
+    rows.set_defaults(run=_measurements)
+
+    beside = commands.add_parser("compare", help="show two or more results side by side")
+    beside.add_argument("results", type=Path, nargs="+", help=WRITTEN_BY)
+    _add_format(beside)
+    beside.add_argument("--all", action="store_true", help="list measurements that agree, too")
+    beside.add_argument(
+        "--out", type=Path, metavar="PAGE.HTML", help="write a page of every measurement instead"
+    )
+    beside.set_defaults(run=_compare)
+
+    numbers = commands.add_parser("csv", help="print all measurements, one a row")
+    numbers.add_argument("results", type=Path, help=WRITTEN_BY)
+    numbers.add_argument(
+        "--out", type=Path, metavar="FILE.CSV", help="write them to a file instead"
+    )
+    numbers.set_defaults(run=_csv)
+
+    drawings = commands.add_parser("svg", help="write each chart as a drawing of its own")
+    drawings.add_argument("results", type=Path, help=WRITTEN_BY)
+    drawings.add_argument("--out", type=Path, required=True, help="folder for the drawings")
+    drawings.set_defaults(run=_svg)
+
     history = commands.add_parser("history", help="write asv's series and their steps as one page")
     history.add_argument("results", type=Path, help="asv's folder of results: .asv/results")
     history.add_argument("--out", type=Path, required=True, help="the page, such as history.html")
     history.add_argument(
         "--repository", type=Path, default=Path(), help="whose HEAD orders commits"
     )
-    rows = commands.add_parser("measurements", help="print a claim's numbers as a Markdown table")
-    rows.add_argument("results", type=Path, help="what python -m benchmarks run wrote")
-    rows.add_argument("claim", help="such as turboquant.zero-loss")
-    rows.add_argument("metrics", nargs="+", help="one column each")
+    history.set_defaults(run=_history)
     return parser
+
+
+def _add_format(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--format",
+        choices=("text", "markdown"),
+        default="text",
+        help="text for a terminal (the default), markdown for a README or a pull request",
+    )
 
 
 def _build(given: argparse.Namespace) -> None:
@@ -57,13 +93,13 @@ def _build(given: argparse.Namespace) -> None:
 
 def _table(given: argparse.Namespace) -> None:
     from benchmarks.results import read_results
-    from reports.table import put_into, verdict_table
+    from reports.table import put_into, terminal_table, verdict_table
 
-    table = verdict_table(read_results(given.results))
+    results = read_results(given.results)
     if given.into:
-        put_into(given.into, table)
+        put_into(given.into, verdict_table(results))
     else:
-        print(table)
+        print(verdict_table(results) if given.format == "markdown" else terminal_table(results))
 
 
 def _history(given: argparse.Namespace) -> None:
@@ -82,6 +118,48 @@ def _measurements(given: argparse.Namespace) -> None:
     from reports.table import measurement_table
 
     print(measurement_table(read_results(given.results), given.claim, given.metrics))
+
+
+def _compare(given: argparse.Namespace) -> None:
+    from benchmarks.results import read_results
+    from reports.compare import as_text, compare
+
+    comparison = compare([(str(path), read_results(path)) for path in given.results])
+    if given.out:
+        from reports.render.comparison import render_comparison
+
+        _write(given.out, render_comparison(comparison))
+    else:
+        layout = "github" if given.format == "markdown" else "simple"
+        print(as_text(comparison, given.all, layout))
+
+
+def _csv(given: argparse.Namespace) -> None:
+    from benchmarks.results import read_results
+    from reports.export import as_csv
+
+    text = as_csv(read_results(given.results))
+    if given.out:
+        _write(given.out, text)
+    else:
+        sys.stdout.write(text)
+
+
+def _svg(given: argparse.Namespace) -> None:
+    from benchmarks.results import read_results
+    from reference_model.files import write_whole
+    from reports.export import as_svgs
+
+    drawings = as_svgs(read_results(given.results))
+    write_whole(given.out, {name: svg.encode() for name, svg in drawings.items()})
+    print(f"{len(drawings)} drawings in {given.out}")
+
+
+def _write(path: Path, text: str) -> None:
+    from reference_model.files import write_whole
+
+    write_whole(path.parent, {path.name: text.encode()})
+    print(path)
 
 
 if __name__ == "__main__":

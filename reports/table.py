@@ -1,8 +1,10 @@
-"""Markdown tables: claims with their verdicts and their place in the README, and measurements."""
+"""Tables of claims with their verdicts, for a terminal and the README, and of measurements."""
 
 from __future__ import annotations
 
 import re
+import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,20 @@ def verdict_table(results: dict[str, Any]) -> str:
     # Columns as wide as their longest sentence would make every line of the file that long.
     head, rule, *lines = (re.sub(r" +\|", " |", line) for line in padded.splitlines())
     return "\n".join([head, re.sub("-+", "---", rule), *lines])
+
+
+def terminal_table(results: dict[str, Any]) -> str:
+    """The same rows for a terminal, as wide as it is, and in a line how the verdicts are spread."""
+    measured = [claim for claim in results["claims"] if claim["measurements"]]
+    rows = [[claim[key] for key in ("id", "verdict", "scale", "because")] for claim in measured]
+    taken = max((len(row[0]) + len(row[1]) for row in rows), default=0)
+    room = max(60, shutil.get_terminal_size((120, 24)).columns - taken - 8)
+    widths = [None, None, room // 3, room - room // 3]
+    table = tabulate(
+        rows, ["claim", "verdict", "at", "because"], maxcolwidths=widths, disable_numparse=True
+    )
+    counts = Counter(claim["verdict"] for claim in results["claims"])
+    return f"{table}\n\n{', '.join(f'{count} {name}' for name, count in counts.most_common())}"
 
 
 def measurement_table(results: dict[str, Any], claim: str, metrics: Sequence[str]) -> str:

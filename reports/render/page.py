@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from reports.render import formats
 from reports.render.charts import panels
@@ -46,6 +46,11 @@ View = dict[str, Any]
 
 def render_page(results: dict[str, Any]) -> str:
     """Valid results (see benchmarks.results.read_results) as one self-contained HTML page."""
+    return template("page.html.j2").render(page_view(results), scripts=script_bundle())
+
+
+def template(name: str) -> Template:
+    """One of the templates, in which every text that is filled in is escaped."""
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
@@ -56,8 +61,7 @@ def render_page(results: dict[str, Any]) -> str:
     environment.filters.update(
         pieces=formats.pieces, words=formats.words, sentence=formats.sentence
     )
-    template = environment.get_template("page.html.j2")
-    return template.render(page_view(results), scripts=script_bundle())
+    return environment.get_template(name)
 
 
 def page_view(results: dict[str, Any]) -> View:
@@ -185,6 +189,7 @@ def _environment_view(environment: View) -> View:
             "profile": environment["profile"],
             "machine": _machine(environment),
             "commit": commit[:12] if known else commit,
+            "known": known,
             "dirty": environment["dirty"] is True,
             "date": formats.moment(environment["utc"]),
         },

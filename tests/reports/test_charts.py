@@ -1,13 +1,17 @@
 import re
+from collections.abc import Iterator
 from typing import Any
+from xml.etree import ElementTree
 
 import altair as alt
 import pytest
+import vl_convert
 
 from benchmarks.claims import load_claims
 from reports.render.charts import CHARTS, TABLE_IS_ENOUGH, panels
 from reports.render.drawing import static_svg
 from reports.render.marks import Panel
+from reports.render.slim import slimmed
 
 Measurements = list[dict[str, Any]]
 
@@ -260,9 +264,40 @@ def test_colours_follow_the_page_and_shapes_tell_series_apart_without_them(
     panel = draw(results, "norm.gradient-profile")[1]
     svg = static_svg(panel, "name", 500)
     assert 'fill="currentColor"' in svg
-    assert not [text for text in svg.split("<text")[1:] if 'fill="currentColor"' not in text]
+    assert {fill for tag, fill in painted(svg) if tag == "text"} == {"currentColor"}
     assert {"var(--series-1)", "var(--series-2)"} <= {colour for _, colour, _ in panel.legend}
     assert len({path for _, _, path in panel.legend}) == 3
+
+
+def painted(svg: str) -> list[tuple[str, str | None]]:
+    """(tag, fill) of each element, the fill perhaps that of a group around it."""
+
+    def below(element: ElementTree.Element, fill: str | None) -> Iterator[tuple[str, str | None]]:
+        fill = element.get("fill", fill)
+        yield element.tag.rpartition("}")[2], fill
+        for child in element:
+            yield from below(child, fill)
+
+    return list(below(ElementTree.fromstring(svg), None))
+
+
+def test_a_slimmed_drawing_has_every_text_and_every_mark_in_its_colour(
+    results: dict[str, Any],
+) -> None:
+    (panel,) = draw(results, "lora.product-variance")
+    whole = vl_convert.vegalite_to_svg(panel.chart.to_dict())
+    slim = slimmed(whole, panel.title)
+    assert len(slim) < len(whole) / 2
+    texts = [list(ElementTree.fromstring(svg).itertext()) for svg in (whole, slim)]
+    assert texts[0] == texts[1]
+    for tag in ("text", "line"):
+        assert [p for p in painted(slim) if p[0] == tag] == [
+            p for p in painted(whole) if p[0] == tag
+        ]
+    coloured = [[p for p in painted(svg) if p[1] == "var(--series-1)"] for svg in (whole, slim)]
+    assert len(coloured[1]) >= 11
+    assert [p for p in coloured[1] if p[0] == "path"] == [p for p in coloured[0] if p[0] == "path"]
+    assert f'role="img" aria-label="{panel.title}"' in slim
 
 
 def test_ids_inside_a_drawing_carry_its_name() -> None:

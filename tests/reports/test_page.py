@@ -50,7 +50,7 @@ def test_every_claim_is_on_the_page_and_links_to_the_place_that_speaks_of_it(
 def test_the_scale_of_each_tested_claim_stands_beside_its_verdict(
     page: str, results: dict[str, Any]
 ) -> None:
-    rows = re.findall(r'<tr role="row">(.*?)</tr>', page, re.DOTALL)
+    rows = re.findall(r'<tr role="row" id=.*?>(.*?)</tr>', page, re.DOTALL)
     for claim in results["claims"]:
         (row,) = [row for row in rows if f">{claim['id']}</a>" in row]
         scale = f"Tested at: {html.escape(claim['scale'], quote=False)}</span>"
@@ -91,6 +91,17 @@ def test_each_verdict_is_told_by_a_word_and_a_symbol_beside_its_colour(
         assert verdict in {claim["verdict"] for claim in results["claims"]}
         badge = f'<span class="badge {verdict}"><span aria-hidden="true">{symbol}</span> {verdict}'
         assert badge in page
+
+
+def test_each_claim_links_to_its_evidence_and_the_evidence_back_to_its_row(
+    page: str, results: dict[str, Any]
+) -> None:
+    for claim in results["claims"]:
+        anchor = claim["id"].replace(".", "-")
+        row = page[page.index(f'<tr role="row" id="row-{anchor}"') :].partition("</tr>")[0]
+        assert f'data-verdict="{claim["verdict"]}" data-lesson="{claim["lesson"]}"' in row
+        assert f'href="#{anchor}"' in row
+        assert page.count(f'<a href="#row-{anchor}"') == 1
 
 
 def test_the_header_counts_the_verdicts(page: str, results: dict[str, Any]) -> None:
@@ -150,7 +161,7 @@ def test_what_a_verdict_means_is_said_for_the_verdict_that_was_reached(
     for verdict in ("confirmed", "refuted", "open"):
         claim["verdict"] = verdict
         article = article_of(render_page(few_results), claim["id"])
-        found = re.search(r'<aside class="means".*?<p>(.*?)</p>', article, re.DOTALL)
+        found = re.search(r'<div class="means">.*?<p>(.*?)</p>', article, re.DOTALL)
         texts.add(found[1] if found else None)
     assert len(texts) == 3
     assert None in texts

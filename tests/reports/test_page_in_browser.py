@@ -1,14 +1,19 @@
 """The page in headless Chromium, opened from disk, with the network switched off."""
 
+import copy
 import os
 import shutil
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from reports.compare import compare
+from reports.render.comparison import render_comparison
 from reports.render.page import render_page
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -57,16 +62,20 @@ def tab(opened: tuple[Page, list[str]]) -> Page:
     return opened[0]
 
 
-def open_page(browser: Browser, address: str, **context: Any) -> tuple[Page, list[str]]:
-    """The page once its charts are live, and what went wrong on the way."""
+LIVE = "document.documentElement.dataset.charts === 'live'"
+
+
+def open_page(
+    browser: Browser, address: str, ready: str = LIVE, **context: Any
+) -> tuple[Page, list[str]]:
+    """The page once it is ready, its charts live, and what went wrong on the way."""
     tab = browser.new_context(offline=True, **context).new_page()
     troubles: list[str] = []
     tab.on("console", lambda m: troubles.append(m.text) if m.type in ("error", "warning") else None)
     tab.on("pageerror", lambda error: troubles.append(str(error)))
     tab.on("request", lambda r: None if is_local(r.url) else troubles.append(r.url))
     tab.goto(address)
-    live = "document.documentElement.dataset.charts === 'live'"
-    tab.wait_for_function(live, timeout=PATIENCE)
+    tab.wait_for_function(ready, timeout=PATIENCE)
     return tab, troubles
 
 
@@ -120,6 +129,103 @@ def test_text_of_page_and_charts_stands_out_from_the_background(tab: Page, schem
         assert tab.evaluate(SERIES_CONTRAST, index) >= 3, f"series {index}"
 
 
+def test_a_column_sorts_by_its_numbers_from_the_keyboard_up_down_and_back(tab: Page) -> None:
+    article = tab.locator("#tying-saving-large")
+    values = article.locator("tbody td:nth-last-child(4)")
+    recorded = values.all_inner_texts()
+    article.locator("details").evaluate("details => { details.open = true; }")
+    head = article.locator("thead th", has_text="value")
+    seen = []
+    for _ in range(3):
+        head.locator("button").press("Enter")
+        seen.append((head.get_attribute("aria-sort"), values.all_inner_texts()))
+    up = ["0.0181", "0.0194", "0.0654"]
+    assert seen == [("ascending", up), ("descending", up[::-1]), (None, recorded)]
+    assert recorded not in (up, up[::-1])
+
+
+@pytest.mark.parametrize(
+    ("cells", "ordered"),
+    [
+        (["1,024", "9", "−3.5", "3.0 × 10⁻¹⁵", "7 × 10⁸"], "−3.5|3.0 × 10⁻¹⁵|9|1,024|7 × 10⁸"),
+        (["[0.3, 0.4]", "exact", "[−2, 5]", ""], "[−2, 5]|[0.3, 0.4]|exact|"),
+        (["layer 10", "", "layer 9", "rank"], "layer 9|layer 10|rank|"),
+    ],
+)
+def test_cells_sort_as_a_reader_orders_them(tab: Page, cells: list[str], ordered: str) -> None:
+    tab.evaluate(SORTED_BY_HAND, cells)
+    tab.locator("#by-hand th button").click()
+    assert "|".join(tab.locator("#by-hand td").all_inner_texts()) == ordered
+
+
+def test_claims_are_filtered_by_verdict_and_lesson_and_a_link_to_a_hidden_one_shows_it(
+    tab: Page, results: dict[str, Any]
+) -> None:
+    def shown() -> set[str]:
+        return set(tab.locator("#claims-table .id a:visible").all_inner_texts())
+
+    def expected(**wanted: str) -> set[str]:
+        return {c["id"] for c in results["claims"] if wanted.items() <= c.items()}
+
+    verdict, lesson = tab.get_by_label("refuted", exact=True), tab.get_by_label("L5 KV cache")
+    verdict.press("Space")
+    assert shown() == expected(verdict="refuted") != set()
+    lesson.press("Space")
+    both = expected(verdict="refuted", lesson="L5")
+    assert shown() == both != set()
+    told = tab.locator(".filter output")
+    assert told.inner_text() == f"{len(both)} of {len(results['claims'])} claims"
+    tab.locator('a[href="#row-tying-abandoned"]').first.click()
+    tab.locator("#row-tying-abandoned").wait_for(state="visible", timeout=PATIENCE)
+    assert shown() == expected()
+    assert told.inner_text() == f"All {len(results['claims'])} claims"
+
+
+def test_a_link_to_a_claim_opens_its_table(tab: Page) -> None:
+    details = tab.locator("#cache-memory-law details")
+    details.evaluate("details => { details.open = false; }")
+    tab.locator('#claims-table a[href="#cache-memory-law"]').click()
+    tab.wait_for_function(
+        "document.querySelector('#cache-memory-law details').open", timeout=PATIENCE
+    )
+
+
+@pytest.mark.parametrize("kind", ["report", "comparison"])
+def test_an_accessibility_checker_finds_nothing_at_three_widths_in_both_modes(
+    browser: Browser, few_results: dict[str, Any], tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "index.html"
+    if kind == "report":
+        path.write_text(render_page(few_results), encoding="utf-8")
+        tab, troubles = open_page(browser, path.as_uri(), reduced_motion="reduce")
+    else:
+        files = compare([("a.json", few_results), ("b.json", changed(few_results))])
+        path.write_text(render_comparison(files), encoding="utf-8")
+        tab, troubles = open_page(browser, path.as_uri(), ready="true")
+    tab.evaluate(Axe().axe_script)
+    found = {}
+    for scheme, width in product(("light", "dark"), (1280, 768, 360)):
+        tab.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        tab.set_viewport_size({"width": width, "height": 844})
+        tab.wait_for_function(FIT, timeout=PATIENCE)
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        for violation in tab.evaluate("axe.run({ resultTypes: ['violations'] })")["violations"]:
+            where = [node["html"][:200] for node in violation["nodes"]]
+            found[scheme, width, violation["id"], violation["impact"]] = where
+    assert found == {}
+    assert troubles == []
+
+
+def changed(results: dict[str, Any]) -> dict[str, Any]:
+    """The same on another machine, with one verdict and one value changed and one missing."""
+    other = copy.deepcopy(results)
+    other["environment"]["cpu"] = "Other CPU"
+    other["claims"][0]["verdict"] = "open"
+    other["measurements"][0]["value"] += 1
+    del other["measurements"][-1]
+    return other
+
+
 def test_hostile_texts_stay_texts(
     browser: Browser, few_results: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -139,6 +245,22 @@ def test_hostile_texts_stay_texts(
 # Charts follow the width of the window a moment later.
 FIT = """() => [...document.querySelectorAll("figure .live svg")]
   .every((svg) => svg.getBoundingClientRect().right <= innerWidth)"""
+
+# Runs the page's own script for tables, as it stands on it, on one more table.
+SORTED_BY_HAND = """(cells) => {
+  document.getElementById("by-hand")?.remove();
+  const table = document.createElement("table");
+  table.id = "by-hand";
+  table.dataset.sortable = "";
+  table.innerHTML = "<thead><tr><th>x</th></tr></thead><tbody></tbody>";
+  for (const cell of cells) table.tBodies[0].insertRow().insertCell().textContent = cell;
+  const script = [...document.scripts].find((s) => s.textContent.includes("makeSortable"));
+  for (const other of document.querySelectorAll("[data-sortable]")) delete other.dataset.sortable;
+  document.body.prepend(table);
+  const again = document.createElement("script");
+  again.textContent = script.textContent;
+  document.body.append(again);
+}"""
 
 # WCAG's contrast of the colour in which text is painted, against the page's background.
 LUMINANCE = """

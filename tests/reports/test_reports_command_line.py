@@ -138,7 +138,7 @@ def test_the_table_has_a_row_per_measured_claim_and_survives_pipes(
 ) -> None:
     measured = [claim for claim in few_results["claims"] if claim["measurements"]]
     measured[0]["because"] = "a | b\nand c"
-    assert main(["table", str(write(few_results))]) == 0
+    assert main(["table", str(write(few_results)), "--format", "markdown"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 + len(measured)
     assert "a \\| b and c" in lines[2]

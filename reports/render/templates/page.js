@@ -36,6 +36,10 @@
   }
 
   // A link to a claim opens its table, and a print shows every table.
+  addEventListener("hashchange", () => {
+    const target = document.getElementById(location.hash.slice(1));
+    if (target?.matches("article")) target.querySelector("details").open = true;
+  });
   addEventListener("beforeprint", () => {
     for (const details of document.querySelectorAll("details")) details.open = true;
   });

@@ -1,0 +1,45 @@
+"""What leaves for other programs: all measurements as CSV, and each chart as an SVG for slides."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from typing import Any
+
+from reports.render.charts import panels
+from reports.render.drawing import standalone_svg
+
+COLUMNS = (
+    "claim", "verdict", "metric", "option", "parameters", "unit", "value", "lo", "hi", "n",
+    "direction", "choice", "source",
+)  # fmt: skip
+
+
+def as_csv(results: dict[str, Any]) -> str:
+    """A row per measurement; lo and hi end its 95 % interval, empty where the value is exact.
+
+    The parameters are one JSON object a row: claims have different ones.
+    """
+    verdicts = {claim["id"]: claim["verdict"] for claim in results["claims"]}
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
+    table.writeheader()
+    for m in results["measurements"]:
+        low, high = m["interval"] or ("", "")
+        parameters = json.dumps(m["parameters"], ensure_ascii=False)
+        verdict = verdicts.get(m["claim"], "")
+        table.writerow({**m, "verdict": verdict, "parameters": parameters, "lo": low, "hi": high})
+    return text.getvalue()
+
+
+def as_svgs(results: dict[str, Any]) -> dict[str, str]:
+    """File name, from the claim's id and the chart's place on the page, to the drawing."""
+    drawings = {}
+    for claim in results["claims"]:
+        own = [m for m in results["measurements"] if m["claim"] == claim["id"]]
+        name = re.sub(r"[^\w.-]", "-", claim["id"])  # an id is text from a file, not a path
+        for index, panel in enumerate(panels(claim, own) if own else ()):
+            drawings[f"{name}-{index}.svg"] = standalone_svg(panel)
+    return drawings
