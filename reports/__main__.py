@@ -29,7 +29,14 @@ def _parser() -> Parser:
     parser = Parser(prog="python -m reports", description="Show what was measured.")
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="write one page that opens without a network")
-    build.add_argument("results", type=Path, help="what python -m benchmarks run wrote")
+    build.add_argument(
+        "results",
+        type=Path,
+        nargs="+",
+        help="what python -m benchmarks run wrote; of a claim that several files measured, the "
+        "later file on the command line counts, and the page says which run that was; a file that "
+        "cannot be read is named and skipped, unless none can",
+    )
     build.add_argument("--out", type=Path, required=True, help="folder for index.html")
     table = commands.add_parser("table", help="print claims and verdicts as a Markdown table")
     table.add_argument("results", type=Path, help="what python -m benchmarks run wrote")

@@ -63,8 +63,8 @@ def render_page(results: dict[str, Any]) -> str:
 def page_view(results: dict[str, Any]) -> View:
     measurements = {m["id"]: m for m in results["measurements"]}
     texts = tomllib.loads((HERE / "lessons.toml").read_text(encoding="utf-8"))
-    profile = results["environment"]["profile"]
-    claims = [_claim_view(c, measurements, texts["means"], profile) for c in results["claims"]]
+    run = results["environment"]
+    claims = [_claim_view(c, measurements, texts["means"], run) for c in results["claims"]]
     lessons = [_lesson_view(lesson, claims) for lesson in texts["lesson"]]
     counts = Counter(claim["verdict"] for claim in claims)
     return {
@@ -83,8 +83,11 @@ def page_view(results: dict[str, Any]) -> View:
 
 
 def _claim_view(
-    claim: View, measurements: dict[str, View], means: dict[str, dict[str, str]], profile: str
+    claim: View, measurements: dict[str, View], means: dict[str, dict[str, str]], run: View
 ) -> View:
+    """``run`` is the environment of a claim that does not bring another."""
+    other_run = claim.get("environment")
+    profile = (other_run or run)["profile"]
     own = [m for m in measurements.values() if m["claim"] == claim["id"]]
     anchor = claim["id"].replace(".", "-")
     verdict = claim["verdict"]
@@ -99,6 +102,7 @@ def _claim_view(
         "papers": [s for s in claim["sources"] if not (said_in and ARTICLE in s)],
         "requirements": [{**r, "symbol": SYMBOLS[r["verdict"]]} for r in claim["requirements"]],
         "means": means.get(claim["id"], {}).get(verdict),
+        "run": _stamp(other_run) if other_run else None,
         "took": formats.duration(claim["seconds"]),
         "command": f"python -m benchmarks run --profile {profile} "
         f"--only {claim['id']} --out results.json",
@@ -178,18 +182,22 @@ def _held_out(measurements: Sequence[View]) -> list[View]:
 def _environment_view(environment: View) -> View:
     """The stamp for the header, and every field of it as (name, text) for the table at the end."""
     rest = {k: v for k, v in environment.items() if k != "checkpoint"}
+    return {
+        "stamp": _stamp(environment),
+        "checkpoint": _facts(environment.get("checkpoint") or {}),
+        "facts": _facts(rest),
+    }
+
+
+def _stamp(environment: View) -> View:
     commit = environment["commit"]
     known = commit.isalnum() and len(commit) >= 12
     return {
-        "stamp": {
-            "profile": environment["profile"],
-            "machine": _machine(environment),
-            "commit": commit[:12] if known else commit,
-            "dirty": environment["dirty"] is True,
-            "date": formats.moment(environment["utc"]),
-        },
-        "checkpoint": _facts(environment.get("checkpoint") or {}),
-        "facts": _facts(rest),
+        "profile": environment["profile"],
+        "machine": _machine(environment),
+        "commit": commit[:12] if known else commit,
+        "dirty": environment["dirty"] is True,
+        "date": formats.moment(environment["utc"]),
     }
 
 
