@@ -5,15 +5,16 @@ from __future__ import annotations
 import tomllib
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from reports.render import formats
 from reports.render.charts import panels
 from reports.render.drawing import script_bundle, specification, static_svg
-from reports.render.marks import labels
+from reports.render.marks import Panel, labels
 
 HERE = Path(__file__).parent
 ARTICLE = "6 Things I Learned Building LLMs From Scratch"
@@ -46,6 +47,11 @@ View = dict[str, Any]
 
 def render_page(results: dict[str, Any]) -> str:
     """Valid results (see benchmarks.results.read_results) as one self-contained HTML page."""
+    return _template().render(page_view(results), scripts=script_bundle())
+
+
+@cache
+def _template() -> Template:
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
@@ -56,8 +62,7 @@ def render_page(results: dict[str, Any]) -> str:
     environment.filters.update(
         pieces=formats.pieces, words=formats.words, sentence=formats.sentence
     )
-    template = environment.get_template("page.html.j2")
-    return template.render(page_view(results), scripts=script_bundle())
+    return environment.get_template("page.html.j2")
 
 
 def page_view(results: dict[str, Any]) -> View:
@@ -91,7 +96,7 @@ def _claim_view(
     own = [m for m in measurements.values() if m["claim"] == claim["id"]]
     anchor = claim["id"].replace(".", "-")
     verdict = claim["verdict"]
-    drawn = panels(claim, own) if own else []
+    charts, undrawn = _charts(claim, own, anchor)
     said_in = [letter for letter in claim["said_in"] if letter in formats.PUBLICATIONS]
     return {
         **claim,
@@ -106,20 +111,34 @@ def _claim_view(
         "took": formats.duration(claim["seconds"]),
         "command": f"python -m benchmarks run --profile {profile} "
         f"--only {claim['id']} --out results.json",
-        "charts": [
-            {
-                "name": f"{anchor}-{index}",
-                "title": panel.title,
-                "note": panel.note,
-                "legend": panel.legend,
-                "svg": static_svg(
-                    panel, f"{anchor}-{index}", WIDTH_ALONE if len(drawn) == 1 else WIDTH_OF_TWO
-                ),
-                "specification": specification(panel),
-            }
-            for index, panel in enumerate(drawn)
-        ],
+        "charts": charts,
+        "undrawn": undrawn,
         "table": _table_view(own) if own else None,
+    }
+
+
+def _charts(claim: View, own: Sequence[View], anchor: str) -> tuple[list[View], str]:
+    """The claim's charts, and an empty text; none, and why, where they cannot be drawn.
+
+    A chart knows the labels that its experiment gives. Valid results of another version may lack
+    them, or hold numbers that no axis can: one claim of such a file must not cost the whole page.
+    """
+    try:
+        drawn = panels(claim, own) if own else []
+        width = WIDTH_ALONE if len(drawn) == 1 else WIDTH_OF_TWO
+        return [_chart_view(p, f"{anchor}-{i}", width) for i, p in enumerate(drawn)], ""
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        return [], type(error).__name__
+
+
+def _chart_view(panel: Panel, name: str, width: int) -> View:
+    return {
+        "name": name,
+        "title": panel.title,
+        "note": panel.note,
+        "legend": panel.legend,
+        "svg": static_svg(panel, name, width),
+        "specification": specification(panel),
     }
 
 
