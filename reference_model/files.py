@@ -2,8 +2,13 @@
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # not a Unix: each file is still whole, but of two writers each may leave some
+    fcntl = None  # type: ignore[assignment]
 
 from reference_model.errors import UserError
 
@@ -12,6 +17,7 @@ def write_whole(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write files (name → content) to a folder: beside their places first, then all renamed.
 
     A full disk or a read-only folder is a `UserError`; what was there before then stays as it was.
+    Of two processes that write the same files, all are those of the one or all those of the other.
     """
     # The process is in the name, so that two that write the same file do not share a part of it.
     parts = {folder / f".{name}.{os.getpid()}.part": folder / name for name in files}
@@ -19,8 +25,9 @@ def write_whole(folder: Path, files: Mapping[str, bytes]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for part, content in zip(parts, files.values(), strict=True):
             part.write_bytes(content)
-        for part, place in parts.items():
-            os.replace(part, place)
+        with _alone_in(folder):
+            for part, place in parts.items():
+                os.replace(part, place)
     except OSError as error:
         raise UserError(
             f"cannot write to {folder} ({error.strerror}); free some space or name another folder"
@@ -29,3 +36,18 @@ def write_whole(folder: Path, files: Mapping[str, bytes]) -> None:
         for part in parts:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """While no other process puts its files there; a disk that knows no locks has none."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
