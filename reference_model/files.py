@@ -5,11 +5,6 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # not a Unix: each file is still whole, but of two writers each may leave some
-    fcntl = None  # type: ignore[assignment]
-
 from reference_model.errors import UserError
 
 
@@ -40,14 +35,12 @@ def write_whole(folder: Path, files: Mapping[str, bytes]) -> None:
 
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """While no other process puts its files there; a disk that knows no locks has none."""
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
+    """While no other process puts its files there; as far as the system has locks."""
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            handle = os.open(folder, os.O_RDONLY)
+            held.callback(os.close, handle)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(handle)

@@ -29,8 +29,8 @@ def gather(paths: Sequence[Path]) -> Results:
     if not found:
         others = f" (and {len(paths) - 1} more that cannot be used)" if len(paths) > 1 else ""
         raise UserError(f"{skipped[0]}{others}")
-    for error in skipped:
-        print(f"skipped: {error}", file=sys.stderr)
+    for reason in skipped:
+        print(f"skipped: {reason}", file=sys.stderr)
     if skipped:
         print(f"skipped {len(skipped)} of {len(paths)} results files", file=sys.stderr)
     whole = found[0]

@@ -24,7 +24,10 @@ FLAGS = (
     "--disable-sync",
 )
 PATIENCE = 60_000  # milliseconds; two busy cores may be slow
-HOSTILE = "</script><script>window.hacked = true</script><img src=x onerror='window.hacked = true; alert(1)'>"
+HOSTILE = (
+    "</script><script>window.hacked = true</script>"
+    "<img src=x onerror='window.hacked = true; alert(1)'>"
+)
 
 
 @pytest.fixture(scope="module")
