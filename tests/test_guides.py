@@ -22,7 +22,7 @@ def follow(guide: Path, copy: Path, section: str = "") -> None:
     """Do in ``copy`` what a guide, or a section of it, says, in its order; fail where it is wrong."""
     text = guide.read_text(encoding="utf-8")
     if section:
-        text = re.split(r"\n# ", f"\n{text}".partition(f"\n# {section}\n")[2])[0]
+        text = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
     blocks = list(BLOCK.finditer(text))
     assert len(blocks) == text.count("\n```") // 2 > 0, "a block without an empty line before it"
     said = ""
@@ -59,7 +59,7 @@ def run(commands: str, copy: Path) -> str:
     done = subprocess.run(
         ["sh", "-ec", commands.replace(".venv/bin/python", sys.executable)],
         cwd=copy,
-        env={**os.environ, "PYTHONPATH": "", "LLM_DESIGN_BENCH_PROFILE": "smoke"},
+        env={**os.environ, "PYTHONPATH": ""},
         capture_output=True,
         text=True,
         check=False,
@@ -87,3 +87,11 @@ def copy(tmp_path: Path, root: Path, repository_files: list[Path]) -> Path:
 
 def test_a_choice_is_added_as_the_guide_says(root: Path, copy: Path) -> None:
     follow(root / "reference_model" / "README.md", copy)
+
+
+def test_a_claim_is_added_as_the_guide_says(root: Path, copy: Path) -> None:
+    follow(root / "benchmarks" / "README.md", copy, "How to add a claim")
+
+
+def test_a_benchmark_is_added_as_the_guide_says(root: Path, copy: Path) -> None:
+    follow(root / "benchmarks" / "README.md", copy, "How to add a benchmark")
