@@ -1,4 +1,4 @@
-"""The guides' worked examples: applied to a copy of the repository and run, they do what is said."""
+"""The guides' worked examples, applied to a copy and run: they do what is said."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import pytest
 
 from reports.gate.revisions import git
 
+ROOT = Path(__file__).parents[1]
 # A block of a guide, and the line before it, which names a file that is to be written whole.
 BLOCK = re.compile(r"(?P<before>[^\n]*)\n\n```(?P<kind>\w+)\n(?P<text>.*?)\n```", re.DOTALL)
 NAMED = re.compile(r"`(?P<name>[\w./]+)`:$")
 
 
 def follow(guide: Path, copy: Path, section: str = "") -> None:
-    """Do in ``copy`` what a guide, or a section of it, says, in its order; fail where it is wrong."""
+    """Do in ``copy`` what a guide, or a section of it, says; fail where it is wrong."""
     text = guide.read_text(encoding="utf-8")
     if section:
         text = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
@@ -34,7 +35,7 @@ def follow(guide: Path, copy: Path, section: str = "") -> None:
         elif block["kind"] == "text":
             for line in block["text"].splitlines():
                 assert " ".join(line.split()) in said, said
-        else:
+        elif block["kind"] != "yaml":
             named = NAMED.search(block["before"])
             assert named is not None, f"where does this go?\n{block['text']}"
             path = copy / named["name"]
@@ -59,7 +60,7 @@ def run(commands: str, copy: Path) -> str:
     done = subprocess.run(
         ["sh", "-ec", commands.replace(".venv/bin/python", sys.executable)],
         cwd=copy,
-        env={**os.environ, "PYTHONPATH": ""},
+        env={**os.environ, "PYTHONPATH": "", "BENCH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
@@ -68,21 +69,23 @@ def run(commands: str, copy: Path) -> str:
     return " ".join((done.stdout + done.stderr).split())
 
 
+def begin(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    git(folder, "config", "user.name", "test")
+    git(folder, "config", "user.email", "test@example.invalid")
+    return folder
+
+
 @pytest.fixture
 def copy(tmp_path: Path, root: Path, repository_files: list[Path]) -> Path:
-    """The repository as it stands, with a history of its own: one commit."""
+    """The repository as it stands, every file of it."""
     made = tmp_path / "copy"
     for path in repository_files:
         target = made / path.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
-    for arguments in (
-        ("init", "--quiet"),
-        ("config", "user.name", "test"),
-        ("config", "user.email", "test@example.invalid"),
-    ):
-        git(made, *arguments)
-    return made
+    return begin(made)
 
 
 def test_a_choice_is_added_as_the_guide_says(root: Path, copy: Path) -> None:
@@ -95,3 +98,9 @@ def test_a_claim_is_added_as_the_guide_says(root: Path, copy: Path) -> None:
 
 def test_a_benchmark_is_added_as_the_guide_says(root: Path, copy: Path) -> None:
     follow(root / "benchmarks" / "README.md", copy, "How to add a benchmark")
+
+
+def test_another_repository_is_gated_as_the_guide_says(root: Path, tmp_path: Path) -> None:
+    follow(
+        root / "reports" / "README.md", begin(tmp_path / "own"), "How to gate your own repository"
+    )
