@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from benchmarks.results import Measurement, Parameter
 from reference_model.errors import UserError
 
 CLAIMS_FILE = Path(__file__).with_name("claims.toml")
+CLAIM_ID = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+")  # as in results.schema.json
 LESSONS = ("L1", "L2", "L3", "L4", "L5", "L6")
 
 Combination = Literal["together", "apart"]
@@ -139,6 +141,8 @@ def _claim(entry: dict[str, Any]) -> Claim:
     keys = {"id": str, "lesson": str, "statement": str, "said_in": list, "sources": list}
     required: dict[str, type] = {**keys, "scale": str, "requirement": list}
     _check_keys(name, entry, required, {"requirements_hold": str})
+    if not CLAIM_ID.fullmatch(entry["id"]):
+        raise ValueError(f"{name}: an id is lesson.name in small letters, digits and hyphens")
     combination = entry.get("requirements_hold", "together")
     if combination not in get_args(Combination):
         allowed = ", ".join(get_args(Combination))

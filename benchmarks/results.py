@@ -6,13 +6,13 @@ import json
 import math
 import numbers
 import tempfile
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
+from benchmarks.json_files import read_json
 from reference_model.errors import UserError
 from reference_model.files import write_whole
 
@@ -146,34 +146,34 @@ def write_results(path: Path, results: dict[str, Any]) -> None:
     problem = _first_problem(results)
     if problem is not None:
         raise ValueError(f"these results break the schema: {problem}")
-    text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_whole(path.parent, {path.name: text.encode()})
+    write_whole(path.parent, {path.name: results_text(results).encode()})
+
+
+def results_text(results: dict[str, Any]) -> str:
+    return json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_results(path: Path) -> dict[str, Any]:
     """The results in ``path``; UserError, in one line, on anything else than valid ones."""
     remedy = "write them again with python -m benchmarks run"
     try:
-        results = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        results = read_json(path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; {remedy}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); {remedy}") from error
     except ValueError as error:
-        raise UserError(f"{path}: {error}; {remedy}") from error
-    version = results.get("schema") if isinstance(results, dict) else None
+        raise UserError(f"{path} cannot be used: {error}; {remedy}") from error
+    if not isinstance(results, dict) or "schema" not in results:
+        raise UserError(f"{path} holds no results of llm-design-bench; {remedy}")
+    version = results["schema"]
     if version != SCHEMA_VERSION or isinstance(version, bool):
         raise UserError(
-            f"{path} has results schema {version!r}, this program reads {SCHEMA_VERSION}; {remedy}"
+            f"{path} has results schema {_start(repr(version))}, this program reads "
+            f"{SCHEMA_VERSION}; measure again, or use the version that wrote them"
         )
     problem = _first_problem(results)
     if problem is not None:
         raise UserError(f"{path} breaks the results schema: {problem}; {remedy}")
     return results
-
-
-def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(f"it contains {constant}, which is not a measurement")
 
 
 @cache
@@ -190,15 +190,31 @@ def _first_problem(results: dict[str, Any]) -> str | None:
 
     error = best_match(_validator().iter_errors(results))
     if error is not None:
-        message = error.message if len(error.message) < 200 else f"{error.message[:200]}..."
-        return f"{error.json_path}: {message}".replace("\n", " ")
-    ids = Counter(measurement["id"] for measurement in results["measurements"])
-    repeated = [name for name, count in ids.items() if count > 1]
-    if repeated:
-        return f"measurement {repeated[0]} stands in it more than once"
+        return " ".join(f"{_start(error.json_path)}: {_start(error.message)}".split())
+    claims = {claim["id"] for claim in results["claims"]}
+    if len(claims) < len(results["claims"]):
+        return "a claim stands in it more than once"
+    owners = {}
+    for measurement in results["measurements"]:
+        name, owner = measurement["id"], measurement["claim"]
+        if name in owners:
+            return f"measurement {_start(repr(name))} stands in it more than once"
+        if owner not in claims or not name.startswith(f"{owner}/"):
+            return f"measurement {_start(repr(name))} belongs to no claim that is in it"
+        owners[name] = owner
+        low, high = measurement["interval"] or (0, 0)
+        if low > high:
+            return f"measurement {_start(repr(name))} has an interval that ends before it begins"
     for claim in results["claims"]:
         for part in (claim, *claim["requirements"]):
-            missing = [name for name in part["measurements"] if name not in ids]
-            if missing:
-                return f"claim {claim['id']} rests on {missing[0]}, which is not in it"
+            for name in part["measurements"]:
+                if owners.get(name) != claim["id"]:
+                    return (
+                        f"claim {claim['id']} rests on {_start(repr(name))}, which is not a "
+                        "measurement of it"
+                    )
     return None
+
+
+def _start(text: str) -> str:
+    return text if len(text) < 200 else f"{text[:200]}..."

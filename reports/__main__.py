@@ -27,7 +27,14 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     build = commands.add_parser("build", help="write one page that opens without a network")
-    build.add_argument("results", type=Path, help=WRITTEN_BY)
+    build.add_argument(
+        "results",
+        type=Path,
+        nargs="+",
+        help=f"{WRITTEN_BY}; of a claim that several files measured, the "
+        "later file on the command line counts, and the page says which run that was; a file that "
+        "cannot be read is named and skipped, unless none can",
+    )
     build.add_argument("--out", type=Path, required=True, help="folder for index.html")
     build.set_defaults(run=_build)
 

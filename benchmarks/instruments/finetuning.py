@@ -23,6 +23,7 @@ from benchmarks.instruments.texts import shuffled_windows
 from benchmarks.instruments.topics import topic_tokens, topics_digest
 from reference_model.checkpoints import REFERENCE_FOLDER, WEIGHTS_FILE, load_reference
 from reference_model.costs import LoRATarget
+from reference_model.errors import UserError
 from reference_model.files import write_whole
 from reference_model.lora import (
     LoRAConfig,
@@ -179,7 +180,10 @@ def outcome_of(spec: FineTune, folder: Path) -> Outcome:
     name = f"{spec.scaling}-rank{spec.rank}-{sha256(text.encode()).hexdigest()[:16]}.json"
     path = folder / name
     if path.exists():
-        return Outcome(**json.loads(path.read_text(encoding="utf-8"))["outcome"])
+        try:
+            return Outcome(**json.loads(path.read_text(encoding="utf-8"))["outcome"])
+        except (ValueError, LookupError, TypeError) as error:
+            raise UserError(f"{path} holds no kept run ({error!r}); remove it") from error
     outcome = run(spec)
     kept = json.dumps({"spec": given, "outcome": asdict(outcome)}, indent=1) + "\n"
     write_whole(folder, {name: kept.encode()})

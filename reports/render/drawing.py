@@ -98,7 +98,4 @@ def script_bundle() -> str:
 
 
 def _static(panel: Panel) -> dict[str, Any]:
-    spec = panel.chart.to_dict()
-    spec["config"] = THEME
-    spec["description"] = panel.title
-    return dict(spec)
+    return panel.declared | {"config": THEME, "description": panel.title}

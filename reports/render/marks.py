@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from textwrap import wrap
 from typing import Any, TypeVar
 
@@ -53,6 +54,11 @@ class Panel:
     chart: AnyChart
     note: str = ""
     series: tuple[str, ...] = ()
+
+    @cached_property
+    def declared(self) -> dict[str, Any]:
+        """The chart as Vega-Lite, checked against its schema; not to be changed."""
+        return dict(self.chart.to_dict())
 
     @property
     def legend(self) -> list[tuple[str, str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from reports.render import formats
 from reports.render.charts import panels
 from reports.render.drawing import script_bundle, specification, static_svg
-from reports.render.marks import labels
+from reports.render.marks import Panel, labels
 
 HERE = Path(__file__).parent
 ARTICLE = "6 Things I Learned Building LLMs From Scratch"
@@ -49,6 +50,7 @@ def render_page(results: dict[str, Any]) -> str:
     return template("page.html.j2").render(page_view(results), scripts=script_bundle())
 
 
+@cache
 def template(name: str) -> Template:
     """One of the templates, in which every text that is filled in is escaped."""
     environment = Environment(
@@ -67,8 +69,8 @@ def template(name: str) -> Template:
 def page_view(results: dict[str, Any]) -> View:
     measurements = {m["id"]: m for m in results["measurements"]}
     texts = tomllib.loads((HERE / "lessons.toml").read_text(encoding="utf-8"))
-    profile = results["environment"]["profile"]
-    claims = [_claim_view(c, measurements, texts["means"], profile) for c in results["claims"]]
+    run = results["environment"]
+    claims = [_claim_view(c, measurements, texts["means"], run) for c in results["claims"]]
     lessons = [_lesson_view(lesson, claims) for lesson in texts["lesson"]]
     counts = Counter(claim["verdict"] for claim in claims)
     return {
@@ -87,12 +89,15 @@ def page_view(results: dict[str, Any]) -> View:
 
 
 def _claim_view(
-    claim: View, measurements: dict[str, View], means: dict[str, dict[str, str]], profile: str
+    claim: View, measurements: dict[str, View], means: dict[str, dict[str, str]], run: View
 ) -> View:
+    """``run`` is the environment of a claim that does not bring another."""
+    other_run = claim.get("environment")
+    profile = (other_run or run)["profile"]
     own = [m for m in measurements.values() if m["claim"] == claim["id"]]
     anchor = claim["id"].replace(".", "-")
     verdict = claim["verdict"]
-    drawn = panels(claim, own) if own else []
+    charts, undrawn = _charts(claim, own, anchor)
     said_in = [letter for letter in claim["said_in"] if letter in formats.PUBLICATIONS]
     return {
         **claim,
@@ -103,23 +108,38 @@ def _claim_view(
         "papers": [s for s in claim["sources"] if not (said_in and ARTICLE in s)],
         "requirements": [{**r, "symbol": SYMBOLS[r["verdict"]]} for r in claim["requirements"]],
         "means": means.get(claim["id"], {}).get(verdict),
+        "run": _stamp(other_run) if other_run else None,
         "took": formats.duration(claim["seconds"]),
         "command": f"python -m benchmarks run --profile {profile} "
         f"--only {claim['id']} --out results.json",
-        "charts": [
-            {
-                "name": f"{anchor}-{index}",
-                "title": panel.title,
-                "note": panel.note,
-                "legend": panel.legend,
-                "svg": static_svg(
-                    panel, f"{anchor}-{index}", WIDTH_ALONE if len(drawn) == 1 else WIDTH_OF_TWO
-                ),
-                "specification": specification(panel),
-            }
-            for index, panel in enumerate(drawn)
-        ],
+        "charts": charts,
+        "undrawn": undrawn,
         "table": _table_view(own) if own else None,
+    }
+
+
+def _charts(claim: View, own: Sequence[View], anchor: str) -> tuple[list[View], str]:
+    """The claim's charts, and an empty text; none, and why, where they cannot be drawn.
+
+    A chart knows the labels that its experiment gives. Valid results of another version may lack
+    them, or hold numbers that no axis can: one claim of such a file must not cost the whole page.
+    """
+    try:
+        drawn = panels(claim, own) if own else []
+        width = WIDTH_ALONE if len(drawn) == 1 else WIDTH_OF_TWO
+        return [_chart_view(p, f"{anchor}-{i}", width) for i, p in enumerate(drawn)], ""
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        return [], type(error).__name__
+
+
+def _chart_view(panel: Panel, name: str, width: int) -> View:
+    return {
+        "name": name,
+        "title": panel.title,
+        "note": panel.note,
+        "legend": panel.legend,
+        "svg": static_svg(panel, name, width),
+        "specification": specification(panel),
     }
 
 
@@ -182,19 +202,23 @@ def _held_out(measurements: Sequence[View]) -> list[View]:
 def _environment_view(environment: View) -> View:
     """The stamp for the header, and every field of it as (name, text) for the table at the end."""
     rest = {k: v for k, v in environment.items() if k != "checkpoint"}
+    return {
+        "stamp": _stamp(environment),
+        "checkpoint": _facts(environment.get("checkpoint") or {}),
+        "facts": _facts(rest),
+    }
+
+
+def _stamp(environment: View) -> View:
     commit = environment["commit"]
     known = commit.isalnum() and len(commit) >= 12
     return {
-        "stamp": {
-            "profile": environment["profile"],
-            "machine": _machine(environment),
-            "commit": commit[:12] if known else commit,
-            "known": known,
-            "dirty": environment["dirty"] is True,
-            "date": formats.moment(environment["utc"]),
-        },
-        "checkpoint": _facts(environment.get("checkpoint") or {}),
-        "facts": _facts(rest),
+        "profile": environment["profile"],
+        "machine": _machine(environment),
+        "commit": commit[:12] if known else commit,
+        "known": known,
+        "dirty": environment["dirty"] is True,
+        "date": formats.moment(environment["utc"]),
     }
 
 

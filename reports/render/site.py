@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.results import read_results
+from benchmarks.results import results_text
 from reference_model.files import write_whole
+from reports.gather import gather
 from reports.render.page import render_page
 
 
-def build_site(results: Path, out: Path) -> Path:
+def build_site(results: Sequence[Path], out: Path) -> Path:
     """Write ``out``/index.html and ``out``/results.json; the path of the page.
 
-    Everything is rendered before anything is written. UserError on results that cannot be read or
-    a folder that cannot be written.
+    Everything is rendered before anything is written. UserError on results none of which can be
+    read or a folder that cannot be written.
     """
-    files = {"index.html": render_page(read_results(results)).encode()}
+    gathered = gather(results)
+    files = {"index.html": render_page(gathered).encode()}
     copy = out / "results.json"
-    if not (copy.exists() and copy.samefile(results)):
-        files["results.json"] = results.read_bytes()
+    if len(results) > 1:
+        files["results.json"] = results_text(gathered).encode()
+    elif not (copy.exists() and copy.samefile(results[0])):
+        files["results.json"] = results[0].read_bytes()
     write_whole(out, files)
     return out / "index.html"

@@ -150,7 +150,7 @@ def break_key(results: dict[str, Any]) -> None:
     [
         (break_version, "schema 2, this program reads 1"),
         (break_verdict, "'proven' is not one of"),
-        (break_reference, "rests on nowhere"),
+        (break_reference, "rests on 'nowhere'"),
         (break_interval, r"\$\.measurements\[0\]"),
         (break_value, "contains NaN"),
         (break_id, "more than once"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +28,28 @@ def append(path: Path, record: dict[str, Any]) -> None:
 
 
 def read(path: Path, **wanted: Any) -> list[dict[str, Any]]:
-    """The records with these fields; a line that was cut off is none. Empty without a file."""
+    """The records with these fields; empty without a file.
+
+    A line that was cut off, or is no record, is named on the standard error and skipped.
+    """
     if not path.exists():
         return []
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    content = path.read_text(encoding="utf-8", errors="replace")
+    for number, line in enumerate(content.split("\n"), start=1):
+        if not line:
+            continue
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(record, dict) and all(record.get(k) == v for k, v in wanted.items()):
+        except (ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict):
+            _say_skipped(path, number)
+        elif all(record.get(k) == v for k, v in wanted.items()):
             records.append(record)
     return records
+
+
+@cache  # a campaign reads its lines many times
+def _say_skipped(path: Path, number: int) -> None:
+    print(f"skipped: line {number} of {path} was cut off, or is no record", file=sys.stderr)

@@ -124,7 +124,9 @@ def test_a_case_that_was_renamed_since_is_left_out_of_the_table(tmp_path: Path) 
 # ---- the file
 
 
-def test_a_line_that_was_cut_off_is_lost_and_no_other(tmp_path: Path) -> None:
+def test_a_line_that_was_cut_off_is_named_once_and_skipped_and_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "new" / "lines.jsonl"
     assert lines.read(path) == []
     lines.append(path, {"kind": "pair", "n": 1})
@@ -133,6 +135,8 @@ def test_a_line_that_was_cut_off_is_lost_and_no_other(tmp_path: Path) -> None:
     lines.append(path, {"kind": "real", "n": 3})
     assert [record["n"] for record in lines.read(path)] == [1, 3]
     assert lines.read(path, kind="real") == [{"kind": "real", "n": 3}]
+    (told,) = capsys.readouterr().err.splitlines()
+    assert f"line 2 of {path}" in told
 
 
 # ---- replay
@@ -329,7 +333,7 @@ def test_a_real_run_is_the_gate_of_a_clone_with_the_injection(
     for name in ("errors.py", "files.py"):
         shutil.copy(root / "reference_model" / name, repository.path / "reference_model")
     shutil.copytree(root / "benchmarks" / "instruments", repository.path / "benchmarks/instruments")
-    for name in ("experiment.py", "results.py"):
+    for name in ("experiment.py", "json_files.py", "results.py"):
         shutil.copy(root / "benchmarks" / name, repository.path / "benchmarks")
     suite = (root / "benchmarks" / "gate_suite.py").read_text()
     repository.write("benchmarks/gate_suite.py", suite)

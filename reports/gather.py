@@ -1,0 +1,59 @@
+"""The results of several runs as those of one, which says of each claim what run measured it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results import read_results
+from reference_model.errors import UserError
+
+Results = dict[str, Any]
+
+
+def gather(paths: Sequence[Path]) -> Results:
+    """What the files hold together; of a claim that several measured, the last one counts.
+
+    The first file's environment is that of the whole; a claim from another has its own. Files that
+    cannot be read are named on the standard error and skipped. UserError where none can be read.
+    """
+    found: list[Results] = []
+    skipped: list[UserError] = []
+    for path in paths:
+        try:
+            found.append(read_results(path))
+        except UserError as error:
+            skipped.append(error)
+    if not found:
+        others = f" (and {len(paths) - 1} more that cannot be used)" if len(paths) > 1 else ""
+        raise UserError(f"{skipped[0]}{others}")
+    for reason in skipped:
+        print(f"skipped: {reason}", file=sys.stderr)
+    if skipped:
+        print(f"skipped {len(skipped)} of {len(paths)} results files", file=sys.stderr)
+    whole = found[0]
+    for later in found[1:]:
+        whole = _with(whole, later)
+    return whole
+
+
+def _with(whole: Results, later: Results) -> Results:
+    """``whole``, with the claims that only ``later`` knows or that it measured."""
+    claims = {claim["id"]: claim for claim in whole["claims"]}
+    measured = {measurement["claim"] for measurement in later["measurements"]}
+    run = later["environment"]
+    stamp = {} if run == whole["environment"] else {"environment": run}
+    taken = {
+        claim["id"]: {**stamp, **claim}
+        for claim in later["claims"]
+        if claim["id"] in measured or claim["id"] not in claims
+    }
+    kept = [m for m in whole["measurements"] if m["claim"] not in taken]
+    new = [m for m in later["measurements"] if m["claim"] in taken]
+    return {
+        **whole,
+        "measurements": [*kept, *new],
+        "claims": list((claims | taken).values()),
+    }

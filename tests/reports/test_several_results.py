@@ -1,0 +1,101 @@
+"""One page of several results files: the later file counts, and what cannot be read is skipped."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.results import read_results
+from reports.__main__ import main
+
+SHARED = "int8.weights-quality"  # in both, measured
+ALONE = "position.quality"  # in both, measured in the first only
+
+
+@pytest.fixture
+def both(few_results: dict[str, Any], tmp_path: Path) -> tuple[Path, Path]:
+    """Two runs of the same claims: the second on another machine, and with one of them only."""
+    second = copy.deepcopy(few_results)
+    second["environment"] |= {"cpu": "Another CPU", "profile": "full", "commit": "b" * 40}
+    second["measurements"] = [m for m in second["measurements"] if m["claim"] == SHARED]
+    for claim in second["claims"]:
+        if claim["id"] != SHARED:
+            for part in (claim, *claim["requirements"]):
+                part["measurements"] = []
+        claim["because"] = "as the second run found"
+    paths = (tmp_path / "first.json", tmp_path / "second.json")
+    for path, results in zip(paths, (few_results, second), strict=True):
+        path.write_text(json.dumps(results), encoding="utf-8")
+    return paths
+
+
+def build(out: Path, *paths: Path) -> dict[str, Any]:
+    assert main(["build", *map(str, paths), "--out", str(out)]) == 0
+    return read_results(out / "results.json")
+
+
+def claim_of(results: dict[str, Any], name: str) -> dict[str, Any]:
+    (claim,) = [claim for claim in results["claims"] if claim["id"] == name]
+    return claim
+
+
+def test_the_later_file_counts_for_what_it_measured_and_the_page_says_where(
+    both: tuple[Path, Path], tmp_path: Path
+) -> None:
+    first, second = map(read_results, both)
+    whole = build(tmp_path / "site", *both)
+    assert whole["environment"] == first["environment"]
+    assert claim_of(whole, SHARED)["because"] == "as the second run found"
+    assert claim_of(whole, SHARED)["environment"] == second["environment"]
+    assert claim_of(whole, ALONE) == claim_of(first, ALONE)
+    ids = sorted(measurement["id"] for measurement in whole["measurements"])
+    assert ids == sorted(measurement["id"] for measurement in first["measurements"])
+    page = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    article = page.partition('id="int8-weights-quality"')[2].partition("</article>")[0]
+    assert "full, Another CPU, 2 cores, commit <code>bbbbbbbbbbbb</code>" in article
+    assert f"--profile full --only {SHARED}" in article
+    assert page.count("in another run") == 1
+
+
+def test_the_order_of_the_files_decides(both: tuple[Path, Path], tmp_path: Path) -> None:
+    whole = build(tmp_path / "site", *reversed(both))
+    assert whole["environment"]["cpu"] == "Another CPU"
+    assert claim_of(whole, SHARED)["because"] != "as the second run found"
+
+
+def test_what_was_gathered_once_can_be_gathered_again(
+    both: tuple[Path, Path], tmp_path: Path
+) -> None:
+    whole = build(tmp_path / "site", *both)
+    assert build(tmp_path / "again", both[0], tmp_path / "site" / "results.json") == whole
+
+
+def test_files_that_cannot_be_read_are_named_skipped_and_counted(
+    both: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut, foreign = tmp_path / "cut.json", tmp_path / "foreign.json"
+    cut.write_bytes(both[0].read_bytes()[:1000])
+    foreign.write_text('{"commits": {}}')
+    whole = build(tmp_path / "site", cut, both[0], foreign)
+    assert whole == read_results(both[0])
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 3
+    assert "cut.json" in told[0]
+    assert "foreign.json" in told[1]
+    assert told[2] == "skipped 2 of 3 results files"
+
+
+def test_where_none_can_be_read_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = [tmp_path / "bad.json", tmp_path / "absent.json"]
+    bad[0].write_text("[")
+    assert main(["build", *map(str, bad), "--out", str(tmp_path / "site")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "bad.json" in line
+    assert "1 more" in line
+    assert not (tmp_path / "site").exists()
