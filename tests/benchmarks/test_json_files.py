@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -32,9 +33,8 @@ def test_it_is_refused_with_the_reason_in_one_short_line(
 ) -> None:
     path = tmp_path / "file.json"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=".") as raised:
+    with pytest.raises(ValueError, match=re.escape(told)) as raised:
         read_json(path)
-    assert told in str(raised.value)
     assert len(str(raised.value)) < 300
     assert len(str(raised.value).splitlines()) == 1
 
