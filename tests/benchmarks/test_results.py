@@ -145,10 +145,30 @@ def break_key(results: dict[str, Any]) -> None:
     results["claims"][0]["hostname"] = "here"
 
 
+def break_owner(results: dict[str, Any]) -> None:
+    results["measurements"][0]["claim"] = "nobody.said"
+
+
+def break_order(results: dict[str, Any]) -> None:
+    results["measurements"][0]["interval"] = [2.0, 1.0]
+
+
+def break_claim_id(results: dict[str, Any]) -> None:
+    results["claims"][0]["id"] = "a.b; rm -r ~"
+
+
+def break_claims(results: dict[str, Any]) -> None:
+    results["claims"].append(results["claims"][0])
+
+
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (break_version, "schema 2, this program reads 1"),
+        (break_owner, "belongs to no claim"),
+        (break_order, "ends before it begins"),
+        (break_claim_id, "does not match"),
+        (break_claims, "a claim stands in it more than once"),
+        (break_version, "schema 2, this program reads 1; measure again, or use the version that"),
         (break_verdict, "'proven' is not one of"),
         (break_reference, "rests on 'nowhere'"),
         (break_interval, r"\$\.measurements\[0\]"),
