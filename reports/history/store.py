@@ -76,29 +76,34 @@ def keep(
 def merged(ours: Content, theirs: Content) -> Content:
     """Two of asv's result files of one commit and environment, benchmark by benchmark.
 
-    The later measurement stays, unless it has fewer numbers: a failure replaces no result.
+    The later measurement stays, unless it has fewer numbers of the same benchmark: a failure
+    replaces no result.
     """
-    whole = {**theirs, **ours}
-    rows = {**theirs["results"], **ours["results"]}
-    for name in theirs["results"].keys() & ours["results"].keys():
-        candidates = [
+    columns = list(dict.fromkeys([*ours["result_columns"], *theirs["result_columns"]]))
+    rows = {}
+    for name in {**theirs["results"], **ours["results"]}:
+        sides = [
             dict(zip(side["result_columns"], side["results"][name], strict=False))
-            for side in (theirs, ours)
+            for side in (ours, theirs)  # `max` takes the first of equals
+            if name in side["results"]
         ]
-        best = max(range(2), key=lambda at: (*_worth(candidates[at]), at))
-        side = (theirs, ours)[best]
-        # A row ends where only empty columns would follow, and columns are those of `ours`.
-        if side["result_columns"] != whole["result_columns"]:
-            rows[name] = [candidates[best].get(column) for column in whole["result_columns"]]
-        else:
-            rows[name] = side["results"][name]
-    return {**whole, "results": rows}
+        same = len({json.dumps([row.get("version"), row.get("params")]) for row in sides}) == 1
+        best = max(sides, key=lambda row: ((_numbers(row) if same else 0), _started(row)))
+        row = [best.get(column) for column in columns]
+        while row and row[-1] is None:  # as asv writes them
+            row.pop()
+        rows[name] = row
+    return {**theirs, **ours, "result_columns": columns, "results": rows}
 
 
-def _worth(row: dict[str, Any]) -> tuple[int, float]:
+def _numbers(row: dict[str, Any]) -> int:
     result = row.get("result")
     values = result if isinstance(result, list) else [result]
-    return sum(isinstance(value, int | float) for value in values), row.get("started_at") or 0.0
+    return sum(isinstance(value, int | float) for value in values)
+
+
+def _started(row: dict[str, Any]) -> float:
+    return row.get("started_at") or 0.0
 
 
 def _merge_folder(source: Path, target: Path) -> int:
@@ -148,8 +153,11 @@ def _tip(repository: Path, remote: str) -> str | None:
     listed = _checked(repository, "ls-remote", "--heads", remote, f"refs/heads/{BRANCH}")
     if not listed:
         return None
-    _checked(repository, "fetch", "--quiet", "--no-tags", remote, f"refs/heads/{BRANCH}")
-    return _checked(repository, "rev-parse", "FETCH_HEAD")
+    tip = listed.split()[0]
+    # By its hash, and not by FETCH_HEAD, which another one in the same clone may write meanwhile.
+    wanted = ("--no-tags", "--no-write-fetch-head", remote, f"refs/heads/{BRANCH}")
+    _checked(repository, "fetch", "--quiet", *wanted)
+    return tip
 
 
 def _checked_out(repository: Path, tip: str, folder: Path) -> Path:
@@ -192,7 +200,8 @@ def _git(
     return subprocess.run(
         ["git", *arguments],
         cwd=folder,
-        env={**os.environ, **(environment or {})},
+        # A missing password is an error and no question.
+        env={**os.environ, "GIT_TERMINAL_PROMPT": "0", **(environment or {})},
         capture_output=True,
         text=True,
         check=False,
@@ -203,7 +212,7 @@ def _checked(folder: Path, *arguments: str, environment: dict[str, str] | None =
     done = _git(folder, *arguments, environment=environment)
     if done.returncode:
         raise UserError(f"git {arguments[0]} failed: {_last_line(done)}")
-    return done.stdout.strip().split("\t")[0]
+    return done.stdout.strip()
 
 
 def _last_line(done: subprocess.CompletedProcess[str]) -> str:

@@ -172,7 +172,8 @@ def test_claims_are_filtered_by_verdict_and_lesson_and_a_link_to_a_hidden_one_sh
     def expected(**wanted: str) -> set[str]:
         return {c["id"] for c in results["claims"] if wanted.items() <= c.items()}
 
-    verdict, lesson = tab.get_by_label("refuted", exact=True), tab.get_by_label("L5 KV cache")
+    verdict = tab.get_by_role("checkbox", name="refuted", exact=True)
+    lesson = tab.get_by_role("checkbox", name="L5 KV cache")
     verdict.press("Space")
     assert shown() == expected(verdict="refuted") != set()
     lesson.press("Space")

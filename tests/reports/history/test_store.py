@@ -16,7 +16,7 @@ from reference_model.errors import UserError
 from reports.history.store import BRANCH, bring, keep, merged
 
 # Fifty by LLM_DESIGN_BENCH_TRIALS=50: the figure in reports/README.md.
-TRIALS = int(os.environ.get("LLM_DESIGN_BENCH_TRIALS", "2"))
+TRIALS = int(os.environ.get("LLM_DESIGN_BENCH_TRIALS", "1"))
 AT_ONCE = 4
 COLUMNS = ["result", "params", "version", "started_at"]
 
@@ -124,11 +124,21 @@ def test_the_later_measurement_stays_and_a_failure_replaces_none(
     assert found["results"]["time_step"][0] == stays
 
 
+def test_a_benchmark_that_lost_a_parameter_is_replaced_by_its_later_form() -> None:
+    before, after = content(1.0, time_step=[9.0, 8.0]), content(2.0, time_step=[1.5])
+    after["results"]["time_step"][1] = [["one"]]
+    assert merged(before, after)["results"]["time_step"][0] == [1.5]
+
+
 def test_files_of_other_columns_are_merged_by_the_columns_names() -> None:
-    theirs = {"result_columns": ["started_at", "result"], "results": {"time_step": [5.0, [9.0]]}}
-    assert merged(content(1.0, time_step=[1.5]), theirs)["results"]["time_step"] == [
-        [9.0], None, None, 5.0,
-    ]  # fmt: skip
+    theirs = {
+        "result_columns": ["started_at", "result", "duration"],
+        "results": {"time_step": [5.0, [9.0], 3.0]},
+    }
+    both = merged(content(1.0, time_step=[1.5], time_other=[2.5]), theirs)
+    assert both["result_columns"] == [*COLUMNS, "duration"]
+    assert both["results"]["time_other"] == [[2.5], [], "1", 1.0]
+    assert both["results"]["time_step"] == [[9.0], None, None, 5.0, 3.0]
 
 
 @pytest.mark.parametrize("damaged", ['{"results": {', "[]", '{"results": []}'])
