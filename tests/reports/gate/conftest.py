@@ -45,6 +45,16 @@ class Work:
     def track_flops(self, name):
         return self.bytes
 """
+# Of torch the worker needs this much, and the real one takes seconds to import in each process.
+TORCH = """
+__version__ = "0"
+class cuda:
+    is_available = staticmethod(lambda: False)
+def get_num_threads():
+    return 1
+def set_num_threads(count):
+    pass
+"""
 
 
 class Repository:
@@ -87,6 +97,7 @@ def repository(tmp_path: Path, root: Path) -> Repository:
     made.write("benchmarks/gate_worker.py", worker)
     made.write("benchmarks/__init__.py", "")
     made.write("benchmarks/gate_suite.py", SUITE)
+    made.write("torch.py", TORCH)
     made.write(".gitignore", "__pycache__/\n")
     made.commit(model=MODEL, bench=BENCH, pins="torch==2.13.0\n", project="[project]\n")
     return made

@@ -16,6 +16,7 @@ import pytest
 
 from reference_model.errors import UserError
 from reports.gate import compare as gate_module
+from reports.gate import pairs as pairs_module
 from reports.gate.arms import worktrees
 from reports.gate.compare import Request, compare
 from reports.gate.output import markdown, terminal
@@ -108,7 +109,8 @@ def test_what_has_passed_is_not_measured_again(repository, monkeypatch) -> None:
     assert asked[-1] == (TWO,)
 
 
-def test_a_control_that_has_passed_is_still_compared_with_itself(repository) -> None:
+def test_a_control_that_has_passed_is_still_compared_with_itself(repository, monkeypatch) -> None:
+    monkeypatch.setattr(pairs_module, "TURNS_SECONDS", 0.01)
     repository.commit()
     with worktrees(repository.path, "HEAD~1", "HEAD") as arms:
         pair = measure_pair(arms, [TWO], "cpu", random.Random(0), control=ONE)
@@ -230,7 +232,7 @@ def test_real_pairs_are_measured_until_the_budget_is_spent_and_everything_is_wri
     repository.commit()
     path, page = tmp_path / "gate.json", tmp_path / "gate.html"
     done = gate(
-        "--base=HEAD~1", "--head=HEAD", "--budget=12", "--seed=1", f"--json={path}",
+        "--base=HEAD~1", "--head=HEAD", "--budget=6", "--seed=1", f"--json={path}",
         f"--html={page}", "--select=*(one)",
     )  # fmt: skip
     report = json.loads(path.read_text())
