@@ -167,10 +167,9 @@ def test_claims_are_filtered_by_verdict_and_lesson_and_a_link_to_a_hidden_one_sh
     def expected(**wanted: str) -> set[str]:
         return {c["id"] for c in results["claims"] if wanted.items() <= c.items()}
 
-    verdict, lesson = tab.get_by_label("refuted", exact=True), tab.get_by_label("L5 KV cache")
-    verdict.press("Space")
+    tab.get_by_role("checkbox", name="refuted", exact=True).press("Space")
     assert shown() == expected(verdict="refuted") != set()
-    lesson.press("Space")
+    tab.get_by_role("checkbox", name="L5 KV cache").press("Space")
     both = expected(verdict="refuted", lesson="L5")
     assert shown() == both != set()
     told = tab.locator(".filter output")
