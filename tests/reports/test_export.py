@@ -1,4 +1,4 @@
-"""What leaves for other programs: CSV that reads back to the same numbers, SVG that stands alone."""
+"""What leaves for other programs: CSV that reads back as it was, SVG that stands alone."""
 
 from __future__ import annotations
 

@@ -195,6 +195,8 @@ def test_an_accessibility_checker_finds_nothing_at_three_widths_in_both_modes(
     browser: Browser, few_results: dict[str, Any], tmp_path: Path, kind: str
 ) -> None:
     path = tmp_path / "index.html"
+    few_results["claims"] = [c for c in few_results["claims"] if c["id"] != "int8.norm-damage"]
+    few_results["claims"][0]["verdict"] = "refuted"
     if kind == "report":
         path.write_text(render_page(few_results), encoding="utf-8")
         tab, troubles = open_page(browser, path.as_uri(), reduced_motion="reduce")
