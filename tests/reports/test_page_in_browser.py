@@ -66,6 +66,7 @@ def tab(opened: tuple[Page, list[str]]) -> Page:
     return opened[0]
 
 
+DARK = {"runOnly": ["color-contrast", "link-in-text-block"]}
 LIVE = "document.documentElement.dataset.charts === 'live'"
 
 
@@ -172,11 +173,9 @@ def test_claims_are_filtered_by_verdict_and_lesson_and_a_link_to_a_hidden_one_sh
     def expected(**wanted: str) -> set[str]:
         return {c["id"] for c in results["claims"] if wanted.items() <= c.items()}
 
-    verdict = tab.get_by_role("checkbox", name="refuted", exact=True)
-    lesson = tab.get_by_role("checkbox", name="L5 KV cache")
-    verdict.press("Space")
+    tab.get_by_role("checkbox", name="refuted", exact=True).press("Space")
     assert shown() == expected(verdict="refuted") != set()
-    lesson.press("Space")
+    tab.get_by_role("checkbox", name="L5 KV cache").press("Space")
     both = expected(verdict="refuted", lesson="L5")
     assert shown() == both != set()
     told = tab.locator(".filter output")
@@ -201,6 +200,8 @@ def test_an_accessibility_checker_finds_nothing_at_three_widths_in_both_modes(
     browser: Browser, few_results: dict[str, Any], tmp_path: Path, kind: str
 ) -> None:
     path = tmp_path / "index.html"
+    few_results["claims"] = [c for c in few_results["claims"] if c["id"] != "int8.norm-damage"]
+    few_results["claims"][0]["verdict"] = "refuted"
     if kind == "report":
         path.write_text(render_page(few_results), encoding="utf-8")
         tab, troubles = open_page(browser, path.as_uri(), reduced_motion="reduce")
@@ -215,7 +216,9 @@ def test_an_accessibility_checker_finds_nothing_at_three_widths_in_both_modes(
         tab.set_viewport_size({"width": width, "height": 844})
         tab.wait_for_function(FIT, timeout=PATIENCE)
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
-        for violation in tab.evaluate("axe.run({ resultTypes: ['violations'] })")["violations"]:
+        # Everything but the colours is the same in both modes.
+        options = {"resultTypes": ["violations"]} | (DARK if scheme == "dark" else {})
+        for violation in tab.evaluate("(options) => axe.run(options)", options)["violations"]:
             where = [node["html"][:200] for node in violation["nodes"]]
             found[scheme, width, violation["id"], violation["impact"]] = where
     assert found == {}

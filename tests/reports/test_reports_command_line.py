@@ -146,3 +146,31 @@ def test_the_table_has_a_row_per_measured_claim_and_survives_pipes(
     assert all(
         f" {claim['scale']} " in line for claim, line in zip(measured, lines[2:], strict=True)
     )
+
+
+def test_in_a_terminal_the_table_is_text_no_wider_than_it(
+    few_results: dict[str, Any],
+    write: Write,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "110")
+    assert main(["table", str(write(few_results))]) == 0
+    table, _, counts = capsys.readouterr().out.rstrip().rpartition("\n\n")
+    assert "|" not in table
+    assert max(map(len, table.splitlines())) <= 110
+    for claim in few_results["claims"]:
+        assert (claim["id"] in table) == bool(claim["measurements"])
+    assert counts == "2 depends, 1 open, 1 confirmed"
+
+
+def test_a_reader_that_closes_the_pipe_early_sees_no_traceback(
+    results: dict[str, Any], write: Write
+) -> None:
+    path = write(results)
+    command = f"{sys.executable} -m reports csv {path} | head -n 1"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("claim,")

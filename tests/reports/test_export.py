@@ -1,0 +1,76 @@
+"""What leaves for other programs: CSV that reads back as it was, SVG that stands alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from reports.__main__ import main
+from reports.export import as_csv, as_svgs
+
+Results = dict[str, Any]
+
+
+def test_every_measurement_reads_back_from_its_row_to_the_last_digit(results: Results) -> None:
+    rows = list(csv.DictReader(io.StringIO(as_csv(results))))
+    assert len(rows) == len(results["measurements"])
+    for row, m in zip(rows, results["measurements"], strict=True):
+        for key in ("claim", "metric", "unit", "option", "choice", "direction", "source"):
+            assert row[key] == m[key]
+        assert float(row["value"]) == m["value"]
+        assert json.loads(row["parameters"]) == m["parameters"]
+        ends = [float(row["lo"]), float(row["hi"])] if row["lo"] else None
+        assert (ends, row["n"]) == (m["interval"], "" if m["n"] is None else str(m["n"]))
+    assert {row["verdict"] for row in rows if row["claim"] == "tying.abandoned"} == {"depends"}
+
+
+def test_quotes_commas_and_line_ends_in_a_text_stay_in_their_cell(few_results: Results) -> None:
+    hostile = 'a "b", c\nd\r\n;e'
+    few_results["measurements"][0]["source"] = hostile
+    rows = list(csv.DictReader(io.StringIO(as_csv(few_results), newline="")))
+    assert rows[0]["source"] == hostile
+    assert len(rows) == len(few_results["measurements"])
+
+
+def test_a_drawing_stands_alone_with_its_title_legend_and_colours(results: Results) -> None:
+    claims = [c for c in results["claims"] if c["id"] == "norm.gradient-profile"]
+    drawings = as_svgs({**results, "claims": claims})
+    assert list(drawings) == [f"norm.gradient-profile-{index}.svg" for index in range(5)]
+    svg = drawings["norm.gradient-profile-1.svg"]
+    texts = list(ElementTree.fromstring(svg).itertext())
+    assert "Gradient norm by layer, 768 wide, GPT-2's and DeepNorm's initialisation" in texts
+    assert {"pre · gpt2", "post · gpt2", "deepnorm · deepnorm"} <= set(texts)
+    assert not re.search(r"var\(|currentColor|<script|href=", svg)
+    assert {"#0072b2", "#d55e00", "#009e73"} <= set(re.findall(r"#\w{6}", svg))
+
+
+def test_a_claims_id_names_no_other_folder(few_results: Results) -> None:
+    claim = next(c for c in few_results["claims"] if c["id"] == "int8.weights-quality")
+    for m in few_results["measurements"]:
+        if m["claim"] == claim["id"]:
+            m["claim"] = "../../etc/x"
+    claim["id"] = "../../etc/x"
+    names = as_svgs({**few_results, "claims": [claim]})
+    assert set(names) == {"..-..-etc-x-0.svg"}
+
+
+def test_the_commands_write_whole_files_or_print(
+    few_results: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(few_results), encoding="utf-8")
+    assert main(["csv", str(path)]) == 0
+    assert capsys.readouterr().out == as_csv(few_results)
+    assert main(["csv", str(path), "--out", str(tmp_path / "all.csv")]) == 0
+    assert (tmp_path / "all.csv").read_text(encoding="utf-8") == as_csv(few_results)
+    assert main(["svg", str(path), "--out", str(tmp_path / "slides")]) == 0
+    assert {p.name for p in (tmp_path / "slides").iterdir()} == set(as_svgs(few_results))
+    assert main(["csv", str(tmp_path / "absent.json"), "--out", str(tmp_path / "no.csv")]) == 2
+    assert not (tmp_path / "no.csv").exists()
