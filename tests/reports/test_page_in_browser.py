@@ -14,6 +14,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from benchmarks.results import read_results, write_results
 from reports.compare import compare
+from reports.history.page import history_view, render
+from reports.history.series import Commit, History, Point, Series, Setting
 from reports.render.comparison import render_comparison
 from reports.render.page import render_page
 
@@ -195,7 +197,7 @@ def test_a_link_to_a_claim_opens_its_table(tab: Page) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", ["report", "comparison"])
+@pytest.mark.parametrize("kind", ["report", "comparison", "history"])
 def test_an_accessibility_checker_finds_nothing_at_three_widths_in_both_modes(
     browser: Browser, few_results: dict[str, Any], tmp_path: Path, kind: str
 ) -> None:
@@ -205,6 +207,9 @@ def test_an_accessibility_checker_finds_nothing_at_three_widths_in_both_modes(
     if kind == "report":
         path.write_text(render_page(few_results), encoding="utf-8")
         tab, troubles = open_page(browser, path.as_uri(), reduced_motion="reduce")
+    elif kind == "history":
+        path.write_text(render(history_view(a_history("Faster attention"))), encoding="utf-8")
+        tab, troubles = open_page(browser, path.as_uri(), ready="true")
     else:
         files = compare([("a.json", few_results), ("b.json", changed(few_results))])
         path.write_text(render_comparison(files), encoding="utf-8")
@@ -258,6 +263,31 @@ def test_hostile_text_in_every_field_that_is_free_stays_text(
     assert tab.inner_text("body").count("window.hacked = true") > 50
     assert tab.locator("figure[data-live]").count() >= 2
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_hostile_names_of_commits_machines_and_benchmarks_stay_text_in_the_history(
+    browser: Browser, tmp_path: Path
+) -> None:
+    path = tmp_path / "history.html"
+    path.write_text(render(history_view(a_history(HOSTILE))), encoding="utf-8")
+    tab, troubles = open_page(browser, path.as_uri(), ready="true")
+    tab.locator("input").first.fill("hacked")
+    assert troubles == []
+    assert tab.evaluate("window.hacked") is None
+    assert tab.locator("img").count() == 0
+    assert tab.inner_text("body").count("window.hacked = true") > 4
+
+
+def a_history(text: str) -> History:
+    """Two series with a step, in which every name is ``text``."""
+    commits = [Commit(f"{n:040x}", "2026-01-01", text, n) for n in range(12)]
+    values = [1.0 + 0.001 * (n % 3) + (n > 5) for n in range(12)]
+    points = [Point("measured", value, (0.99 * value, 1.01 * value)) for value in values]
+    series = [
+        Series(f"bench_cache.{text}", ((text, f"{n}{text}"),), "seconds", None, points)
+        for n in range(2)
+    ]
+    return History([Setting(text, {"cpu": text}, commits, series)], [(text, text)], 1, [])
 
 
 # What the schema leaves free in neither an address nor a choice of a few.
