@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -116,7 +117,8 @@ def change(first: Measurement, other: Measurement) -> str:
         amount = "same"
     elif a * b > 0:
         ratio = b / a
-        amount = f"×{number(ratio)}" if abs(ratio - 1) >= 5e-4 else _signed(b - a)
+        is_told = math.isfinite(ratio) and ratio > 0 and abs(ratio - 1) >= 5e-4
+        amount = f"×{number(ratio)}" if is_told else _signed(b - a)
     else:
         amount = _signed(b - a)
     (a_low, a_high), (b_low, b_high) = (m["interval"] or [m["value"]] * 2 for m in (first, other))
@@ -127,7 +129,7 @@ def as_text(comparison: Comparison, everything: bool, layout: str = "simple") ->
     """Tables for a terminal, or for Markdown with the layout "github".
 
     Without ``everything`` only the measurements that differ are listed and the others counted, and
-    a claim that some file did not measure is one line.
+    a claim that a single file measured is one line.
     """
     heading = "## " if layout == "github" else ""
     letters = list(comparison.letters)
@@ -139,7 +141,8 @@ def as_text(comparison: Comparison, everything: bool, layout: str = "simple") ->
     listed = 0
     for claim, cases in comparison.claims:
         without = _letters_without(cases, letters)
-        if without and not everything:
+        alone = sum(any(c.found[at] for c in cases) for at in range(len(letters))) == 1
+        if without and alone and not everything:
             parts.append(f"{claim}: {len(cases)} measurements, none of them in {without}")
             continue
         shown = [case for case in cases if everything or case.differs]

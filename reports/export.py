@@ -6,10 +6,12 @@ import csv
 import io
 import json
 import re
+import sys
 from typing import Any
 
 from reports.render.charts import panels
 from reports.render.drawing import standalone_svg
+from reports.render.page import CANNOT_BE_DRAWN
 
 COLUMNS = (
     "claim", "verdict", "metric", "option", "parameters", "unit", "value", "lo", "hi", "n",
@@ -36,10 +38,14 @@ def as_csv(results: dict[str, Any]) -> str:
 
 def as_svgs(results: dict[str, Any]) -> dict[str, str]:
     """File name, from the claim's id and the chart's place on the page, to the drawing."""
-    drawings = {}
+    drawings: dict[str, str] = {}
     for claim in results["claims"]:
         own = [m for m in results["measurements"] if m["claim"] == claim["id"]]
         name = re.sub(r"[^\w.-]", "-", claim["id"])  # an id is text from a file, not a path
-        for index, panel in enumerate(panels(claim, own) if own else ()):
-            drawings[f"{name}-{index}.svg"] = standalone_svg(panel)
+        try:
+            drawn = [standalone_svg(panel) for panel in panels(claim, own)] if own else []
+        except CANNOT_BE_DRAWN as error:  # as on the page: one claim costs no other its charts
+            print(f"no chart of {claim['id']}: {type(error).__name__}", file=sys.stderr)
+            continue
+        drawings |= {f"{name}-{index}.svg": svg for index, svg in enumerate(drawn)}
     return drawings

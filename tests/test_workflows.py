@@ -154,6 +154,23 @@ def test_a_gate_that_wrote_no_summary_fails(tmp_path: Path) -> None:
     assert run(tree, "gate", GITHUB_STEP_SUMMARY=str(tmp_path / "summary")).returncode != 0
 
 
+def test_a_change_has_to_pass_lint_the_suite_the_tests_with_a_browser_and_a_smoke_report(
+    tmp_path: Path,
+) -> None:
+    asked = 'echo "$* $LLM_DESIGN_BENCH_REQUIRE_BROWSER" >>asked\n'
+    tree = stand_in(tmp_path / "tree", "run", asked)
+    for name, text in (("make", asked), ("chromium", "")):
+        (tree / "bin" / name).write_text(f"#!/bin/sh\n{text}")
+        (tree / "bin" / name).chmod(0o755)
+    assert run(tree, "run", LLM_DESIGN_BENCH_REQUIRE_BROWSER="").returncode == 0
+    assert [line.strip() for line in (tree / "asked").read_text().splitlines()] == [
+        "lint",
+        "-m asv check --environment existing:.venv/bin/python",
+        "test 1",
+        "report PROFILE=smoke",
+    ]
+
+
 def test_history_is_brought_measured_and_shown_and_tells_a_failure_at_the_end(
     tmp_path: Path,
 ) -> None:
@@ -164,11 +181,9 @@ def test_history_is_brought_measured_and_shown_and_tells_a_failure_at_the_end(
     )
     done = run(tree, "history", "COMMITS=2")
     assert done.returncode == 3
-    assert (tree / "asked").read_text().splitlines() == [
-        "make setup",
-        "-m reports.history.store bring --remote origin",
-        "make history COMMITS=2",
-    ]
+    *before, measured = (tree / "asked").read_text().splitlines()
+    assert before == ["make setup", "-m reports.history.store bring --remote origin"]
+    assert re.fullmatch(r"make history COMMITS=2 MACHINE=ci-[A-Za-z0-9-]*", measured)
     assert (tree / "reports/site/asv").is_dir()
 
 

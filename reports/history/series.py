@@ -162,9 +162,8 @@ def _suite(folder: Path) -> dict[str, dict[str, Any]]:
         configuration.results_dir = str(folder)
         found = Benchmarks.load(configuration)
         for name, benchmark in found.items():
-            if not (
-                isinstance(name, str) and all(isinstance(x, list) for x in benchmark["params"])
-            ):
+            lists = [benchmark["param_names"], *benchmark["params"]]
+            if not (isinstance(name, str) and all(isinstance(each, list) for each in lists)):
                 raise TypeError(f"{name} is described in another way")
             json.dumps([benchmark["param_names"], benchmark["unit"], benchmark["version"]])
     except DAMAGE as error:

@@ -77,8 +77,11 @@ def merged(ours: Content, theirs: Content) -> Content:
     """Two of asv's result files of one commit and environment, benchmark by benchmark.
 
     The later measurement stays, unless it has fewer numbers of the same benchmark: a failure
-    replaces no result.
+    replaces no result. Of two processors under one machine's name only one file stays, the fuller:
+    nobody could tell their rows apart.
     """
+    if _processor(ours) != _processor(theirs):
+        return max(ours, theirs, key=lambda side: len(side["results"]))
     columns = list(dict.fromkeys([*ours["result_columns"], *theirs["result_columns"]]))
     rows = {}
     for name in {**theirs["results"], **ours["results"]}:
@@ -94,6 +97,11 @@ def merged(ours: Content, theirs: Content) -> Content:
             row.pop()
         rows[name] = row
     return {**theirs, **ours, "result_columns": columns, "results": rows}
+
+
+def _processor(content: Content) -> list[Any]:
+    params = content.get("params")
+    return [params.get(key) for key in ("cpu", "num_cpu")] if isinstance(params, dict) else []
 
 
 def _numbers(row: dict[str, Any]) -> int:
@@ -138,14 +146,24 @@ def _content(path: Path) -> Content | None:
     """None, and a line about it, for what is no file of asv's."""
     try:
         content = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
-    if isinstance(content, dict):
-        rows, columns = content.get("results", {}), content.get("result_columns", [])
-        if isinstance(rows, dict) and isinstance(columns, list):
-            return content
+    if isinstance(content, dict) and ("results" not in content or _has_rows(content)):
+        return content
     print(f"skipped: {path.name} is no result of asv", file=sys.stderr)
     return None
+
+
+def _has_rows(content: Content) -> bool:
+    rows, columns = content["results"], content.get("result_columns")
+    if not isinstance(rows, dict) or not isinstance(columns, list):
+        return False
+    if not all(isinstance(row, list) for row in rows.values()):
+        return False
+    starts = [
+        dict(zip(map(str, columns), row, strict=False)).get("started_at") for row in rows.values()
+    ]
+    return all(start is None or isinstance(start, int | float) for start in starts)
 
 
 def _tip(repository: Path, remote: str) -> str | None:

@@ -43,6 +43,8 @@ FIELD_NAMES = {
 }
 
 View = dict[str, Any]
+# What a chart raises for valid results whose labels or numbers it does not know.
+CANNOT_BE_DRAWN = (ArithmeticError, LookupError, TypeError, ValueError)
 
 
 def render_page(results: dict[str, Any]) -> str:
@@ -93,7 +95,8 @@ def _claim_view(
 ) -> View:
     """``run`` is the environment of a claim that does not bring another."""
     other_run = claim.get("environment")
-    profile = (other_run or run)["profile"]
+    made_by = other_run or run
+    profile = made_by["profile"]
     own = [m for m in measurements.values() if m["claim"] == claim["id"]]
     anchor = claim["id"].replace(".", "-")
     verdict = claim["verdict"]
@@ -110,8 +113,8 @@ def _claim_view(
         "means": means.get(claim["id"], {}).get(verdict),
         "run": _stamp(other_run) if other_run else None,
         "took": formats.duration(claim["seconds"]),
-        "command": f"python -m benchmarks run --profile {profile} "
-        f"--only {claim['id']} --out results.json",
+        "command": f".venv/bin/python -m benchmarks run --profile {profile} --only {claim['id']} "
+        f"--device {made_by['device']} --seed {made_by['seed']} --out results.json",
         "charts": charts,
         "undrawn": undrawn,
         "table": _table_view(own) if own else None,
@@ -128,7 +131,7 @@ def _charts(claim: View, own: Sequence[View], anchor: str) -> tuple[list[View], 
         drawn = panels(claim, own) if own else []
         width = WIDTH_ALONE if len(drawn) == 1 else WIDTH_OF_TWO
         return [_chart_view(p, f"{anchor}-{i}", width) for i, p in enumerate(drawn)], ""
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+    except CANNOT_BE_DRAWN as error:
         return [], type(error).__name__
 
 

@@ -61,6 +61,18 @@ def test_a_claims_id_names_no_other_folder(few_results: Results) -> None:
     assert set(names) == {"..-..-etc-x-0.svg"}
 
 
+def test_a_claim_whose_chart_cannot_be_drawn_costs_no_other_its_charts(
+    results: Results, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = as_svgs(results)
+    for measurement in results["measurements"]:
+        if measurement["claim"] == "norm.gradient-profile":
+            measurement["parameters"] = {}
+    rest = {name for name in whole if not name.startswith("norm.gradient-profile")}
+    assert set(as_svgs(results)) == rest
+    assert "no chart of norm.gradient-profile" in capsys.readouterr().err
+
+
 def test_the_commands_write_whole_files_or_print(
     few_results: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

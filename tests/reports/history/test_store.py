@@ -15,7 +15,7 @@ import pytest
 from reference_model.errors import UserError
 from reports.history.store import BRANCH, bring, keep, merged
 
-# Fifty by LLM_DESIGN_BENCH_TRIALS=50: the figure in reports/README.md.
+# Fifty by LLM_DESIGN_BENCH_TRIALS=50: the figure in README.md.
 TRIALS = int(os.environ.get("LLM_DESIGN_BENCH_TRIALS", "1"))
 AT_ONCE = 4
 COLUMNS = ["result", "params", "version", "started_at"]
@@ -130,6 +130,12 @@ def test_a_benchmark_that_lost_a_parameter_is_replaced_by_its_later_form() -> No
     assert merged(before, after)["results"]["time_step"][0] == [1.5]
 
 
+def test_two_processors_under_one_name_are_never_joined() -> None:
+    ours, theirs = content(1.0, time_step=[1.5]), content(2.0, time_step=[9.0], time_other=[8.0])
+    ours["params"], theirs["params"] = {"cpu": "one"}, {"cpu": "two"}
+    assert merged(ours, theirs) == theirs
+
+
 def test_files_of_other_columns_are_merged_by_the_columns_names() -> None:
     theirs = {
         "result_columns": ["started_at", "result", "duration"],
@@ -141,7 +147,18 @@ def test_files_of_other_columns_are_merged_by_the_columns_names() -> None:
     assert both["results"]["time_step"] == [[9.0], None, None, 5.0, 3.0]
 
 
-@pytest.mark.parametrize("damaged", ['{"results": {', "[]", '{"results": []}'])
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        '{"results": {',
+        "[]",
+        '{"results": []}',
+        '{"results": {"time_step": [1]}}',
+        '{"results": {"time_step": null}, "result_columns": ["result"]}',
+        '{"results": {"time_step": ["soon"]}, "result_columns": ["started_at"]}',
+        "[" * 100_000,
+    ],
+)
 def test_a_damaged_file_is_named_and_takes_no_place_of_a_whole_one(
     remote: Path, capsys: pytest.CaptureFixture[str], damaged: str
 ) -> None:
