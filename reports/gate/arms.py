@@ -21,9 +21,9 @@ from reports.gate.revisions import (
     check_environment,
     check_repository,
     commit_of,
-    git,
     short,
 )
+from reports.git import git
 
 MODEL, BENCHMARKS, WORKER = "reference_model", "benchmarks", "benchmarks/gate_worker.py"
 

@@ -16,10 +16,10 @@ from reports.gate.arms import Arm, worktrees
 from reports.gate.decision import Decision, Rule, as_plain
 from reports.gate.exact import Difference, differences, exact_values, fails
 from reports.gate.pairs import CONTROL, measure_pair
-from reports.gate.revisions import git
 from reports.gate.timed import Timed, run_pairs
 from reports.gate.verdict import Verdict
 from reports.gate.workers import Device, Worker, running
+from reports.git import git
 
 Report = dict[str, Any]
 SCHEMA = 1

@@ -6,10 +6,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from reports.gate.output import exact_rows, timed_rows
 from reports.gate.pairs import CONTROL
+from reports.templating import templates
 
 HERE = Path(__file__).parent
 WIDTH, HEIGHT, LEFT = 560, 90, 46  # pixels of a drawing, and where its points begin
@@ -20,19 +19,16 @@ View = dict[str, Any]
 
 def render(report: View) -> str:
     """``report`` as `compare` returns it; all of its texts are escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.j2").render(
-        report=report,
-        exact=exact_rows(report),
-        timed=timed_rows(report),
-        drawings=drawings(report),
-        machine=_machine_rows(report),
+    return (
+        templates(HERE)
+        .get_template("page.html.j2")
+        .render(
+            report=report,
+            exact=exact_rows(report),
+            timed=timed_rows(report),
+            drawings=drawings(report),
+            machine=_machine_rows(report),
+        )
     )
 
 

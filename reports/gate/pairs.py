@@ -25,8 +25,8 @@ from reports.gate.arms import Arm
 from reports.gate.machine import Watch
 from reports.gate.workers import Device, Worker, running
 
-# Single calls in turns were found to scatter half as much as bursts of 30 ms in the same time
-# (`reports.gate.campaign designs` compares them): what disturbs lasts as long as such a burst.
+# Single calls in turns scatter a quarter as much as bursts of 30 ms in turns (12 pairs of each,
+# reports/published/gate_designs.json): what disturbs a machine lasts as long as such a burst.
 TURNS_SECONDS = 0.45  # of one benchmark's turns, both processes together
 TURNS = (16, 200)  # at least and at most; even, so that each process is as often the first
 ASKING = 3e-4  # seconds to ask a process for a call

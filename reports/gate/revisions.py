@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import tomllib
 from pathlib import Path
 
 from reference_model.errors import UserError
 from reports.gate.verdict import NotComparable
+from reports.git import git
 
 PINS, PROJECT = "requirements.txt", "pyproject.toml"
-
-
-def git(folder: Path, *arguments: str) -> str:
-    """What git answers; `UserError` with its last line where it fails."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:
-        raise UserError("git is not installed, and a gate compares commits") from None
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise UserError(f"git {arguments[0]} failed: {said[-1]}")
-    return done.stdout.strip()
 
 
 def check_repository(repository: Path) -> None:

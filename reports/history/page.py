@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from asv.util import human_value
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from reference_model.errors import UserError
 from reference_model.files import write_whole
 from reports.history.drawing import drawing
 from reports.history.series import History, Series, Setting, read_history
 from reports.history.steps import LEAST_VALUES, Step, exact_steps, noisy_steps
+from reports.templating import templates
 
 HERE = Path(__file__).parent
 SHORT = 8  # characters of a commit's hash
@@ -41,14 +41,8 @@ def build_history(results: Path, out: Path, repository: Path = Path()) -> View:
 
 def render(view: View) -> str:
     """All texts are escaped: messages of commits and names of machines are written by others."""
-    environment = Environment(
-        loader=FileSystemLoader([HERE, HERE.parent / "render" / "templates"]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.j2").render(view)
+    found = templates(HERE, HERE.parent / "render" / "templates")
+    return found.get_template("page.html.j2").render(view)
 
 
 def history_view(history: History) -> View:

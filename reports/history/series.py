@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -21,6 +20,7 @@ from asv.util import UserError as AsvError
 
 from benchmarks.gate_suite import EXACT, EXACT_BUT_LONG, Exactness
 from reference_model.errors import UserError
+from reports.git import git
 
 State = Literal["measured", "failed", "skipped", "not measured"]
 # What reading JSON of unknown shape can raise.
@@ -136,18 +136,8 @@ def read_history(folder: Path, repository: Path) -> History:
 
 def first_parents(repository: Path) -> list[Commit]:
     """Of HEAD, the oldest first."""
-    told = subprocess.run(
-        ["git", "log", "--first-parent", "--reverse", "-z", "--format=%H%x1f%cs%x1f%s"],
-        cwd=repository,
-        capture_output=True,
-        check=False,
-    )
-    if told.returncode:
-        reason = " ".join(told.stderr.decode(errors="replace").split())
-        raise UserError(
-            f"git cannot list the commits of {repository} ({reason}); run this in a clone"
-        )
-    lines = told.stdout.decode(errors="replace").split("\0")
+    log = ("--first-parent", "--reverse", "-z", "--format=%H%x1f%cs%x1f%s")
+    lines = git(repository, "log", *log).split("\0")
     found = []
     for place, line in enumerate(filter(None, lines)):
         commit, date, subject = line.split("\x1f", 2)

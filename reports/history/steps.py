@@ -2,8 +2,7 @@
 
 Noisy values: the least squares fit of piecewise constant logarithms (ruptures), whose number of
 steps k minimises n log(RSS / n) + k PENALTY log(n): the noise is not known, but part of the fit.
-asv's own step detection was tried on the same series: with a penalty chosen by the same rule it
-missed more (of steps of 10 % at a scatter of 1.5 % among 10 commits it found 40 %, this one 95 %).
+asv's own step detection was tried on such series, too, and found fewer steps at as few false ones.
 
 Exact values need no statistics: each difference is a step.
 """

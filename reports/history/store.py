@@ -3,16 +3,16 @@
 ``python -m reports.history.store bring | keep``: asv's result files, from the branch into the
 folder and from the folder onto the branch. Nothing that was measured is lost: files that both sides
 have are merged benchmark by benchmark, and a push that came too late is merged and pushed again.
+Only two processors under one machine's name are not merged.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +23,7 @@ from typing import Any
 from reference_model.command_line import Parser, exit_status
 from reference_model.errors import UserError
 from reference_model.files import write_whole
+from reports.git import git, last_line, run_git
 
 BRANCH, RESULTS = "asv-results", Path(".asv/results")
 SUITE = "benchmarks.json"  # asv's description of all benchmarks; other files hold what was measured
@@ -62,14 +63,14 @@ def keep(
         if commit is None:
             return False
         # Never forced: what the branch has got meanwhile would be lost.
-        pushed = _git(repository, "push", "--quiet", remote, f"{commit}:refs/heads/{BRANCH}")
+        pushed = run_git(repository, "push", "--quiet", remote, f"{commit}:refs/heads/{BRANCH}")
         if pushed.returncode == 0:
             return True
         pause(random.uniform(0, LONGEST_PAUSE))
         before, tip = tip, _tip(repository, remote)
         unmoved = unmoved + 1 if tip == before else 0
         if unmoved == UNMOVED:
-            raise UserError(f"{remote} refuses {BRANCH}: {_last_line(pushed)}")
+            raise UserError(f"{remote} refuses {BRANCH}: {last_line(pushed)}")
     raise UserError(f"{BRANCH} moved {TRIES} times meanwhile; try again, nothing is lost")
 
 
@@ -77,10 +78,12 @@ def merged(ours: Content, theirs: Content) -> Content:
     """Two of asv's result files of one commit and environment, benchmark by benchmark.
 
     The later measurement stays, unless it has fewer numbers of the same benchmark: a failure
-    replaces no result. Of two processors under one machine's name only one file stays, the fuller:
-    nobody could tell their rows apart.
+    replaces no result. Of two processors under one machine's name only one file stays, the fuller,
+    and a line says so: nobody could tell their rows apart.
     """
     if _processor(ours) != _processor(theirs):
+        commit = str(ours.get("commit_hash"))[:8]
+        print(f"two processors under one machine's name at {commit}: name them", file=sys.stderr)
         return max(ours, theirs, key=lambda side: len(side["results"]))
     columns = list(dict.fromkeys([*ours["result_columns"], *theirs["result_columns"]]))
     rows = {}
@@ -107,7 +110,8 @@ def _processor(content: Content) -> list[Any]:
 def _numbers(row: dict[str, Any]) -> int:
     result = row.get("result")
     values = result if isinstance(result, list) else [result]
-    return sum(isinstance(value, int | float) for value in values)
+    # asv stores a skipped one as NaN.
+    return sum(isinstance(value, int | float) and math.isfinite(value) for value in values)
 
 
 def _started(row: dict[str, Any]) -> float:
@@ -168,13 +172,13 @@ def _has_rows(content: Content) -> bool:
 
 def _tip(repository: Path, remote: str) -> str | None:
     """The commit that the remote's branch is at, fetched; None as long as there is no branch."""
-    listed = _checked(repository, "ls-remote", "--heads", remote, f"refs/heads/{BRANCH}")
+    listed = git(repository, "ls-remote", "--heads", remote, f"refs/heads/{BRANCH}")
     if not listed:
         return None
     tip = listed.split()[0]
     # By its hash, and not by FETCH_HEAD, which another one in the same clone may write meanwhile.
     wanted = ("--no-tags", "--no-write-fetch-head", remote, f"refs/heads/{BRANCH}")
-    _checked(repository, "fetch", "--quiet", *wanted)
+    git(repository, "fetch", "--quiet", *wanted)
     return tip
 
 
@@ -182,8 +186,8 @@ def _checked_out(repository: Path, tip: str, folder: Path) -> Path:
     """The files of a commit, in a folder and under an index of their own."""
     files, index = folder / "files", {"GIT_INDEX_FILE": str(folder / "index")}
     files.mkdir()
-    _checked(repository, "read-tree", tip, environment=index)
-    _checked(repository, "checkout-index", "--all", f"--prefix={files}{os.sep}", environment=index)
+    git(repository, "read-tree", tip, environment=index)
+    git(repository, "checkout-index", "--all", f"--prefix={files}{os.sep}", environment=index)
     return files
 
 
@@ -200,41 +204,14 @@ def _commit(repository: Path, tip: str | None, results: Path, message: str) -> s
             return None
         # An index and a work tree of its own: the repository's files have no part in it.
         own = {
-            "GIT_DIR": _checked(repository, "rev-parse", "--absolute-git-dir"),
+            "GIT_DIR": git(repository, "rev-parse", "--absolute-git-dir"),
             "GIT_WORK_TREE": str(files),
             "GIT_INDEX_FILE": str(Path(folder) / "fresh"),
         }
-        _checked(files, "add", "--all", "--force", ".", environment=own)
-        tree = _checked(files, "write-tree", environment=own)
+        git(files, "add", "--all", "--force", ".", environment=own)
+        tree = git(files, "write-tree", environment=own)
         parents = ["-p", tip] if tip else []
-        return _checked(repository, "commit-tree", tree, *parents, "-m", message)
-
-
-def _git(
-    folder: Path, *arguments: str, environment: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    if shutil.which("git") is None:
-        raise UserError("git is not installed, and results are kept on a branch")
-    return subprocess.run(
-        ["git", *arguments],
-        cwd=folder,
-        # A missing password is an error and no question.
-        env={**os.environ, "GIT_TERMINAL_PROMPT": "0", **(environment or {})},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def _checked(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> str:
-    done = _git(folder, *arguments, environment=environment)
-    if done.returncode:
-        raise UserError(f"git {arguments[0]} failed: {_last_line(done)}")
-    return done.stdout.strip()
-
-
-def _last_line(done: subprocess.CompletedProcess[str]) -> str:
-    return (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        return git(repository, "commit-tree", tree, *parents, "-m", message)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

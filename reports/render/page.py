@@ -9,12 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 
 from reports.render import formats
 from reports.render.charts import panels
 from reports.render.drawing import script_bundle, specification, static_svg
 from reports.render.marks import Panel, labels
+from reports.templating import templates
 
 HERE = Path(__file__).parent
 ARTICLE = "6 Things I Learned Building LLMs From Scratch"
@@ -55,13 +56,7 @@ def render_page(results: dict[str, Any]) -> str:
 @cache
 def template(name: str) -> Template:
     """One of the templates, in which every text that is filled in is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates(HERE / "templates")
     environment.filters.update(
         pieces=formats.pieces, words=formats.words, sentence=formats.sentence
     )

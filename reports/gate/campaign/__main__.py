@@ -25,7 +25,7 @@ from reports.gate.arms import worktrees
 from reports.gate.campaign import designs, lines, real, rivals
 from reports.gate.campaign.injections import INJECTIONS, names
 from reports.gate.campaign.neighbour import beside
-from reports.gate.campaign.replay import Slowed, binomial_range, replay
+from reports.gate.campaign.replay import Slowed, binomial_range, replay, scatter
 from reports.gate.compare import CONTROLLED_BY, timed_ids
 from reports.gate.decision import Rule
 from reports.gate.pairs import measure_pair
@@ -161,7 +161,14 @@ def _replay(given: argparse.Namespace) -> None:
     )
     known = [row | {"agrees": agreement(row, one, every)} for row in real.tally(given.lines)]
     counted = {name: len(chosen) for name, chosen in by_machine.items()}
-    summary = {"recorded pairs": counted, "replay": one, "every slowed": every, "real": known}
+    scattered = {name: scatter(chosen) for name, chosen in by_machine.items() if chosen}
+    summary = {
+        "recorded pairs": counted,
+        "scatter": scattered,
+        "replay": one,
+        "every slowed": every,
+        "real": known,
+    }
     if given.html:
         from reports.gate.campaign.curves import render
 

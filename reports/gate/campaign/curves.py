@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from reports.gate.campaign.replay import METRICS
 from reports.render.drawing import static_svg
 from reports.render.marks import Measurement, Panel, curve
+from reports.templating import templates
 
 HERE = Path(__file__).parent
 WIDTH = 640  # pixels
@@ -25,25 +24,22 @@ TITLES = {
 
 def render(summary: dict[str, Any]) -> str:
     """What `replay` and `real` found, as the campaign sums it up; every text is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     drawn = [panel(summary["replay"], metric) for metric in METRICS]
-    return environment.get_template("curves.html.j2").render(
-        panels=[
-            {
-                "title": each.title,
-                "legend": each.legend,
-                "svg": static_svg(each, f"curve-{number}", WIDTH),
-            }
-            for number, each in enumerate(drawn)
-        ],
-        rows=list(_rows(summary["replay"])),
-        real=summary["real"],
+    return (
+        templates(HERE)
+        .get_template("curves.html.j2")
+        .render(
+            panels=[
+                {
+                    "title": each.title,
+                    "legend": each.legend,
+                    "svg": static_svg(each, f"curve-{number}", WIDTH),
+                }
+                for number, each in enumerate(drawn)
+            ],
+            rows=list(_rows(summary["replay"])),
+            real=summary["real"],
+        )
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from reports.gate.campaign import lines
 from reports.gate.campaign.injections import INJECTIONS, inject
 from reports.gate.campaign.neighbour import beside
-from reports.gate.revisions import git
+from reports.git import git
 
 GATE = "gate"  # beside other tools in one table
 

@@ -36,6 +36,15 @@ def stretches(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any
     return found
 
 
+def scatter(records: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Standard deviation of a pair's log-ratio by benchmark, the mean of those of the stretches."""
+    parts = stretches(records).values()
+    return {
+        id: float(np.mean([np.std([r["log_ratios"][id] for r in part], ddof=1) for part in parts]))
+        for id in records[0]["log_ratios"]
+    }
+
+
 def replay(
     records: Sequence[dict[str, Any]],
     rule: Rule,

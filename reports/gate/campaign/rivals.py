@@ -18,8 +18,8 @@ from typing import Any
 
 from reports.gate.campaign import lines
 from reports.gate.campaign.real import clone_with
-from reports.gate.revisions import git
 from reports.gate.verdict import Verdict
+from reports.git import git
 
 MACHINE = "gate-rivals"  # asv keeps what it knows of a machine under a name
 STEPS = "bench_gate.Step"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reports.gate.revisions import git
+from reports.git import git
 
 SUITE = """
 TIMED = ("bench_gate.Step.time_step",)

@@ -29,7 +29,7 @@ from reports.gate.campaign.__main__ import (
 )
 from reports.gate.campaign.injections import INJECTIONS, inject
 from reports.gate.campaign.neighbour import beside
-from reports.gate.campaign.replay import BLOCK, binomial_range, drawn_runs, replay
+from reports.gate.campaign.replay import BLOCK, binomial_range, drawn_runs, replay, scatter
 from reports.gate.decision import Rule
 from reports.gate.pairs import CONTROL
 from reports.gate.verdict import Verdict
@@ -149,6 +149,16 @@ def test_replay_finds_no_regression_in_equal_arms_and_every_large_one() -> None:
     assert slow["regression"]["value"] == 1
     assert nothing["pass"]["value"] == 1
     assert nothing["seconds"]["value"] == 10 + 2 * nothing["pairs"]["value"]
+
+
+def test_the_scatter_of_a_pair_is_that_within_stretches_and_not_between_them() -> None:
+    apart = [
+        {**record, "log_ratios": {k: v + number // 60 for k, v in record["log_ratios"].items()}}
+        for number, record in enumerate(recorded(scatter=0.02))
+    ]
+    for records in (recorded(scatter=0.02), apart):
+        assert list(scatter(records)) == ["a", "b", "c", CONTROL]
+        assert scatter(records)["a"] == pytest.approx(0.02, rel=0.2)
 
 
 def test_power_grows_with_the_slowdown() -> None:

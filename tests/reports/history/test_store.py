@@ -113,9 +113,10 @@ def test_two_runs_of_one_commit_keep_the_benchmarks_of_both(remote: Path) -> Non
         ((1.0, [1.5]), (2.0, [9.0]), [9.0]),
         ((2.0, None), (1.0, [9.0]), [9.0]),
         ((2.0, [None, 1.5]), (1.0, [9.0, 8.0]), [9.0, 8.0]),
+        ((2.0, [float("nan")]), (1.0, [9.0]), [9.0]),
         ((1.0, [1.5]), (1.0, [9.0]), [1.5]),
     ],
-    ids=["later", "earlier", "failed", "failed in part", "at once"],
+    ids=["later", "earlier", "failed", "failed in part", "skipped", "at once"],
 )
 def test_the_later_measurement_stays_and_a_failure_replaces_none(
     ours: tuple, theirs: tuple, stays: list
@@ -130,10 +131,13 @@ def test_a_benchmark_that_lost_a_parameter_is_replaced_by_its_later_form() -> No
     assert merged(before, after)["results"]["time_step"][0] == [1.5]
 
 
-def test_two_processors_under_one_name_are_never_joined() -> None:
+def test_two_processors_under_one_name_are_never_joined_and_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     ours, theirs = content(1.0, time_step=[1.5]), content(2.0, time_step=[9.0], time_other=[8.0])
     ours["params"], theirs["params"] = {"cpu": "one"}, {"cpu": "two"}
     assert merged(ours, theirs) == theirs
+    assert "two processors under one machine's name at aaaaaaaa" in capsys.readouterr().err
 
 
 def test_files_of_other_columns_are_merged_by_the_columns_names() -> None:
