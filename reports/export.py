@@ -19,10 +19,15 @@ COLUMNS = (
 )  # fmt: skip
 
 
+# What a spreadsheet would compute, were it the first character of a cell.
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
 def as_csv(results: dict[str, Any]) -> str:
     """A row per measurement; lo and hi end its 95 % interval, empty where the value is exact.
 
-    The parameters are one JSON object a row: claims have different ones.
+    The parameters are one JSON object a row: claims have different ones. A text that a spreadsheet
+    would take for a formula begins with an apostrophe.
     """
     verdicts = {claim["id"]: claim["verdict"] for claim in results["claims"]}
     text = io.StringIO()
@@ -32,8 +37,13 @@ def as_csv(results: dict[str, Any]) -> str:
         low, high = m["interval"] or ("", "")
         parameters = json.dumps(m["parameters"], ensure_ascii=False)
         verdict = verdicts.get(m["claim"], "")
-        table.writerow({**m, "verdict": verdict, "parameters": parameters, "lo": low, "hi": high})
+        row = {**m, "verdict": verdict, "parameters": parameters, "lo": low, "hi": high}
+        table.writerow({key: _no_formula(value) for key, value in row.items()})
     return text.getvalue()
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def as_svgs(results: dict[str, Any]) -> dict[str, str]:

@@ -210,19 +210,6 @@ def test_huggingface_conv1d_is_rewritten_too() -> None:
 # ---- bytes
 
 
-@pytest.mark.parametrize(("product", "most"), [("int_mm", 0.27), ("packed", 0.41)])
-@NEEDS_FBGEMM
-def test_gpt2_takes_a_quarter_of_its_bytes_or_two_fifths_where_weights_are_packed(
-    product: Product, most: float
-) -> None:
-    from reference_model.config import preset
-
-    model = GPT(preset("gpt2"))
-    int8 = with_int8_linears(model, product).model
-    assert 0.25 < weight_bytes(int8) / weight_bytes(model) <= most
-    assert weight_bytes(model) == 4 * 124_439_808
-
-
 def test_bytes_are_those_of_codes_steps_and_what_stayed(tiny_model: Callable[..., GPT]) -> None:
     model = tiny_model(torch.float32, **WIDE)
     int8 = with_int8_linears(model, "int_mm").model

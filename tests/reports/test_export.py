@@ -40,6 +40,16 @@ def test_quotes_commas_and_line_ends_in_a_text_stay_in_their_cell(few_results: R
     assert len(rows) == len(few_results["measurements"])
 
 
+@pytest.mark.parametrize("text", ['=HYPERLINK("http://x.org")', "+1", "-2+3", "@SUM(1)", "\t=1"])
+def test_a_text_is_no_formula_to_a_spreadsheet_and_a_number_stays_one(
+    few_results: Results, text: str
+) -> None:
+    few_results["measurements"][0] |= {"source": text, "value": -1.5, "interval": [-2.0, -1.0]}
+    row = next(csv.DictReader(io.StringIO(as_csv(few_results), newline="")))
+    assert row["source"] == f"'{text}"
+    assert (row["value"], row["lo"], row["hi"]) == ("-1.5", "-2.0", "-1.0")
+
+
 def test_a_drawing_stands_alone_with_its_title_legend_and_colours(results: Results) -> None:
     claims = [c for c in results["claims"] if c["id"] == "norm.gradient-profile"]
     drawings = as_svgs({**results, "claims": claims})
@@ -65,11 +75,15 @@ def test_a_claims_id_names_no_other_folder(few_results: Results) -> None:
 def test_a_claim_whose_chart_cannot_be_drawn_costs_no_other_its_charts(
     results: Results, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole, results = as_svgs(results), copy.deepcopy(results)
+    spoilt, other = "norm.gradient-profile", "tying.saving-small"
+    claims = [claim for claim in results["claims"] if claim["id"] in (spoilt, other)]
+    results = copy.deepcopy({**results, "claims": claims})
+    whole = as_svgs(results)
     for measurement in results["measurements"]:
-        if measurement["claim"] == "norm.gradient-profile":
+        if measurement["claim"] == spoilt:
             measurement["parameters"] = {}
-    rest = {name for name in whole if not name.startswith("norm.gradient-profile")}
+    rest = {name for name in whole if name.startswith(other)}
+    assert 0 < len(rest) < len(whole)
     assert set(as_svgs(results)) == rest
     assert "no chart of norm.gradient-profile" in capsys.readouterr().err
 
