@@ -6,7 +6,7 @@ decides when and how often something is called, so that two such processes can t
 | request                                  | answer                                                |
 |------------------------------------------|-------------------------------------------------------|
 | do=hello                                 | what was imported from where, tree hash, versions     |
-| do=suite                                 | timed, exact: ids of the suite, ``name(parameters)``  |
+| do=suite                                 | timed: ids, ``name(parameters)``; exact: id → how     |
 | do=exact, ids                            | values: id → number, or {"skipped": reason}           |
 | do=prepare, id, name                     | threads, or skipped: reason; ``name`` for a copy      |
 | do=measure, id, calls, warmup, processor | seconds: of each call; processor_seconds: of all      |
@@ -65,7 +65,11 @@ class Worker:
 
         return {
             "timed": [key for key, (found, _) in self._all().items() if found.name in TIMED],
-            "exact": [key for key, (found, _) in self._all().items() if found.name in EXACT],
+            "exact": {
+                key: {"better": EXACT[found.name].better, "tolerance": EXACT[found.name].tolerance}
+                for key, (found, _) in self._all().items()
+                if found.name in EXACT
+            },
         }
 
     def exact(self, ids: list[str]) -> Answer:

@@ -38,11 +38,22 @@ if TYPE_CHECKING:
 MODEL = "toy" if PROFILE == "smoke" else "reference"
 PAST, PROMPT, SHORT = 128, 48, 32
 ENCODED = (6, 4, 64)  # layers, heads, tokens of the checkpoint's cache
+RANK = 8  # of adapters
 
 
 def _decode(dtype: str = "float32", **choices: str) -> Step:
     """The token after `PAST` others, again and again."""
     model = model_of(MODEL, dtype, **choices)
+    return repeated_step(model, filled_cache(model, PAST, 1), PAST)
+
+
+@of_this_commit()
+def _decode_with_adapters() -> Step:
+    """Adapters on query and value that are not merged, and add something."""
+    from reference_model.lora import LoRAConfig, add_adapters
+
+    model = deepcopy(model_of(MODEL))  # the other is the other steps'
+    add_adapters(model, LoRAConfig(RANK, init_b="gaussian"))
     return repeated_step(model, filled_cache(model, PAST, 1), PAST)
 
 
@@ -65,9 +76,9 @@ STEPS: dict[str, tuple[Callable[[], Step], int]] = {
     "decode": (_decode, 1),
     "decode, no cache": (lambda: decode_step(model_of(MODEL), SHORT, cached=False), 1),
     "decode, rope": (partial(_decode, position="rope"), 1),
-    "decode, alibi": (partial(_decode, position="alibi"), 1),
+    "decode, alibi, untied": (partial(_decode, position="alibi", head="untied"), 1),
     "decode, double rmsnorm": (partial(_decode, norm="rmsnorm", norm_placement="double"), 1),
-    "decode, untied": (partial(_decode, head="untied"), 1),
+    "decode, adapters": (_decode_with_adapters, 1),
     "decode, bfloat16": (partial(_decode, "bfloat16"), 1),
     "decode, int8": (lambda: int8_decode_step(MODEL, "int_mm", PAST), 1),
     "decode, turboquant": (lambda: quantized_decode_step(model_of(MODEL), "turboquant 3", PAST), 1),
@@ -103,7 +114,6 @@ OUTPUTS: dict[str, dict[str, str]] = {
     "adapters, lora": {},
     "adapters, rslora": {},
 }
-RANK = 8  # of the adapters
 
 
 def outputs_of(name: str) -> tuple[Tensor, Tensor]:

@@ -151,7 +151,12 @@ def test_only_an_inconclusive_gate_passes_with_a_warning(
 
 def test_a_gate_that_wrote_no_summary_fails(tmp_path: Path) -> None:
     tree = stand_in(tmp_path / "tree", "gate", "exit 0\n")
-    assert run(tree, "gate", GITHUB_STEP_SUMMARY=str(tmp_path / "summary")).returncode != 0
+    assert run(tree, "gate", GITHUB_STEP_SUMMARY=str(tmp_path / "summary")).returncode == 12
+
+
+def test_a_gate_that_was_asked_wrongly_keeps_its_status_without_a_summary(tmp_path: Path) -> None:
+    tree = stand_in(tmp_path / "tree", "gate", "exit 13\n")
+    assert run(tree, "gate", GITHUB_STEP_SUMMARY=str(tmp_path / "summary")).returncode == 13
 
 
 def test_a_change_has_to_pass_lint_the_suite_the_tests_with_a_browser_and_a_smoke_report(

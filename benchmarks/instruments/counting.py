@@ -110,6 +110,7 @@ OUR_FORMULAS: dict[Any, Callable[..., int]] = {
     aten._int_mm: lambda a, b, *_: 2 * a.shape[0] * a.shape[1] * b.shape[1],
     aten._weight_int8pack_mm: _product,
     aten.mv: lambda matrix, vector: 2 * matrix.numel(),
+    aten.addmm_: lambda added, a, b: 2 * a.numel() * b.shape[1],
     aten.addmv: lambda added, matrix, vector: 2 * matrix.numel(),
     aten.dot: lambda a, b: 2 * a.numel(),
     mkldnn._linear_pointwise: _product,

@@ -6,133 +6,26 @@ Exit status: 0 pass, 10 regression, 11 inconclusive, 12 error (wrong arguments a
 
 from __future__ import annotations
 
-import argparse
-import signal
 import sys
 import traceback
-from collections.abc import Sequence
-from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING
 
-from reference_model.command_line import Parser, seed
-from reference_model.errors import UserError
-from reports.gate.verdict import NotComparable, Verdict
-
-if TYPE_CHECKING:
-    from reports.gate.compare import Report, Request
+ERROR = 12  # as `verdict.Verdict` has it
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status. The files that were asked for are written in any case."""
-    signal.signal(signal.SIGTERM, _interrupted)  # so that worktrees are removed
-    given = request = None
+def guarded() -> int:
+    """The command's exit status.
+
+    It imports parts of the checkout that it judges: what is broken there is an error as well, and
+    Python's own status for one is not the gate's.
+    """
     try:
-        given = _parser().parse_args(arguments)
-        request = _request(given)
-        return _run(given, request)
-    except NotComparable as reason:
-        return _failed(given, request, Verdict.NOT_COMPARABLE, str(reason))
-    except UserError as error:
-        return _failed(given, request, Verdict.ERROR, str(error))
-    except KeyboardInterrupt:
-        return _failed(given, request, Verdict.ERROR, "interrupted")
+        from reports.gate.command import main
     except Exception as error:
         traceback.print_exc()
-        return _failed(given, request, Verdict.ERROR, f"{type(error).__name__}: {error}")
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m reports.gate",
-        description="Compare two commits: exact numbers first, then paired timings until decided.",
-        epilog="exit status: 0 pass, 10 regression, 11 inconclusive, 12 error, 13 not comparable",
-    )
-    parser.add_argument("--base", required=True, help="revision to compare with, such as HEAD~1")
-    parser.add_argument("--head", required=True, help="revision that is judged, such as HEAD")
-    parser.add_argument("--select", default="*", help="benchmarks by a pattern: '*turboquant*'")
-    parser.add_argument("--budget", type=_seconds, help="seconds for everything (default: 420)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--seed", type=seed, help="of orders and layouts; drawn by default")
-    parser.add_argument("--base-python", help="interpreter of base's own environment")
-    parser.add_argument("--head-python", help="interpreter of head's own environment")
-    parser.add_argument("--json", type=Path, help="file for everything that was measured")
-    parser.add_argument("--html", type=Path, help="file for a page with every pair drawn")
-    parser.add_argument("--markdown", type=Path, help="file for a summary for a pull request")
-    return parser
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return value
-
-
-def _request(given: argparse.Namespace) -> Request:
-    from reports.gate.compare import BUDGET, Request
-
-    return Request(
-        given.base,
-        given.head,
-        given.select,
-        given.budget or BUDGET,
-        given.device,
-        given.seed,
-        given.base_python,
-        given.head_python,
-    )
-
-
-def _run(given: argparse.Namespace, request: Request) -> int:
-    from reports.gate.compare import compare
-    from reports.gate.output import terminal
-
-    report = compare(Path.cwd(), request, lambda line: print(line, file=sys.stderr, flush=True))
-    print(terminal(report))
-    _write(given, report)
-    return int(report["exit_status"])
-
-
-def _failed(
-    given: argparse.Namespace | None, request: Request | None, verdict: Verdict, reason: str
-) -> int:
-    """Say why there is no verdict, also in the files, and never as one."""
-    reason = " ".join(reason.split())
-    print(f"{verdict.words}: {reason}", file=sys.stderr)
-    try:
-        if given is not None and (given.json or given.html or given.markdown):
-            from reports.gate.compare import failed
-
-            _write(given, failed(request, verdict, reason))
-    except Exception as error:
-        print(f"error: {error}", file=sys.stderr)
-    return int(verdict)
-
-
-def _write(given: argparse.Namespace, report: Report) -> None:
-    from reference_model.files import write_whole
-
-    if given.json:
-        from reports.gate.output import as_json
-
-        write_whole(given.json.parent, {given.json.name: as_json(report).encode()})
-    if given.html:
-        from reports.gate.page import render
-
-        write_whole(given.html.parent, {given.html.name: render(report).encode()})
-    if given.markdown:
-        from reports.gate.output import markdown
-
-        write_whole(given.markdown.parent, {given.markdown.name: markdown(report).encode()})
-
-
-def _interrupted(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+        print(f"error: this checkout cannot be imported: {error}", file=sys.stderr)
+        return ERROR
+    return main()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded())

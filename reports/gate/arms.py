@@ -7,6 +7,7 @@ and needs a network.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -38,6 +39,7 @@ class Arm:
     model_tree: str  # git's hash of the reference_model that it has to import
     python: str
     own_suite: Path | None = None  # where base's own benchmarks/ lies; head's is in its place
+    suite_differs: bool = False  # base's from head's
 
 
 @contextmanager
@@ -56,7 +58,10 @@ def worktrees(
     check_repository(repository)
     commits = {"base": commit_of(repository, base), "head": commit_of(repository, head)}
     check_clean(repository, list(commits.values()))
-    pythons = {"base": base_python, "head": head_python}
+    pythons = {
+        name: _interpreter(f"--{name}-python", given)
+        for name, given in (("base", base_python), ("head", head_python))
+    }
     if not all(pythons.values()):
         check_environment(repository, commits["base"], commits["head"])
     if not git(repository, "ls-tree", commits["head"], "--", WORKER):
@@ -91,10 +96,21 @@ def _arm(
         if (worktree / BENCHMARKS).exists():
             shutil.move(worktree / BENCHMARKS, own)
         git(worktree, "checkout", "--quiet", commits["head"], "--", BENCHMARKS)
+        suites = [git(repository, "ls-tree", each, "--", BENCHMARKS) for each in commits.values()]
         knows_the_gate = (own / WORKER).exists()
         return Arm(name, commit, worktree, model_tree, python or sys.executable,
-                   own if knows_the_gate else None)  # fmt: skip
+                   own if knows_the_gate else None, suites[0] != suites[1])  # fmt: skip
     return Arm(name, commit, worktree, model_tree, python or sys.executable)
+
+
+def _interpreter(option: str, given: str | None) -> str | None:
+    """Its path, since the arms run elsewhere; links are kept: a virtual environment's is one."""
+    if given is None:
+        return None
+    found = shutil.which(given)
+    if found is None:
+        raise UserError(f"{option} {given}: there is no such program")
+    return os.path.abspath(found)
 
 
 def check_origin(arm: Arm, hello: dict[str, object]) -> None:

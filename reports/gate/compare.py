@@ -5,26 +5,29 @@ from __future__ import annotations
 import fnmatch
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gate_suite import Exactness
 from reference_model.errors import UserError
 from reports.gate.arms import Arm, worktrees
 from reports.gate.decision import Decision, Rule, as_plain
-from reports.gate.exact import Difference, differences, exact_values, fails
+from reports.gate.exact import Difference, Value, differences, exact_values, fails
+from reports.gate.machine import troubles
 from reports.gate.pairs import CONTROL, measure_pair
 from reports.gate.timed import Timed, run_pairs
-from reports.gate.verdict import Verdict
-from reports.gate.workers import Device, Worker, running
+from reports.gate.verdict import NotComparable, Verdict
+from reports.gate.workers import Answer, Device, Worker, running
 from reports.git import git
 
 Report = dict[str, Any]
 SCHEMA = 1
 BUDGET = 420.0  # seconds for everything, within the eight minutes that a gate may take
 CONTROLLED_BY = "bench_gate.Step.time_step(decode)"  # if it is selected, else the first
+NOTHING_TIMED: Report = {"skipped": {}, "timed": [], "control": None, "pairs": [], "troubles": []}
 
 
 @dataclass(frozen=True)
@@ -52,17 +55,19 @@ def compare(repository: Path, request: Request, tell: Callable[[str], None]) -> 
     with made as arms:
         report = _head_of_report(request, arms)
         with running(arms, request.device, rng) as (workers, hellos):
-            report["versions"] = [{k: h[k] for k in ("torch", "python", "cuda")} for h in hellos]
-            timed, exact = _selected(workers, request.select)
-            tell(f"{len(exact)} exact numbers, {len(timed)} timed benchmarks")
-            values = exact_values(workers, exact)
-            compared = differences(*values)
-            vanished = _vanished(arms[0], request, rng, {*timed, *exact})
-            timed, uneven = _on_both_sides(workers, timed)
-        compared = [*compared, *uneven, *vanished]
-        numbers = [id for id in exact if any(isinstance(side[id], float) for side in values)]
-        if not numbers and not timed and not compared:
-            raise UserError("nothing was measured: this machine lacks what all benchmarks need")
+            report["versions"] = _versions(request, hellos)
+            selected, how = _selected(workers, request.select)
+            tell(f"{len(how)} exact numbers, {len(selected)} timed benchmarks")
+            values = before, after = exact_values(workers, list(how))
+            compared = differences(before, after, how)
+            timed, uneven, untimed = _on_both_sides(workers, selected)
+            skipped = _skipped_numbers(before, after) | untimed
+            compared += uneven + _vanished(arms[0], request, rng, [*selected, *how], skipped)
+        gone = {difference.id for difference in compared if difference.kind == "gone"}
+        report["skipped"] = {id: why for id, why in skipped.items() if id not in gone}
+        numbers = [id for id in how if all(isinstance(side[id], float) for side in values)]
+        if not numbers and not timed and not fails(compared):
+            raise UserError(_nothing_compared(skipped, compared))
         report["exact"] = {
             "compared": len(numbers),
             "differences": [asdict(difference) for difference in compared],
@@ -77,7 +82,9 @@ def compare(repository: Path, request: Request, tell: Callable[[str], None]) -> 
         control = CONTROLLED_BY if CONTROLLED_BY in timed else timed[0]
         left = request.budget - (time.monotonic() - started)
         found = run_pairs(
-            lambda ids: measure_pair(arms, ids, request.device, rng, control),
+            lambda ids: measure_pair(
+                arms, ids, request.device, rng, control, started + request.budget
+            ),
             timed,
             request.rule,
             left,
@@ -97,19 +104,35 @@ def _head_of_report(request: Request, arms: tuple[Arm, Arm]) -> Report:
         "device": request.device,
         "rule": asdict(request.rule),
         "utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "timed": [],
-        "control": None,
-        "pairs": [],
+        **NOTHING_TIMED,
     }
 
 
-def _selected(workers: Sequence[Worker], pattern: str) -> tuple[list[str], list[str]]:
-    """Ids, timed and exact, that match. The suite is head's on both sides: one is asked."""
+def _versions(request: Request, hellos: Sequence[Answer]) -> list[dict[str, Any]]:
+    """Of both arms; `NotComparable` where they differ and were not both asked for."""
+    base, head = ({k: hello[k] for k in ("torch", "python", "cuda")} for hello in hellos)
+    if base != head and not (request.base_python and request.head_python):
+        raise NotComparable(
+            f"base runs on {base} and head on {head}: what is faster then is not the model alone; "
+            "name one interpreter, or both with --base-python and --head-python"
+        )
+    return [base, head]
+
+
+def _selected(workers: Sequence[Worker], pattern: str) -> tuple[list[str], dict[str, Exactness]]:
+    """Timed ids that match, and exact ones with what makes each worse.
+
+    The suite is head's on both sides: one is asked.
+    """
     known = workers[-1].ask("suite")
-    timed, exact = (
-        [id for id in known[kind] if fnmatch.fnmatchcase(id, pattern)]
-        for kind in ("timed", "exact")
-    )
+    if not isinstance(known["exact"], dict):
+        raise UserError("head's benchmarks/gate_worker.py is older than this gate; copy the newer")
+    timed = [id for id in known["timed"] if fnmatch.fnmatchcase(id, pattern)]
+    exact = {
+        id: Exactness(**how)
+        for id, how in known["exact"].items()
+        if fnmatch.fnmatchcase(id, pattern)
+    }
     if not timed and not exact:
         raise UserError(
             f"--select {pattern!r} matches none of {len(known['timed']) + len(known['exact'])} "
@@ -120,16 +143,13 @@ def _selected(workers: Sequence[Worker], pattern: str) -> tuple[list[str], list[
 
 def _on_both_sides(
     workers: Sequence[Worker], ids: Sequence[str]
-) -> tuple[list[str], list[Difference]]:
-    """The timed ones that both arms have, and those that are new or gone.
-
-    What neither has is left out: it is skipped for what the machine lacks.
-    """
+) -> tuple[list[str], list[Difference], dict[str, str]]:
+    """The timed ones that both arms have, those new or gone, and why neither has the others."""
     for worker in workers:
         for id in ids:
             worker.send("prepare", id=id)
     base, head = ([worker.receive().get("skipped") for _ in ids] for worker in workers)
-    both, uneven = [], []
+    both, uneven, skipped = [], [], {}
     for id, missing_before, missing_after in zip(ids, base, head, strict=True):
         if missing_before is None and missing_after is None:
             both.append(id)
@@ -137,23 +157,55 @@ def _on_both_sides(
             uneven.append(Difference(id, "new", None, None, str(missing_before)))
         elif missing_before is None:
             uneven.append(Difference(id, "gone", None, None, str(missing_after)))
-    return both, uneven
+        else:
+            skipped[id] = str(missing_after)
+    return both, uneven, skipped
 
 
-def _vanished(base: Arm, request: Request, rng: random.Random, known: set[str]) -> list[Difference]:
-    """What base's own suite had and head's has no more."""
+def _skipped_numbers(base: Mapping[str, Value], head: Mapping[str, Value]) -> dict[str, str]:
+    """Why neither side has a number, by id."""
+    return {
+        id: value["skipped"]
+        for id, value in head.items()
+        if isinstance(value, dict) and isinstance(base[id], dict)
+    }
+
+
+def _vanished(
+    base: Arm,
+    request: Request,
+    rng: random.Random,
+    known: Sequence[str],
+    skipped: Mapping[str, str],
+) -> list[Difference]:
+    """What base's own suite had and head's has no more, by name or because it is skipped there."""
     if base.own_suite is None:
         return []
     own = Worker(replace(base, worktree=base.own_suite), request.device, rng)
     try:
         listed = own.ask("suite")
+        found = [
+            Difference(id, "gone", None, None, "not in head's suite")
+            for id in (*listed["timed"], *listed["exact"])
+            if id not in known and fnmatch.fnmatchcase(id, request.select)
+        ]
+        for id, why in skipped.items() if base.suite_differs else ():
+            if id in listed["timed"]:
+                lacks = "skipped" in own.ask("prepare", id=id)
+            elif id in listed["exact"]:
+                lacks = isinstance(own.ask("exact", ids=[id])["values"][id], dict)
+            else:
+                lacks = True
+            if not lacks:
+                found.append(Difference(id, "gone", None, None, f"head's suite: {why}"))
     finally:
         own.close()
-    return [
-        Difference(id, "gone", None, None, "not in head's suite")
-        for id in (*listed["timed"], *listed["exact"])
-        if id not in known and fnmatch.fnmatchcase(id, request.select)
-    ]
+    return found
+
+
+def _nothing_compared(skipped: Mapping[str, str], compared: Sequence[Difference]) -> str:
+    reasons = [*skipped.values(), *(difference.because for difference in compared)]
+    return f"nothing was measured on both sides: {reasons[0] if reasons else 'no benchmark'}"
 
 
 def timed_ids(arms: tuple[Arm, Arm], pattern: str) -> list[str]:
@@ -172,6 +224,7 @@ def timed_part(found: Timed) -> Report:
         "timed": [{"id": id, **judged} for id, judged in zip(found.ids, own, strict=True)],
         "control": {"id": CONTROL, **control},
         "pairs": [asdict(pair) for pair in found.pairs],
+        "troubles": troubles([pair.machine for pair in found.pairs]),
     }
 
 
@@ -223,9 +276,7 @@ def failed(request: Request | None, verdict: Verdict, reason: str) -> Report:
         "rule": asdict(asked.rule),
         "utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "exact": {"compared": 0, "differences": [], "seconds": 0.0},
-        "timed": [],
-        "control": None,
-        "pairs": [],
+        **NOTHING_TIMED,
         "verdict": verdict.words,
         "exit_status": int(verdict),
         "reason": reason,

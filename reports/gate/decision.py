@@ -127,11 +127,15 @@ def decide(
 
 
 def outcomes_of_runs(
-    log_ratios: ArrayLike, rule: Rule, control: int | None = None
+    log_ratios: ArrayLike,
+    rule: Rule,
+    control: int | None = None,
+    affordable: NDArray[np.int_] | None = None,
 ) -> tuple[NDArray[np.str_], NDArray[np.int_]]:
     """The outcome and the pairs of each of many complete runs (runs, pairs, benchmarks).
 
-    The same tests as `decide`, for simulation and replay; a test holds that they agree.
+    ``affordable``: the pairs (runs,) that the budget of each lasts for; all by default. The same
+    tests as `decide`, for simulation and replay; a test holds that they agree.
     """
     x = np.asarray(log_ratios, dtype=np.float64)
     slower, faster, excluded = _flags(x, rule, x.shape[-1])
@@ -145,10 +149,13 @@ def outcomes_of_runs(
     if control is not None:
         unstable = slower[..., control] | faster[..., control]
     codes = np.select([unstable, worse, passed.all(-1)], [1, 2, 3], 0)  # (looks, runs)
-    decided = codes > 0
-    first = np.where(decided.any(0), decided.argmax(0), looks - 1)
+    at = np.array(rule.looks[:looks])
+    most = np.full(x.shape[0], at[-1]) if affordable is None else np.minimum(affordable, at[-1])
+    decided = (codes > 0) & (at[:, None] <= most)
+    first, found = decided.argmax(0), decided.any(0)
     names = np.array(["inconclusive", "inconclusive", "regression", "pass"])
-    return names[codes[first, np.arange(x.shape[0])]], np.array(rule.looks)[first]
+    codes_found = np.where(found, codes[first, np.arange(x.shape[0])], 0)
+    return names[codes_found], np.where(found, at[first], most)
 
 
 # ---- the tests

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmarks.gate_suite import COUNTED, EXACT, Exactness
+from benchmarks.gate_suite import COUNTED, Exactness
 from reference_model.errors import UserError
 from reports.gate.workers import Worker
 
@@ -37,18 +37,25 @@ def exact_values(workers: Sequence[Worker], ids: Sequence[str]) -> list[dict[str
     return [worker.receive()["values"] for worker in workers]
 
 
-def differences(base: Mapping[str, Value], head: Mapping[str, Value]) -> list[Difference]:
-    """All of them, the worse ones first; what is skipped on both sides differs in nothing."""
+def differences(
+    base: Mapping[str, Value], head: Mapping[str, Value], how: Mapping[str, Exactness]
+) -> list[Difference]:
+    """All of them, the worse ones first; what is skipped on both sides differs in nothing.
+
+    ``how``: what makes each of them worse; a count that must not grow, where nothing is said.
+    """
     found = [
         difference
         for id in dict.fromkeys((*base, *head))
-        if (difference := _difference(id, base.get(id), head.get(id)))
+        if (difference := _difference(id, base.get(id), head.get(id), how.get(id, COUNTED)))
     ]
     order = ("worse", "gone", "new", "better", "within tolerance")
     return sorted(found, key=lambda difference: order.index(difference.kind))
 
 
-def _difference(id: str, base: Value | None, head: Value | None) -> Difference | None:
+def _difference(
+    id: str, base: Value | None, head: Value | None, how: Exactness
+) -> Difference | None:
     before, no_base = _number(base)
     after, no_head = _number(head)
     if before is None and after is None:
@@ -61,7 +68,6 @@ def _difference(id: str, base: Value | None, head: Value | None) -> Difference |
         raise UserError(f"{id}: {before} and {after}; what is not finite measures nothing")
     if before == after:
         return None
-    how = EXACT.get(id.partition("(")[0], COUNTED)
     return Difference(id, _kind(how, before, after), before, after)
 
 

@@ -28,10 +28,24 @@ def terminal(report: Report) -> str:
 def headline(report: Report) -> str:
     compared = report["exact"]["compared"]
     counted = f"{compared} exact numbers, {len(report['exact']['differences'])} differ"
-    return (
-        f"{report['verdict'].upper()}: {report['reason']}\n"
-        f"({counted}; {len(report['pairs'])} pairs; {report['seconds']:.0f} s)"
+    return "\n".join(
+        [
+            f"{report['verdict'].upper()}: {report['reason']}",
+            f"({counted}; {len(report['pairs'])} pairs; {report['seconds']:.0f} s)",
+            *remarks(report),
+        ]
     )
+
+
+def remarks(report: Report) -> list[str]:
+    """What was not compared, and what the machine did beside the work."""
+    found = []
+    if skipped := report["skipped"]:
+        reasons = "; ".join(dict.fromkeys(skipped.values()))
+        found.append(f"{len(skipped)} skipped on both sides: {reasons}")
+    if troubles := report["troubles"]:
+        found.append(f"the machine: {', '.join(troubles)}")
+    return found
 
 
 def markdown(report: Report) -> str:
@@ -56,6 +70,7 @@ def markdown(report: Report) -> str:
         f"{report['seconds']:.0f} s. A regression is slower than {100 * rule['margin']:g} %; a "
         f"pass excludes {100 * rule['slowdown']:g} %."
     )
+    lines += [f"{cell(remark)}." for remark in remarks(report)]
     return "\n".join(lines) + "\n"
 
 
@@ -75,7 +90,7 @@ def timed_rows(report: Report) -> list[list[str]]:
     return [
         [
             b["id"],
-            f"{SYMBOLS[b['outcome']]} {_word(b)}",
+            f"{SYMBOLS[b['outcome']]} {_word(b, report['rule']['margin'])}",
             percent(b["effect"]),
             interval(b["interval"]),
             str(b["pairs"]),
@@ -85,10 +100,10 @@ def timed_rows(report: Report) -> list[list[str]]:
     ]
 
 
-def _word(benchmark: dict[str, Any]) -> str:
-    """An improvement is told, though a gate does not ask for it."""
+def _word(benchmark: dict[str, Any], margin: float) -> str:
+    """An improvement by more than the margin is told, though a gate does not ask for it."""
     high = benchmark["interval"][1]
-    faster = benchmark["outcome"] == "pass" and high is not None and high < 1
+    faster = benchmark["outcome"] == "pass" and high is not None and high < 1 / (1 + margin)
     return "faster" if faster else str(benchmark["outcome"])
 
 

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from reports.gate.output import exact_rows, timed_rows
+from reports.gate.output import exact_rows, remarks, timed_rows
 from reports.gate.pairs import CONTROL
 from reports.templating import templates
 
@@ -27,6 +27,7 @@ def render(report: View) -> str:
             exact=exact_rows(report),
             timed=timed_rows(report),
             drawings=drawings(report),
+            remarks=remarks(report),
             machine=_machine_rows(report),
         )
     )

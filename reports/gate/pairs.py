@@ -28,11 +28,15 @@ from reports.gate.workers import Device, Worker, running
 # Single calls in turns scatter a quarter as much as bursts of 30 ms in turns (12 pairs of each,
 # reports/published/gate_designs.json): what disturbs a machine lasts as long as such a burst.
 TURNS_SECONDS = 0.45  # of one benchmark's turns, both processes together
-TURNS = (16, 200)  # at least and at most; even, so that each process is as often the first
+TURNS = (4, 200)  # at least and at most; even, so that each process is as often the first
 ASKING = 3e-4  # seconds to ask a process for a call
 SHORTEST = 1e-6  # seconds of a call; what is shorter does nothing
 Floats = NDArray[np.float64]
 CONTROL = "control: base against base"
+
+
+class OutOfTime(Exception):
+    """The deadline passed before a pair was complete: it is no observation."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +56,12 @@ def measure_pair(
     device: Device,
     rng: random.Random,
     control: str | None = None,
+    deadline: float = math.inf,
 ) -> Pair:
     """Time ``ids`` once; ``control`` is the benchmark by which base is compared with itself.
 
-    `UserError` where a benchmark fails, is skipped or takes no time at all.
+    `UserError` where a benchmark fails, is skipped or takes no time at all; `OutOfTime` where one
+    would begin after ``deadline``, by the monotonic clock.
     """
     started, watch = time.monotonic(), Watch()
     base, head = arms
@@ -63,11 +69,10 @@ def measure_pair(
     rng.shuffle(order := list(range(len(fresh))))  # of starting, too
     with running([fresh[i] for i in order], device, rng) as (shuffled, _):
         workers = [shuffled[order.index(i)] for i in range(len(fresh))]
-        asked = [list(ids), list(ids)]
-        if control:
-            # A control that is decided is no longer among the ids, and base steps it all the same.
-            asked[0] += [control] * (control not in ids)
-            asked.append([control])
+        # A control that is decided is no longer among the ids, and base steps it all the same: head
+        # prepares it, too, so that both hold the same.
+        both = [*ids, *([control] if control and control not in ids else [])]
+        asked = [both, both, *([[control]] if control else [])]
         for worker, prepared in zip(workers, asked, strict=True):
             for id in prepared:
                 worker.send("prepare", id=id)
@@ -82,6 +87,8 @@ def measure_pair(
         processor = a_processor(rng)
         log_ratios, seconds, first = {}, {}, []
         for name, id, one, other in works:
+            if time.monotonic() > deadline:
+                raise OutOfTime
             swapped = rng.random() < 0.5
             first.append("head" if swapped else "base")
             log_ratios[name], seconds[name] = in_turns(id, one, other, swapped, processor)
@@ -102,10 +109,11 @@ def in_turns(
 ) -> tuple[float, list[float]]:
     """log(seconds of other / seconds of one), and the median seconds of each."""
     both = (one, other)
-    usual = min(_seconds(worker, id, processor) for worker in both for _ in range(2))
-    if usual < SHORTEST:
-        raise UserError(f"{id} measures nothing: a call takes {usual:.1g} seconds")
-    few, many = TURNS
+    calls = [min(_seconds(worker, id, processor) for _ in range(2)) for worker in both]
+    if min(calls) < SHORTEST:
+        raise UserError(f"{id} measures nothing: a call takes {min(calls):.1g} seconds")
+    # Of both, so that a head that is many times slower leaves time for as many pairs as it takes.
+    usual, (few, many) = sum(calls) / 2, TURNS
     turns = 2 * round(min(max(TURNS_SECONDS / (usual + ASKING) / 2, few), many) / 2)
     seconds = np.empty((turns, 2))
     for turn in range(turns):

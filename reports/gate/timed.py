@@ -11,7 +11,7 @@ import numpy as np
 from reference_model.errors import UserError
 from reports.gate.decision import Decision, Rule, decide
 from reports.gate.machine import troubles
-from reports.gate.pairs import CONTROL, Pair
+from reports.gate.pairs import CONTROL, OutOfTime, Pair
 
 Measure = Callable[[Sequence[str]], Pair]
 
@@ -35,7 +35,7 @@ def run_pairs(
 ) -> Timed:
     """Measure pairs of those benchmarks that are not yet decided, within ``budget`` seconds.
 
-    ``measure`` is given their ids, and measures the control as well.
+    ``measure`` is given their ids, and measures the control as well; it may run `OutOfTime`.
     """
     if not ids:
         raise UserError("no timed benchmark is left to compare")
@@ -45,10 +45,13 @@ def run_pairs(
     decision = decide(matrix, rule, len(ids))
     while not decision.final:
         longest = max((pair.took for pair in pairs), default=0.0)
-        if clock() - started + longest > budget:
+        try:
+            if clock() - started + longest > budget:
+                raise OutOfTime
+            pair = measure(is_open)
+        except OutOfTime:
             decision = replace(decision, reason=f"{decision.reason}; the budget is spent")
             break
-        pair = measure(is_open)
         pairs.append(pair)
         row = [pair.log_ratios.get(name, np.nan) for name in names]
         matrix = np.vstack([matrix, row])

@@ -52,6 +52,10 @@ PRODUCTS: dict[str, tuple[Callable[[], Tensor], int]] = {
     "mm": (lambda: torch.ones(3, 5) @ torch.ones(5, 7), 2 * 3 * 5 * 7),
     "mv": (lambda: torch.mv(torch.ones(3, 5), torch.ones(5)), 2 * 3 * 5),
     "bmm": (lambda: torch.bmm(torch.ones(2, 3, 5), torch.ones(2, 5, 7)), 2 * 2 * 3 * 5 * 7),
+    "addmm in place": (
+        lambda: torch.ones(3, 7).addmm_(torch.ones(3, 5), torch.ones(5, 7)),
+        2 * 3 * 5 * 7,
+    ),
     "linear": (lambda: F.linear(torch.ones(2, 3, 5), torch.ones(7, 5), torch.ones(7)), 420),
     "int8": (
         lambda: torch._int_mm(

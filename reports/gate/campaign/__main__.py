@@ -18,6 +18,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, get_args
 
+from benchmarks.experiment import Settings
+from benchmarks.instruments.environment import environment_stamp, usable_cores
 from reference_model.command_line import Parser, exit_status
 from reference_model.errors import UserError
 from reference_model.files import write_whole
@@ -28,7 +30,7 @@ from reports.gate.campaign.neighbour import beside
 from reports.gate.campaign.replay import Slowed, binomial_range, replay, scatter
 from reports.gate.compare import CONTROLLED_BY, timed_ids
 from reports.gate.decision import Rule
-from reports.gate.pairs import measure_pair
+from reports.gate.pairs import CONTROL, measure_pair
 
 # Ignored by git: what is measured is a commit, and files beside it would be changes to it.
 LINES = Path("runs/gate_pairs.jsonl")
@@ -110,6 +112,7 @@ def _tell(line: str) -> None:
 
 
 def _designs(given: argparse.Namespace) -> None:
+    lines.check_gate(given.lines, Path.cwd())
     with worktrees(Path.cwd(), "HEAD", "HEAD") as arms:
         ids = timed_ids(arms, given.select)
         designs.record_designs(given.lines, arms, ids, given.pairs, _tell)
@@ -118,15 +121,22 @@ def _designs(given: argparse.Namespace) -> None:
 
 def _record(given: argparse.Namespace) -> None:
     """A/A pairs of one stretch of time, as the gate measures them, the control included."""
+    lines.check_gate(given.lines, Path.cwd())
     done = len(lines.read(given.lines, kind="pair", stretch=given.stretch))
     with (
         worktrees(Path.cwd(), "HEAD", "HEAD") as arms,
-        beside(given.neighbour, seed=done),
+        beside(given.neighbour, seed=done) as neighbour,
     ):
         ids = timed_ids(arms, given.select)
+        for earlier in lines.read(given.lines, kind="pair")[:1]:
+            if earlier["log_ratios"].keys() != {*ids, CONTROL}:
+                raise UserError(
+                    f"{given.lines} holds pairs of other benchmarks; use their --select"
+                )
         control = CONTROLLED_BY if CONTROLLED_BY in ids else ids[0]
         for number in range(done, given.pairs):
             pair = measure_pair(arms, ids, "cpu", random.Random(), control)
+            neighbour.check()
             record = {
                 "kind": "pair",
                 "stretch": given.stretch,
@@ -145,6 +155,7 @@ def _replay(given: argparse.Namespace) -> None:
     records = lines.read(given.lines, kind="pair")
     if not records:
         raise UserError(f"{given.lines} holds no recorded pairs; record some first")
+    lines.measured_gate(given.lines, Path.cwd())
     before, count = _before_pairs(given.lines), given.runs_replayed
     by_machine = {
         "all": records,
@@ -163,6 +174,7 @@ def _replay(given: argparse.Namespace) -> None:
     counted = {name: len(chosen) for name, chosen in by_machine.items()}
     scattered = {name: scatter(chosen) for name, chosen in by_machine.items() if chosen}
     summary = {
+        "made": _made(given.lines),
         "recorded pairs": counted,
         "scatter": scattered,
         "replay": one,
@@ -176,42 +188,61 @@ def _replay(given: argparse.Namespace) -> None:
     _show(summary, given.out)
 
 
+def _made(path: Path) -> dict[str, Any]:
+    """By which command, when, of which commits, and on which machine it was summed up."""
+    stamp = environment_stamp(Settings("full", "cpu", 0), usable_cores())
+    return {
+        "command": f"python -m reports.gate.campaign {' '.join(sys.argv[1:])}",
+        "utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commits": list(dict.fromkeys(record["commit"] for record in lines.read(path))),
+        "machine": {key: stamp[key] for key in ("cpu", "cores", "platform", "python", "packages")},
+    }
+
+
 def _before_pairs(path: Path) -> float:
     """Seconds of a gate before its first pair, by the real runs; 0 as long as there are none."""
-    found = [record["exact"] for record in lines.read(path, kind="real", case="nothing")]
+    found = [record["exact"] for record in real.as_shipped(path) if record["case"] == "nothing"]
     return statistics.median([exact["seconds"] for exact in found if exact] or [0.0])
 
 
 def agreement(row: dict[str, Any], one: Replayed, every: Replayed) -> str | None:
-    """Whether the real regressions lie in the 95 % binomial range of the replayed share.
+    """Whether the real verdicts lie in the 95 % binomial ranges of the replayed shares.
 
-    An injected slowdown is of the model's forward, which most benchmarks are, but not all: it is
-    found as often as that of one benchmark at least, and as that of every one at most.
+    An injected slowdown is of the model's forward, which most benchmarks are, but not all: what it
+    leads to lies between what that of one benchmark and that of every one does. Nothing that is
+    replayed ends as an error, so that an error never agrees.
     """
     slowdowns = {"nothing": 0.0, "slower by 3 %": 0.03, "slower by 5 %": 0.05}
     machine = NEIGHBOUR if row["neighbour"] else QUIET
     if row["tool"] != real.GATE or row["case"] not in slowdowns or machine not in one:
         return None
-    low, high = (
-        binomial_range(r["regression"]["value"], row["runs"])[end]
-        for end, rows in enumerate((one[machine], every[machine]))
+    replayed = [
+        r
+        for rows in (one[machine], every[machine])
         for r in rows
         if r["slowdown"] == slowdowns[row["case"]]
-    )
-    count = row["verdicts"].get("10", 0)
-    return f"{low <= count <= high}: {count} regressions, {low} to {high} by replay"
+    ]
+    told, counted = [], 0
+    for status, name in ((0, "pass"), (10, "regression"), (11, "inconclusive")):
+        ranges = [binomial_range(r[name]["value"], row["runs"]) for r in replayed]
+        low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+        counted += (count := row["verdicts"].get(str(status), 0))
+        told.append((low <= count <= high, f"{count} {name}, {low} to {high} by replay"))
+    agrees = all(agreed for agreed, _ in told) and counted == row["runs"]
+    return f"{agrees}: {'; '.join(words for _, words in told)}"
 
 
 def _real(given: argparse.Namespace) -> None:
-    arguments = (f"--select={given.select}",) + (
-        (f"--budget={given.budget}",) if given.budget else ()
-    )
+    lines.check_gate(given.lines, Path.cwd())
+    asked = {"--select": None if given.select == "*" else given.select, "--budget": given.budget}
+    arguments = tuple(f"{name}={value}" for name, value in asked.items() if value)
     for name in names(given.case):
         real.real_runs(given.lines, Path.cwd(), name, given.runs, _tell, given.neighbour, arguments)
     _show(real.tally(given.lines), given.out)
 
 
 def _rivals(given: argparse.Namespace) -> None:
+    lines.check_gate(given.lines, Path.cwd())
     for case in given.case or OF_RIVALS:
         for tool in rivals.RIVALS:
             runs = given.runs or OF_RIVALS.get(case, OTHERS)
@@ -221,6 +252,7 @@ def _rivals(given: argparse.Namespace) -> None:
 
 def _all(given: argparse.Namespace) -> None:
     """Whatever is missing of the whole proof."""
+    lines.check_gate(given.lines, Path.cwd())
     base = {"lines": given.lines, "select": given.select, "out": None}
     _designs(argparse.Namespace(**base, pairs=DESIGN_PAIRS))
     for stretch in range(STRETCHES):

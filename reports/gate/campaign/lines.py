@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from reference_model.errors import UserError
+from reports.git import git
+
+# Of reports/gate: the campaign itself, and how a report looks.
+NOT_MEASURED = ("/campaign", "/output.py", "/page.py", "/page.html.j2", "/simulate.py")
 
 
 def append(path: Path, record: dict[str, Any]) -> None:
@@ -48,6 +52,38 @@ def read(path: Path, **wanted: Any) -> list[dict[str, Any]]:
         elif all(record.get(k) == v for k, v in wanted.items()):
             records.append(record)
     return records
+
+
+def measured_gate(path: Path, repository: Path) -> str | None:
+    """git's names for the gate, the suite and the model that the records are of; None: no records.
+
+    `UserError` where they are not all of one: their error rates would be those of neither.
+    """
+    commits = dict.fromkeys(record.get("commit", "") for record in read(path))
+    found = {commit: gate_of(repository, commit) for commit in commits}
+    if len(set(found.values())) > 1:
+        named = ", ".join(commit[:12] or "unknown" for commit in found)
+        raise UserError(
+            f"{path} holds records of different gates, at commits {named}; keep those of one"
+        )
+    return next(iter(found.values()), None)
+
+
+def check_gate(path: Path, repository: Path) -> None:
+    """`UserError` where the file's records are of another gate than the one checked out."""
+    known = measured_gate(path, repository)
+    if known is not None and known != gate_of(repository, "HEAD"):
+        raise UserError(
+            f"{path} holds records of another gate, suite or model than HEAD's; go on at their "
+            "commit, or begin a new file with --lines"
+        )
+
+
+def gate_of(repository: Path, commit: str) -> str:
+    """What of a commit a campaign measures: not its own code, nor how a report looks."""
+    listed = git(repository, "ls-tree", commit, "--", "benchmarks", "reference_model")
+    gate = git(repository, "ls-tree", commit, "--", "reports/gate/").splitlines()
+    return "\n".join([listed, *(line for line in gate if not line.endswith(NOT_MEASURED))])
 
 
 @cache  # a campaign reads its lines many times

@@ -10,12 +10,28 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from reference_model.errors import UserError
+
+READY = "ready"
 LONGEST = 3.0  # seconds of one stretch of noise or of quiet
 COPIED = 32 << 20  # bytes, more than a share of the last cache
 
 
+class Neighbour:
+    """What runs beside; nothing where there is no process."""
+
+    def __init__(self, process: subprocess.Popen[str] | None) -> None:
+        self._process = process
+
+    def check(self) -> None:
+        """`UserError` where it is no longer there: what was measured was measured alone."""
+        if self._process is not None and (status := self._process.poll()) is not None:
+            raise UserError(f"the noisy neighbour ended by itself, with status {status}")
+
+
 def disturb(seed: int) -> None:
     """As long as its parent lives: quiet, then arithmetic or copies, then quiet again."""
+    print(READY, flush=True)
     rng, memory, parent = random.Random(seed), bytearray(COPIED), os.getppid()
     while os.getppid() == parent:
         time.sleep(rng.uniform(0, LONGEST))
@@ -28,18 +44,20 @@ def disturb(seed: int) -> None:
 
 
 @contextmanager
-def beside(active: bool, seed: int) -> Iterator[None]:
-    """Runs one next to whatever is done inside."""
+def beside(active: bool, seed: int) -> Iterator[Neighbour]:
+    """Runs one next to whatever is done inside, which begins once it has begun."""
     if not active:
-        yield
+        yield Neighbour(None)
         return
     command = [sys.executable, "-m", "reports.gate.campaign.neighbour", str(seed)]
-    process = subprocess.Popen(command)
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            if process.stdout.readline().strip() != READY:
+                raise UserError(f"the noisy neighbour did not start, with status {process.wait()}")
+            yield Neighbour(process)
+        finally:
+            process.kill()
 
 
 if __name__ == "__main__":

@@ -44,13 +44,16 @@ def real_runs(
     arguments: tuple[str, ...] = (),
 ) -> None:
     """Up to ``runs`` gates of one case; those that the file has already count."""
-    commit = git(repository, "rev-parse", "HEAD")
+    commit, known = git(repository, "rev-parse", "HEAD"), list(arguments)
     with clone_with(repository, name) as clone:
-        done = len(lines.read(path, kind="real", case=name, neighbour=neighbour))
+        alike = lines.read(path, kind="real", case=name, neighbour=neighbour)
+        done = len([record for record in alike if record.get("arguments", []) == known])
         for number in range(done, runs):
-            with beside(neighbour, seed=number):
+            with beside(neighbour, seed=number) as noise:
                 record = one_run(clone, arguments)
+                noise.check()
             record = {"kind": "real", "case": name, "neighbour": neighbour, **record}
+            record["arguments"] = known
             lines.append(path, record | {"commit": commit})
             tell(f"{name}, run {number + 1} of {runs}: {record['verdict']}, {record['seconds']} s")
 
@@ -82,10 +85,15 @@ def one_run(clone: Path, arguments: tuple[str, ...] = ()) -> dict[str, Any]:
     }
 
 
+def as_shipped(path: Path) -> list[dict[str, Any]]:
+    """The real runs of the gate without an option."""
+    return [record for record in lines.read(path, kind="real") if not record.get("arguments")]
+
+
 def tally(path: Path) -> list[dict[str, Any]]:
     """Per tool and case: how often each verdict, and whether it was the one deserved."""
     found: dict[tuple[str, str, bool], list[dict[str, Any]]] = {}
-    for record in [*lines.read(path, kind="real"), *lines.read(path, kind="rival")]:
+    for record in [*as_shipped(path), *lines.read(path, kind="rival")]:
         if record["case"] in INJECTIONS:  # a case that was renamed since is not of this table
             key = (record.get("tool", GATE), record["case"], record["neighbour"])
             found.setdefault(key, []).append(record)

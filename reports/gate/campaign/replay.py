@@ -3,8 +3,10 @@
 A run begins at a drawn pair of a drawn stretch and takes the pairs that follow (in a circle), so
 that what follows itself in a machine still does. Blocks of pairs are turned round as a whole, by a
 coin: exact where base and head are exchangeable, as they are in A/A pairs. A slowdown is multiplied
-into one benchmark, drawn for each run, or into every one. Intervals resample stretches, since what
-happens to pairs of one stretch happens to all of its runs.
+into one benchmark, drawn for each run, or into every one. A run ends where the gate's budget would
+end it, by the seconds that its pairs took; those of a gate take less, since what is decided is not
+measured again. Intervals resample stretches, since what happens to pairs of one stretch happens to
+all of its runs, and are as wide as the number of runs alone makes them, at the least.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.stats import proportion_interval
 from reference_model.errors import UserError
+from reports.gate.compare import BUDGET
 from reports.gate.decision import Rule, outcomes_of_runs
 from reports.gate.pairs import CONTROL
 
@@ -26,6 +30,7 @@ BLOCK = 5  # pairs that are turned round together
 RESAMPLES = 2000
 Slowed = Literal["one", "every"]
 METRICS = ("regression", "pass", "inconclusive", "pairs", "seconds")
+SHARES = 3  # of the metrics, the first
 
 
 def stretches(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -53,27 +58,27 @@ def replay(
     seed: int = 0,
     setup_seconds: float = 0.0,
     slowed: Slowed = "one",
+    budget: float = BUDGET,
 ) -> list[dict[str, Any]]:
     """A row per slowdown: each metric with its 95 % interval over stretches.
 
-    ``runs`` are those of each stretch, ``setup_seconds`` what a gate takes before its first pair.
+    ``runs`` are those of each stretch, ``setup_seconds`` what a gate takes of its ``budget`` before
+    its first pair.
     """
     parts = list(stretches(records).values())
     ids = [id for id in parts[0][0]["log_ratios"] if id != CONTROL] if parts else []
     if not ids:
         raise UserError("there are no recorded pairs; record some first")
-    rng = np.random.default_rng(seed)
+    rng, left = np.random.default_rng(seed), budget - setup_seconds
     rows = []
     for slowdown in slowdowns:
         of_stretches = np.array(
-            [
-                _one_stretch(pairs, ids, rule, slowdown, runs, rng, setup_seconds, slowed)
-                for pairs in parts
-            ]
+            [_one_stretch(pairs, ids, rule, slowdown, runs, rng, left, slowed) for pairs in parts]
         )
+        of_stretches[:, METRICS.index("seconds")] += setup_seconds
         rows.append(
             {"slowdown": slowdown, "stretches": len(parts), "runs": runs * len(parts)}
-            | _with_intervals(of_stretches, rng)
+            | _with_intervals(of_stretches, runs, rng)
         )
     return rows
 
@@ -85,36 +90,47 @@ def _one_stretch(
     slowdown: float,
     runs: int,
     rng: np.random.Generator,
-    setup_seconds: float,
+    left: float,
     slowed: Slowed,
 ) -> list[float]:
     matrix = np.array([[pair["log_ratios"][id] for id in (*ids, CONTROL)] for pair in pairs])
-    x = drawn_runs(matrix, rule.most_pairs, runs, rng)
+    took = np.array([pair["took"] for pair in pairs])
+    at, signs = drawn_runs(len(pairs), rule.most_pairs, runs, rng)
+    x, took = matrix[at] * signs[:, :, None], took[at]
     if slowed == "every":
         x[:, :, : len(ids)] += math.log1p(slowdown)
     else:
         x[np.arange(runs), :, rng.integers(len(ids), size=runs)] += math.log1p(slowdown)
-    outcomes, taken = outcomes_of_runs(x, rule, len(ids))
-    shares = [float((outcomes == name).mean()) for name in METRICS[:3]]
-    each = float(np.median([pair["took"] for pair in pairs]))
-    median = float(np.median(taken))
-    return [*shares, median, setup_seconds + median * each]
+    spent = np.cumsum(took, axis=1)
+    # As `run_pairs` does: a pair begins where the longest so far would still fit.
+    longest = np.maximum.accumulate(took, axis=1)
+    begins = (spent - took) + np.pad(longest, ((0, 0), (1, 0)))[:, :-1] <= left
+    affordable = np.logical_and.accumulate(begins, axis=1).sum(axis=1)
+    outcomes, taken = outcomes_of_runs(x, rule, len(ids), affordable)
+    shares = [float((outcomes == name).mean()) for name in METRICS[:SHARES]]
+    seconds = np.where(taken > 0, spent[np.arange(runs), taken - 1], 0.0)
+    return [*shares, float(np.median(taken)), float(np.median(seconds))]
 
 
-def drawn_runs(matrix: Floats, length: int, runs: int, rng: np.random.Generator) -> Floats:
-    """(runs, length, benchmarks) out of a stretch (pairs, benchmarks), turned round in blocks."""
-    starts = rng.integers(len(matrix), size=runs)
-    at = (starts[:, None] + np.arange(length)) % len(matrix)
+def drawn_runs(
+    recorded: int, length: int, runs: int, rng: np.random.Generator
+) -> tuple[NDArray[np.int_], Floats]:
+    """Which of a stretch's pairs each run takes, (runs, length), and the signs of their ratios."""
+    starts = rng.integers(recorded, size=runs)
+    at = (starts[:, None] + np.arange(length)) % recorded
     blocks = rng.choice((-1.0, 1.0), size=(runs, math.ceil(length / BLOCK)))
-    signs = np.repeat(blocks, BLOCK, axis=1)[:, :length]
-    return np.asarray(matrix[at] * signs[:, :, None])
+    return at, np.repeat(blocks, BLOCK, axis=1)[:, :length]
 
 
-def _with_intervals(of_stretches: Floats, rng: np.random.Generator) -> dict[str, Any]:
+def _with_intervals(of_stretches: Floats, runs: int, rng: np.random.Generator) -> dict[str, Any]:
     """The mean of each metric over stretches, and the quantiles of means of resampled ones."""
     count = len(of_stretches)
     means = of_stretches[rng.integers(count, size=(RESAMPLES, count))].mean(axis=1)
     low, high = np.quantile(means, (0.025, 0.975), axis=0)
+    for i, share in enumerate(of_stretches[:, :SHARES].mean(axis=0)):
+        # Of no stretch with an alarm the resampled ones have none, and that is not never.
+        exact = proportion_interval(round(share * runs * count), runs * count).interval
+        low[i], high[i] = min(low[i], exact[0]), max(high[i], exact[1])
     return {
         name: {
             "value": float(of_stretches[:, i].mean()),

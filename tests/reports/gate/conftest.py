@@ -13,8 +13,9 @@ import pytest
 from reports.git import git
 
 SUITE = """
+from types import SimpleNamespace
 TIMED = ("bench_gate.Step.time_step",)
-EXACT = ("bench_gate.Work.track_flops",)
+EXACT = {"bench_gate.Work.track_flops": SimpleNamespace(better="lower", tolerance=0.0)}
 """
 MODEL = """
 import time
@@ -110,11 +111,11 @@ Gate = Callable[..., "subprocess.CompletedProcess[str]"]
 def gate(repository: Repository, root: Path) -> Gate:
     """Runs the gate in the repository, as a process: only so are its exit statuses its own."""
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, path: str = str(root)) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-P", "-m", "reports.gate", *arguments],
             cwd=repository.path,
-            env={**os.environ, "PYTHONPATH": str(root)},
+            env={**os.environ, "PYTHONPATH": path},
             capture_output=True,
             text=True,
             check=False,

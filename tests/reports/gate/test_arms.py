@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,8 +113,8 @@ def test_commits_that_need_different_packages_are_not_comparable_in_one_environm
         worktrees(repository.path, base, head),
     ):
         pass
-    with worktrees(repository.path, base, head, "python-a", "python-b") as arms:
-        assert [arm.python for arm in arms] == ["python-a", "python-b"]
+    with worktrees(repository.path, base, head, sys.executable, shutil.which("git")) as arms:
+        assert [arm.python for arm in arms] == [sys.executable, shutil.which("git")]
 
 
 def test_a_comment_and_the_settings_of_a_tool_change_no_environment(repository) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import time
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -33,6 +33,7 @@ from reports.gate.campaign.replay import BLOCK, binomial_range, drawn_runs, repl
 from reports.gate.decision import Rule
 from reports.gate.pairs import CONTROL
 from reports.gate.verdict import Verdict
+from reports.git import git
 
 ONE, TWO = (f"bench_gate.Step.time_step({name})" for name in ("one", "two"))
 
@@ -180,19 +181,37 @@ def test_a_slowdown_of_every_benchmark_is_found_more_often_than_that_of_one() ->
 def test_real_runs_are_compared_with_the_replay_of_pairs_beside_the_same_neighbour() -> None:
     def rows(at_none: float, at_three: float) -> list[dict]:
         return [
-            {"slowdown": slowdown, "regression": {"value": share}}
+            {
+                "slowdown": slowdown,
+                "regression": {"value": share},
+                "pass": {"value": 1 - share},
+                "inconclusive": {"value": 0.0},
+            }
             for slowdown, share in ((0.0, at_none), (0.03, at_three))
         ]
 
     one = {QUIET: rows(0.0, 0.9), NEIGHBOUR: rows(0.3, 0.5)}
     every = {QUIET: rows(0.0, 1.0), NEIGHBOUR: rows(0.3, 0.6)}
-    row = {"tool": "gate", "case": "nothing", "neighbour": False, "runs": 20, "verdicts": {"10": 6}}
-    assert agreement(row, one, every) == "False: 6 regressions, 0 to 0 by replay"
+    verdicts = {"0": 14, "10": 6}
+    row = {"tool": "gate", "case": "nothing", "neighbour": False, "runs": 20, "verdicts": verdicts}
+    assert agreement(row, one, every).startswith("False: 14 pass, 20 to 20 by replay; 6 regression")
     beside_it = row | {"neighbour": True}
-    assert agreement(beside_it, one, every) == "True: 6 regressions, 2 to 10 by replay"
+    assert agreement(beside_it, one, every) == (
+        "True: 14 pass, 10 to 18 by replay; 6 regression, 2 to 10 by replay; "
+        "0 inconclusive, 0 to 0 by replay"
+    )
     slower = row | {"case": "slower by 3 %", "verdicts": {"10": 20}}
-    assert agreement(slower, one, every) == "True: 20 regressions, 15 to 20 by replay"
+    assert "True: 0 pass, 0 to 5 by replay; 20 regression, 15" in agreement(slower, one, every)
     assert agreement(slower | {"tool": "asv continuous"}, one, every) is None
+
+
+def test_real_runs_that_end_otherwise_than_replayed_ones_do_not_agree() -> None:
+    shares = {"regression": 0.0, "pass": 1.0, "inconclusive": 0.0}
+    rows = [{"slowdown": 0.0, **{name: {"value": share} for name, share in shares.items()}}]
+    row = {"tool": "gate", "case": "nothing", "neighbour": False, "runs": 5}
+    for verdicts, agrees in (({"0": 5}, True), ({"11": 5}, False), ({"0": 4, "12": 1}, False)):
+        found = agreement(row | {"verdicts": verdicts}, {QUIET: rows}, {QUIET: rows})
+        assert found.startswith(f"{agrees}: ")
 
 
 def test_a_bias_that_is_turned_round_in_blocks_is_no_level_of_its_own() -> None:
@@ -214,18 +233,36 @@ def test_intervals_grow_where_stretches_differ() -> None:
     assert widths[1] > widths[0] + 0.2
 
 
+def test_what_never_happened_in_any_run_has_an_interval_that_is_not_never() -> None:
+    row = replay(recorded(), Rule(), (0.0,), runs=50)[0]["regression"]
+    assert row["value"] == 0
+    assert row["interval"][1] == pytest.approx(1 - 0.025 ** (1 / 300), rel=1e-3)
+
+
+def test_a_replayed_run_ends_where_the_budget_of_a_gate_would_end_it() -> None:
+    whole, short = (
+        replay(recorded(scatter=0.04), Rule(), (0.0,), runs=50, setup_seconds=20.0, budget=budget)
+        for budget in (1000.0, 70.0)
+    )
+    assert whole[0]["pairs"]["value"] > 25
+    # 25 pairs of two seconds fit into what is left.
+    assert short[0]["pairs"]["value"] == 25
+    assert short[0]["seconds"]["value"] == 70.0
+    assert short[0]["inconclusive"]["value"] > whole[0]["inconclusive"]["value"]
+    nothing = replay(recorded(), Rule(), (0.0,), runs=5, setup_seconds=20.0, budget=15.0)
+    assert (nothing[0]["inconclusive"]["value"], nothing[0]["pairs"]["value"]) == (1, 0)
+
+
 def test_a_single_stretch_has_no_interval() -> None:
     rows = replay(recorded(stretches=1), Rule(), (0.0,), runs=10)
     assert rows[0]["regression"]["interval"] is None
 
 
 def test_drawn_runs_keep_the_order_of_pairs_and_turn_whole_blocks_round() -> None:
-    matrix = np.arange(1.0, 41.0)[:, None] * np.ones((1, 3))
-    x = drawn_runs(matrix, 20, 30, np.random.default_rng(0))
-    assert x.shape == (30, 20, 3)
-    values = np.abs(x[:, :, 0]).astype(int)
-    assert ((np.diff(values, axis=1) - 1) % 40 == 0).all()
-    signs = np.sign(x[:, :, 0]).reshape(30, -1, BLOCK)
+    at, signs = drawn_runs(40, 20, 30, np.random.default_rng(0))
+    assert at.shape == signs.shape == (30, 20)
+    assert ((np.diff(at, axis=1) - 1) % 40 == 0).all()
+    signs = signs.reshape(30, -1, BLOCK)
     assert (signs == signs[:, :, :1]).all()
     assert set(signs.ravel()) == {-1, 1}
 
@@ -360,8 +397,48 @@ def test_a_real_run_is_the_gate_of_a_clone_with_the_injection(
     assert (row["runs"], row["as deserved"]) == (1, 1)
 
 
-def test_a_neighbour_runs_beside_and_ends_with_what_it_disturbed() -> None:
-    with beside(True, seed=0):
-        time.sleep(0.05)
-    with beside(False, seed=0):
+def test_a_neighbour_has_begun_when_what_it_disturbs_begins_and_ends_with_it() -> None:
+    with beside(True, seed=0) as neighbour:
+        neighbour.check()
+    with pytest.raises(UserError, match="the noisy neighbour ended by itself, with status -9"):
+        neighbour.check()
+    with beside(False, seed=0) as nobody:
+        nobody.check()
+
+
+def test_a_neighbour_that_does_not_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with pytest.raises(UserError, match="did not start"), beside(True, seed=0):
         pass
+
+
+# ---- of one gate
+
+
+def test_records_of_another_gate_are_not_gone_on_with(
+    repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    path = tmp_path / "lines.jsonl"
+    monkeypatch.chdir(repository.path)
+    lines.append(path, {"kind": "pair", "commit": git(repository.path, "rev-parse", "HEAD")})
+    repository.write("reports/gate/campaign/curves.py", "")  # what is not measured may change
+    repository.commit()
+    lines.check_gate(path, repository.path)
+    lines.append(path, {"kind": "pair", "commit": git(repository.path, "rev-parse", "HEAD")})
+    assert lines.measured_gate(path, repository.path) is not None
+    repository.commit(model="BYTES = 1\n")
+    for command in (["record", "--stretch=x"], ["real"], ["designs"], ["rivals"], ["all"]):
+        assert main([*command, f"--lines={path}"]) == 2
+        assert "of another gate, suite or model than HEAD's" in capsys.readouterr().err
+    lines.append(path, {"kind": "pair", "commit": git(repository.path, "rev-parse", "HEAD")})
+    assert main(["replay", f"--lines={path}"]) == 2
+    assert "holds records of different gates" in capsys.readouterr().err
+
+
+def test_real_runs_with_an_option_are_not_those_of_the_gate_as_shipped(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    record = {"kind": "real", "case": "nothing", "neighbour": False, "seconds": 1.0, "exact": None}
+    for arguments, status in ([], 0), (["--budget=5"], 11):
+        lines.append(path, record | {"arguments": arguments, "exit_status": status})
+    (row,) = real.tally(path)
+    assert (row["runs"], row["verdicts"]) == (1, {"0": 1})

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import random
 import re
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,9 +21,11 @@ from reports.gate import compare as gate_module
 from reports.gate import pairs as pairs_module
 from reports.gate.arms import worktrees
 from reports.gate.compare import Request, compare
-from reports.gate.output import markdown, terminal
+from reports.gate.output import markdown, terminal, timed_rows
 from reports.gate.page import render
-from reports.gate.pairs import CONTROL, Pair, measure_pair, middle
+from reports.gate.pairs import CONTROL, OutOfTime, Pair, in_turns, measure_pair, middle
+from reports.gate.verdict import NotComparable
+from reports.git import git
 
 ONE, TWO = (f"bench_gate.Step.time_step({name})" for name in ("one", "two"))
 QUIET = {"stolen": 0.0, "load": 1.0, "megahertz": 3000.0, "throttled": 0}
@@ -45,7 +49,7 @@ def fake_pairs(
     shifts = {names[name]: math.log1p(share) for name, share in slowdowns.items()}
     wobble, asked = itertools.cycle((0.004, -0.005, 0.001, -0.002, 0.003, -0.001, 0.002)), []
 
-    def measure(arms, ids, device, rng, control):
+    def measure(arms, ids, device, rng, control, deadline):
         asked.append(tuple(ids))
         ratios = {
             id: next(wobble) * (10 if id == rough else 1) + shifts.get(id, 0.0)
@@ -99,6 +103,39 @@ def test_a_spent_budget_is_inconclusive_with_the_reason(repository, monkeypatch)
     assert report["exit_status"] == 11
     assert "too few" in report["reason"]
     assert "the budget is spent" in report["reason"]
+
+
+def test_a_pair_that_runs_out_of_time_is_no_pair_and_the_budget_is_spent(
+    repository, monkeypatch
+) -> None:
+    repository.commit()
+    with worktrees(repository.path, "HEAD~1", "HEAD") as arms, pytest.raises(OutOfTime):
+        measure_pair(arms, [ONE], "cpu", random.Random(0), deadline=0.0)
+
+    def late(*given):
+        raise OutOfTime
+
+    monkeypatch.setattr(gate_module, "measure_pair", late)
+    report = run(repository)
+    assert (report["exit_status"], report["pairs"]) == (11, [])
+    assert "the budget is spent" in report["reason"]
+
+
+@pytest.mark.parametrize("head", [0.005, 0.1, 0.5])
+def test_a_head_that_is_many_times_slower_costs_few_calls_more(head: float) -> None:
+    spent = []
+
+    class Asked:
+        def __init__(self, seconds: float) -> None:
+            self.seconds = seconds
+
+        def ask(self, do: str, **given: object) -> dict:
+            spent.append(self.seconds)
+            return {"seconds": [self.seconds]}
+
+    ratio, _ = in_turns("x", Asked(0.005), Asked(head), False, None)  # type: ignore[arg-type]
+    assert ratio == pytest.approx(math.log(head / 0.005))
+    assert sum(spent) < 2 * pairs_module.TURNS_SECONDS + 6 * head
 
 
 def test_what_has_passed_is_not_measured_again(repository, monkeypatch) -> None:
@@ -173,11 +210,71 @@ def test_a_benchmark_that_is_no_more_in_heads_suite_is_gone(repository, monkeypa
     assert run(repository, select="*one*")["exit_status"] == 0
 
 
+def test_what_heads_suite_skips_on_both_sides_and_bases_own_measured_is_gone(
+    repository, monkeypatch
+) -> None:
+    bench = (repository.path / "benchmarks/bench_gate.py").read_text()
+    spoilt = 'if name == "two" or not hasattr(reference_model, "step"):'
+    repository.commit(bench=bench.replace('if not hasattr(reference_model, "step"):', spoilt))
+    fake_pairs(monkeypatch)
+    report = run(repository)
+    assert report["exit_status"] == 10
+    assert [(d["kind"], d["id"]) for d in report["exact"]["differences"]] == [("gone", TWO)]
+    assert report["skipped"] == {}
+    repository.commit()
+    report = run(repository)
+    assert report["exit_status"] == 0
+    assert report["skipped"] == {TWO: "this commit has no step"}
+    for text in (terminal(report), markdown(report), render(report)):
+        assert "1 skipped on both sides: this commit has no step" in text
+
+
+def test_what_makes_a_number_worse_is_for_heads_suite_to_say(repository, monkeypatch) -> None:
+    model = (repository.path / "reference_model/__init__.py").read_text()
+    suite = (repository.path / "benchmarks/gate_suite.py").read_text()
+    fake_pairs(monkeypatch)
+    for how, status in (('better="same", tolerance=0.0', 10), ('better="same", tolerance=1.0', 0)):
+        repository.commit(model=model)
+        repository.write(
+            "benchmarks/gate_suite.py", suite.replace('better="lower", tolerance=0.0', how)
+        )
+        repository.commit(model=model.replace("BYTES = 100", "BYTES = 99"))
+        assert run(repository)["exit_status"] == status
+
+
+def test_arms_that_run_on_different_versions_are_not_comparable(repository) -> None:
+    torch = (repository.path / "torch.py").read_text()
+    repository.write("torch.py", torch.replace('__version__ = "0"', '__version__ = "1"'))
+    repository.commit()
+    with pytest.raises(NotComparable, match=r"'torch': '0'.*'torch': '1'"):
+        run(repository)
+    asked = {"base_python": sys.executable, "head_python": sys.executable}
+    assert run(repository, budget=0.001, **asked)["exit_status"] == 11
+
+
+def test_what_the_machine_did_is_told_of_a_pass_as_well(repository, monkeypatch) -> None:
+    repository.commit()
+    fake_pairs(monkeypatch)
+    monkeypatch.setitem(QUIET, "stolen", 0.3)
+    report = run(repository)
+    assert report["verdict"] == "pass"
+    for text in (terminal(report), markdown(report), render(report)):
+        assert "30 % of the time went to other machines" in text
+
+
 def test_a_run_in_which_every_benchmark_is_skipped_is_an_error_and_no_pass(repository) -> None:
     repository.commit(model="")
     repository.commit()
     with pytest.raises(UserError, match="nothing was measured"):
         run(repository)
+
+
+def test_a_run_that_compares_nothing_with_base_is_an_error_and_no_pass(repository) -> None:
+    model = (repository.path / "reference_model/__init__.py").read_text()
+    repository.commit(model="BYTES = 100\n")
+    repository.commit(model=model)
+    with pytest.raises(UserError, match="on both sides: this commit has no step"):
+        run(repository, select="*Step*")
 
 
 def test_a_selection_without_a_benchmark_is_an_error(repository) -> None:
@@ -215,6 +312,40 @@ def test_a_number_that_is_none_exits_with_12(gate, repository) -> None:
     assert_status(done, 12, "head: .*nan, which is not a measurement")
 
 
+def test_a_checkout_whose_own_model_is_broken_exits_with_12(
+    gate, repository, root: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken" / "reference_model"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("import no_such_package\n")
+    done = gate("--base=HEAD", "--head=HEAD", path=f"{broken.parent}{os.pathsep}{root}")
+    assert_status(done, 12, "error: this checkout cannot be imported: .*no_such_package")
+
+
+def test_an_interpreter_that_is_not_there_exits_with_12_without_a_traceback(gate) -> None:
+    done = gate("--base=HEAD", "--head=HEAD", "--base-python=.venv-none/bin/python")
+    assert_status(done, 12, "^error: --base-python .venv-none/bin/python: there is no such program")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_relative_interpreter_is_the_one_of_the_callers_folder(
+    repository, monkeypatch, tmp_path: Path
+) -> None:
+    (tmp_path / "python").symlink_to(sys.executable)
+    monkeypatch.chdir(tmp_path)
+    with worktrees(repository.path, "HEAD", "HEAD", "./python", "./python") as arms:
+        assert {arm.python for arm in arms} == {str(tmp_path / "python")}
+
+
+def test_git_works_on_the_repository_that_it_is_asked_about_also_in_a_hook(
+    repository, monkeypatch, tmp_path: Path
+) -> None:
+    head = git(repository.path, "rev-parse", "HEAD")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "another"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "another" / "index"))
+    assert git(repository.path, "rev-parse", "HEAD") == head
+
+
 def test_other_packages_exit_with_13(gate, repository) -> None:
     repository.commit(pins="torch==2.12.0\n")
     assert_status(gate("--base=HEAD~1", "--head=HEAD"), 13, "^not comparable: the pinned versions")
@@ -237,6 +368,7 @@ def test_real_pairs_are_measured_until_the_budget_is_spent_and_everything_is_wri
     )  # fmt: skip
     report = json.loads(path.read_text())
     assert_status(done, 11, "INCONCLUSIVE: .*the budget is spent|INCONCLUSIVE: unstable")
+    assert report["pairs"]
     for pair in report["pairs"]:
         assert set(pair["log_ratios"]) == {ONE, CONTROL}
         assert 0.0009 < pair["seconds"][ONE][0] < 0.1
@@ -262,7 +394,7 @@ def test_texts_of_others_are_escaped_on_the_page_and_in_the_summary() -> None:
     assert "<b>" not in summary
     assert "<i>" not in summary
     assert "&lt;i&gt;\\|x" in summary
-    assert "INCONCLUSIVE" not in terminal(hostile())
+    assert "ERROR: a <b>" in terminal(hostile())
 
 
 def test_a_page_needs_nothing_from_elsewhere(repository, monkeypatch) -> None:
@@ -277,8 +409,9 @@ def test_a_page_needs_nothing_from_elsewhere(repository, monkeypatch) -> None:
 
 def test_an_improvement_is_told_in_every_form(repository, monkeypatch) -> None:
     repository.commit()
-    fake_pairs(monkeypatch, one=-0.2)
+    fake_pairs(monkeypatch, one=-0.2, two=-0.008)  # two by less than the margin
     report = run(repository)
+    assert [timed_rows(report)[at][1] for at in (0, 1)] == ["✓ faster", "✓ pass"]
     for text in (terminal(report), markdown(report), render(report)):
         assert "faster" in text
         assert re.search(r"-(19|20)\.\d %", text)
