@@ -67,7 +67,8 @@ def page_view(results: dict[str, Any]) -> View:
     measurements = {m["id"]: m for m in results["measurements"]}
     texts = tomllib.loads((HERE / "lessons.toml").read_text(encoding="utf-8"))
     run = results["environment"]
-    claims = [_claim_view(c, measurements, texts["means"], run) for c in results["claims"]]
+    means = {claim: {"open": texts["open"], **own} for claim, own in texts["means"].items()}
+    claims = [_claim_view(c, measurements, means, run) for c in results["claims"]]
     lessons = [_lesson_view(lesson, claims) for lesson in texts["lesson"]]
     counts = Counter(claim["verdict"] for claim in claims)
     return {

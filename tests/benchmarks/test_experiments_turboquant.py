@@ -204,6 +204,7 @@ def test_six_bits_are_shared_out_in_three_ways(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.usefixtures("short_text")
 def test_the_residuals_bit_does_harm_at_equal_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(residual_bit, "PACKED", (3,))
+    monkeypatch.setattr(residual_bit, "SEEDS", 3)
     found = list(residual_bit.unbiased(QUICK))
     assert verdict("turboquant.unbiased", found) == "refuted"
     ratios = values(found, "attention_kl_ratio")

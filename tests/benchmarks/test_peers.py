@@ -82,6 +82,24 @@ def test_the_seconds_of_tokens_grow(tmp_path: Path) -> None:
     assert moments[0] > 0
 
 
+@pytest.mark.parametrize(("name", "asked"), [("ours", [3, 512]), ("uncached", [3])])
+def test_ours_under_other_conditions_is_not_asked_for_a_long_prompt(
+    name: str, asked: list[int]
+) -> None:
+    prompts = []
+
+    class Asked:
+        def ask(self, prompt_tokens: int, new_tokens: int) -> dict[str, list[float]]:
+            prompts.append(prompt_tokens)
+            return {"at": [float(token + 1) for token in range(new_tokens)]}
+
+    worker = Asked()
+    worker.name = name
+    found = decoding.turn_of(worker, PLAN)
+    assert prompts == asked
+    assert found["decode"] == [1.0, 1.0, 1.0]
+
+
 def observation(ours: float, theirs: float) -> dict[str, dict[str, float]]:
     return {
         "ours": {"decode": ours, "prefill 512": ours},
@@ -125,7 +143,7 @@ def test_the_command_measures_and_tells_everything(
     monkeypatch.setattr(decoding, "SETTLE_SECONDS", 0.0)
     out = tmp_path / "out.json"
     options = "--model toy --observations 1 --rounds 2 --threads 1 --prompt-tokens 3 --new-tokens 4"
-    contenders = ["--contenders", "ours", "uncached", "int8 lean"]
+    contenders = ["--contenders", "ours", "int8 lean"]
     assert decoding.main([*options.split(), *contenders, "--out", str(out)]) == 0
     told = capsys.readouterr().out
     for quantity in ("prefill 3", "decode", "all of 3 + 4", "prefill 512"):
@@ -134,6 +152,5 @@ def test_the_command_measures_and_tells_everything(
     # What computes in 8 bits is asked for a long prompt, but not for float32's tokens.
     assert written["same_tokens"] == {"ours": True}
     (seen,) = written["observations"]
-    assert set(seen) == {"ours", "uncached", "int8 lean", LIMIT}
-    asked = {name for name, quantities in seen.items() if "prefill 512" in quantities}
-    assert asked == {"ours", "int8 lean"}
+    assert set(seen) == {"ours", "int8 lean", LIMIT}
+    assert all("prefill 512" in seen[name] for name in ("ours", "int8 lean"))

@@ -1,4 +1,4 @@
-"""The gate's error rates: designs, record, replay, real, rivals, or all of it.
+"""The gate's error rates: designs, reorderings, record, replay, real, rivals, or all of it.
 
 Everything is appended to one file of JSON lines, and taken up again where it stopped.
 """
@@ -24,7 +24,7 @@ from reference_model.command_line import Parser, exit_status
 from reference_model.errors import UserError
 from reference_model.files import write_whole
 from reports.gate.arms import worktrees
-from reports.gate.campaign import designs, lines, real, rivals
+from reports.gate.campaign import designs, lines, real, reorderings, rivals
 from reports.gate.campaign.injections import INJECTIONS, names
 from reports.gate.campaign.neighbour import beside
 from reports.gate.campaign.replay import Slowed, binomial_range, replay, scatter
@@ -55,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "record": _record,
             "replay": _replay,
             "real": _real,
+            "reorderings": _reorderings,
             "rivals": _rivals,
             "all": _all,
         }[given.command](given)
@@ -70,6 +71,7 @@ def _parser() -> Parser:
         ("record", "pairs of a commit with itself"),
         ("replay", "the decision on recorded pairs: level, power and time"),
         ("real", "real runs with and without injections"),
+        ("reorderings", "what another order of the same sums does to the exact numbers"),
         ("rivals", "what asv continuous and compare-fail say of the same cases"),
         ("all", "everything, for hours"),
     ):
@@ -89,7 +91,7 @@ def _parser() -> Parser:
             each.add_argument("--runs", type=_count, default=default, help="of each case")
         if name == "real":
             each.add_argument("--budget", help="as of the gate")
-        if name in ("designs", "replay", "real", "rivals", "all"):
+        if name in ("designs", "reorderings", "replay", "real", "rivals", "all"):
             each.add_argument("--out", type=Path, help="file for the summary, JSON")
         if name in ("replay", "all"):
             each.add_argument("--runs-replayed", type=_count, default=1000, help="per stretch")
@@ -239,6 +241,11 @@ def _real(given: argparse.Namespace) -> None:
     for name in names(given.case):
         real.real_runs(given.lines, Path.cwd(), name, given.runs, _tell, given.neighbour, arguments)
     _show(real.tally(given.lines), given.out)
+
+
+def _reorderings(given: argparse.Namespace) -> None:
+    with worktrees(Path.cwd(), "HEAD", "HEAD") as arms:
+        _show(reorderings.reorderings(arms[1], given.select), given.out)
 
 
 def _rivals(given: argparse.Namespace) -> None:

@@ -412,6 +412,32 @@ def test_a_neighbour_that_does_not_start_is_an_error(monkeypatch: pytest.MonkeyP
         pass
 
 
+# ---- tolerances
+
+
+def test_the_largest_change_by_another_order_of_sums_is_told_with_its_place(
+    repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    # As a kernel without vectors would, a model that adds in another order.
+    suite = (repository.path / "benchmarks/gate_suite.py").read_text()
+    repository.write("benchmarks/gate_suite.py", suite.replace("tolerance=0.0", "tolerance=0.5"))
+    moved = "os.environ.get('ATEN_CPU_CAPABILITY') == 'default'"
+    repository.commit(model=f"import os\nBYTES = 100 + 0.25 * ({moved})\n")
+    monkeypatch.chdir(repository.path)
+    out = tmp_path / "reorderings.json"
+    assert main(["reorderings", f"--out={out}"]) == 0
+    (row,) = json.loads(out.read_text())
+    assert row == {
+        "benchmark": "bench_gate.Work.track_flops",
+        "tolerance": 0.5,
+        "largest change": 0.25,
+        "of": "bench_gate.Work.track_flops(held)",
+        "order": "ATen without vectors",
+    }
+    assert main(["reorderings", "--select=*Step*"]) == 2
+    assert "matches no exact number with a tolerance" in capsys.readouterr().err
+
+
 # ---- of one gate
 
 
