@@ -28,9 +28,13 @@ from reports.gate.workers import Device, Worker, running
 # Single calls in turns scatter a quarter as much as bursts of 30 ms in turns (12 pairs of each,
 # reports/published/gate_designs.json): what disturbs a machine lasts as long as such a burst.
 TURNS_SECONDS = 0.45  # of one benchmark's turns, both processes together
-TURNS = (4, 200)  # at least and at most; even, so that each process is as often the first
+# A step on several threads waits for the one whose processor something else has: beside a noisy
+# neighbour its ratio scatters by 5 % in 40 turns and by 2 % in 120, and alone by 1.4 and 0.3 %.
+SEVERAL_THREADS_SECONDS = 2.7
+FEW_TURNS, MOST_TURNS = 4, 200  # even, so that each process is as often the first
+MOST_TURNS_OF_SEVERAL_THREADS = 120
 ASKING = 3e-4  # seconds to ask a process for a call
-SHORTEST = 1e-6  # seconds of a call; what is shorter does nothing
+SHORTEST = 1e-5  # seconds of a call; one of nothing takes up to half of it, as caches are cold
 Floats = NDArray[np.float64]
 CONTROL = "control: base against base"
 
@@ -76,10 +80,13 @@ def measure_pair(
         for worker, prepared in zip(workers, asked, strict=True):
             for id in prepared:
                 worker.send("prepare", id=id)
+        threads: dict[str, int] = {}
         for worker, prepared in zip(workers, asked, strict=True):
-            for _ in prepared:
-                if reason := worker.receive().get("skipped"):
+            for id in prepared:
+                answer = worker.receive()
+                if reason := answer.get("skipped"):
                     raise UserError(f"{worker.arm.name}: a timed benchmark was skipped: {reason}")
+                threads[id] = max(threads.get(id, 1), answer["threads"])
         works = [(id, id, workers[0], workers[1]) for id in ids]
         if control:
             works.append((CONTROL, control, workers[0], workers[2]))
@@ -91,7 +98,9 @@ def measure_pair(
                 raise OutOfTime
             swapped = rng.random() < 0.5
             first.append("head" if swapped else "base")
-            log_ratios[name], seconds[name] = in_turns(id, one, other, swapped, processor)
+            log_ratios[name], seconds[name] = in_turns(
+                id, one, other, swapped, processor, threads[id]
+            )
     took = time.monotonic() - started
     orders = f"{first.count('base')} base first, {first.count('head')} head first"
     return Pair(log_ratios, seconds, round(took, 3), watch.reading(), orders)
@@ -105,7 +114,7 @@ def a_processor(rng: random.Random) -> int | None:
 
 
 def in_turns(
-    id: str, one: Worker, other: Worker, swapped: bool, processor: int | None
+    id: str, one: Worker, other: Worker, swapped: bool, processor: int | None, threads: int
 ) -> tuple[float, list[float]]:
     """log(seconds of other / seconds of one), and the median seconds of each."""
     both = (one, other)
@@ -113,14 +122,22 @@ def in_turns(
     if min(calls) < SHORTEST:
         raise UserError(f"{id} measures nothing: a call takes {min(calls):.1g} seconds")
     # Of both, so that a head that is many times slower leaves time for as many pairs as it takes.
-    usual, (few, many) = sum(calls) / 2, TURNS
-    turns = 2 * round(min(max(TURNS_SECONDS / (usual + ASKING) / 2, few), many) / 2)
-    seconds = np.empty((turns, 2))
-    for turn in range(turns):
+    seconds = np.empty((turns_of(sum(calls) / 2, threads), 2))
+    for turn in range(len(seconds)):
         for which in (0, 1) if (turn % 2 == 0) != swapped else (1, 0):
             seconds[turn, which] = _seconds(both[which], id, processor)
     ratios = np.log(seconds[:, 1] / seconds[:, 0])
     return middle(ratios), [float(each) for each in np.median(seconds, axis=0)]
+
+
+def turns_of(usual: float, threads: int) -> int:
+    """How many turns a benchmark takes whose calls take ``usual`` seconds."""
+    lasting, most = (
+        (TURNS_SECONDS, MOST_TURNS)
+        if threads == 1
+        else (SEVERAL_THREADS_SECONDS, MOST_TURNS_OF_SEVERAL_THREADS)
+    )
+    return 2 * round(min(max(lasting / (usual + ASKING) / 2, FEW_TURNS), most) / 2)
 
 
 def middle(x: Floats) -> float:

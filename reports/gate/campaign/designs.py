@@ -93,10 +93,10 @@ def copies(arms: tuple[Arm, Arm], ids: Sequence[str], rng: random.Random) -> Rat
     with running([arms[0]], "cpu", rng) as ((worker,), _):
         found, processor = {}, a_processor(rng)
         for id in rng.sample(list(ids), len(ids)):
-            worker.ask("prepare", id=id)
+            threads = worker.ask("prepare", id=id)["threads"]
             worker.ask("prepare", id=id, name=f"{id} again")
             swapped, copy = rng.random() < 0.5, cast(Worker, _Copy(worker))
-            found[id], _ = in_turns(id, worker, copy, swapped, processor)
+            found[id], _ = in_turns(id, worker, copy, swapped, processor, threads)
     return found
 
 

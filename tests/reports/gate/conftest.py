@@ -51,10 +51,12 @@ TORCH = """
 __version__ = "0"
 class cuda:
     is_available = staticmethod(lambda: False)
+threads = 1
 def get_num_threads():
-    return 1
+    return threads
 def set_num_threads(count):
-    pass
+    global threads
+    threads = count
 """
 
 

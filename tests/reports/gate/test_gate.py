@@ -23,7 +23,7 @@ from reports.gate.arms import worktrees
 from reports.gate.compare import Request, compare
 from reports.gate.output import markdown, terminal, timed_rows
 from reports.gate.page import render
-from reports.gate.pairs import CONTROL, OutOfTime, Pair, in_turns, measure_pair, middle
+from reports.gate.pairs import CONTROL, OutOfTime, Pair, in_turns, measure_pair, middle, turns_of
 from reports.gate.verdict import NotComparable
 from reports.git import git
 
@@ -121,8 +121,9 @@ def test_a_pair_that_runs_out_of_time_is_no_pair_and_the_budget_is_spent(
     assert "the budget is spent" in report["reason"]
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("head", [0.005, 0.1, 0.5])
-def test_a_head_that_is_many_times_slower_costs_few_calls_more(head: float) -> None:
+def test_a_head_that_is_many_times_slower_costs_few_calls_more(head: float, threads: int) -> None:
     spent = []
 
     class Asked:
@@ -133,9 +134,39 @@ def test_a_head_that_is_many_times_slower_costs_few_calls_more(head: float) -> N
             spent.append(self.seconds)
             return {"seconds": [self.seconds]}
 
-    ratio, _ = in_turns("x", Asked(0.005), Asked(head), False, None)  # type: ignore[arg-type]
+    base = Asked(0.005)
+    ratio, _ = in_turns("x", base, Asked(head), False, None, threads)  # type: ignore[arg-type]
     assert ratio == pytest.approx(math.log(head / 0.005))
-    assert sum(spent) < 2 * pairs_module.TURNS_SECONDS + 6 * head
+    usual = {
+        1: pairs_module.TURNS_SECONDS,
+        2: pairs_module.SEVERAL_THREADS_SECONDS,
+    }[threads]
+    assert sum(spent) < 2 * usual + 6 * head
+
+
+@pytest.mark.parametrize("usual", [0.002, 0.005, 0.008])
+def test_a_step_on_several_threads_takes_three_times_the_turns(usual: float) -> None:
+    alone, several = turns_of(usual, threads=1), turns_of(usual, threads=2)
+    assert several == 120 or several >= 3 * alone
+    assert several % 2 == alone % 2 == 0
+
+
+def test_the_turns_of_a_pair_follow_the_threads_that_the_worker_names(
+    repository, monkeypatch
+) -> None:
+    asked = {}
+
+    def noted(id, one, other, swapped, processor, threads):
+        asked[id] = threads
+        return 0.0, [1.0, 1.0]
+
+    monkeypatch.setattr(pairs_module, "in_turns", noted)
+    bench = (repository.path / "benchmarks" / "bench_gate.py").read_text(encoding="utf-8")
+    on_two = "import torch, reference_model; torch.set_num_threads(2 if name == 'two' else 1)"
+    repository.commit(bench=bench.replace("import reference_model", on_two, 1))
+    with worktrees(repository.path, "HEAD~1", "HEAD") as arms:
+        measure_pair(arms, [ONE, TWO], "cpu", random.Random(0))
+    assert asked == {ONE: 1, TWO: 2}
 
 
 def test_what_has_passed_is_not_measured_again(repository, monkeypatch) -> None:
