@@ -51,5 +51,7 @@ def test_int8_linear(timed, copies, name: str, product: Product, rows: int) -> N
         dtype="float32" if product == "dequantize" else "int8",
     )
     exact = x.double() @ linear.weight.double().T + linear.bias.double()
-    # Both factors are rounded to 1/127 of their largest: a percent or so of the whole.
-    assert float((found.double() - exact).norm() / exact.norm()) < 0.02
+    # Both factors are rounded to 1/127 of their largest: a percent or so of the whole. Activations
+    # of 7 bits, where a processor lacks VNNI, twice as coarsely.
+    most = 0.04 if layers[0].seven_bits else 0.02
+    assert float((found.double() - exact).norm() / exact.norm()) < most

@@ -38,7 +38,7 @@ class Rule:
     margin: float = 0.01  # above 0, since pairs that follow each other are alike
     slowdown: float = 0.03
     false_regression: float = 0.01  # of a run, at the margin; without a difference far less
-    false_pass: float = 0.025  # of a benchmark that is slower by the slowdown of interest
+    false_pass: float = 0.05  # of a benchmark that is slower by the slowdown of interest
     looks: tuple[int, ...] = (8, 12, 16, 20, 25, 30, 36, 42, 50)  # pairs
 
     def __post_init__(self) -> None:

@@ -27,14 +27,17 @@ from reports.gate.workers import Device, Worker, running
 
 # Single calls in turns scatter a quarter as much as bursts of 30 ms in turns (12 pairs of each,
 # reports/published/gate_designs.json): what disturbs a machine lasts as long as such a burst.
-TURNS_SECONDS = 0.45  # of one benchmark's turns, both processes together
-# A step on several threads waits for the one whose processor something else has: beside a noisy
-# neighbour its ratio scatters by 5 % in 40 turns and by 2 % in 120, and alone by 1.4 and 0.3 %.
-SEVERAL_THREADS_SECONDS = 2.7
-FEW_TURNS, MOST_TURNS = 4, 200  # even, so that each process is as often the first
-MOST_TURNS_OF_SEVERAL_THREADS = 120
+LEAST_SECONDS, MOST_SECONDS = 0.3, 2.7  # of one benchmark's turns, both processes together
+MOST_TURNS = 400
+# Turns end where their scatter leaves an error of their middle that is no larger than what two
+# fresh processes of the same code differ by however long they take turns (1.2 %). From fewer turns
+# than that the error is not known; a head that is several times slower is.
+SMALL, TURNS_TO_KNOW = 0.012, 24
+SEVERAL_TIMES, TURNS_TO_SEE = math.log(3), 4
 ASKING = 3e-4  # seconds to ask a process for a call
-SHORTEST = 1e-5  # seconds of a call; one of nothing takes up to half of it, as caches are cold
+# Seconds of a call; what is shorter does nothing. To call nothing takes up to half of it: the
+# other process has just emptied the caches.
+SHORTEST = 1e-5
 Floats = NDArray[np.float64]
 CONTROL = "control: base against base"
 
@@ -80,13 +83,10 @@ def measure_pair(
         for worker, prepared in zip(workers, asked, strict=True):
             for id in prepared:
                 worker.send("prepare", id=id)
-        threads: dict[str, int] = {}
         for worker, prepared in zip(workers, asked, strict=True):
-            for id in prepared:
-                answer = worker.receive()
-                if reason := answer.get("skipped"):
+            for _ in prepared:
+                if reason := worker.receive().get("skipped"):
                     raise UserError(f"{worker.arm.name}: a timed benchmark was skipped: {reason}")
-                threads[id] = max(threads.get(id, 1), answer["threads"])
         works = [(id, id, workers[0], workers[1]) for id in ids]
         if control:
             works.append((CONTROL, control, workers[0], workers[2]))
@@ -98,9 +98,7 @@ def measure_pair(
                 raise OutOfTime
             swapped = rng.random() < 0.5
             first.append("head" if swapped else "base")
-            log_ratios[name], seconds[name] = in_turns(
-                id, one, other, swapped, processor, threads[id]
-            )
+            log_ratios[name], seconds[name] = in_turns(id, one, other, swapped, processor)
     took = time.monotonic() - started
     orders = f"{first.count('base')} base first, {first.count('head')} head first"
     return Pair(log_ratios, seconds, round(took, 3), watch.reading(), orders)
@@ -114,30 +112,53 @@ def a_processor(rng: random.Random) -> int | None:
 
 
 def in_turns(
-    id: str, one: Worker, other: Worker, swapped: bool, processor: int | None, threads: int
+    id: str, one: Worker, other: Worker, swapped: bool, processor: int | None
 ) -> tuple[float, list[float]]:
     """log(seconds of other / seconds of one), and the median seconds of each."""
     both = (one, other)
     calls = [min(_seconds(worker, id, processor) for _ in range(2)) for worker in both]
     if min(calls) < SHORTEST:
         raise UserError(f"{id} measures nothing: a call takes {min(calls):.1g} seconds")
-    # Of both, so that a head that is many times slower leaves time for as many pairs as it takes.
-    seconds = np.empty((turns_of(sum(calls) / 2, threads), 2))
-    for turn in range(len(seconds)):
-        for which in (0, 1) if (turn % 2 == 0) != swapped else (1, 0):
-            seconds[turn, which] = _seconds(both[which], id, processor)
-    ratios = np.log(seconds[:, 1] / seconds[:, 0])
-    return middle(ratios), [float(each) for each in np.median(seconds, axis=0)]
+    turns: list[tuple[float, float]] = []
+    while not enough(turns):
+        for _ in range(2):
+            first = int((len(turns) % 2 == 1) != swapped)
+            seconds = {at: _seconds(both[at], id, processor) for at in (first, 1 - first)}
+            turns.append((seconds[0], seconds[1]))
+    of_each = np.array(turns)  # (turns, 2)
+    ratios = np.log(of_each[:, 1] / of_each[:, 0])
+    return middle(ratios), [float(each) for each in np.median(of_each, axis=0)]
 
 
-def turns_of(usual: float, threads: int) -> int:
-    """How many turns a benchmark takes whose calls take ``usual`` seconds."""
-    lasting, most = (
-        (TURNS_SECONDS, MOST_TURNS)
-        if threads == 1
-        else (SEVERAL_THREADS_SECONDS, MOST_TURNS_OF_SEVERAL_THREADS)
-    )
-    return 2 * round(min(max(lasting / (usual + ASKING) / 2, FEW_TURNS), most) / 2)
+def enough(turns: Sequence[tuple[float, float]]) -> bool:
+    """Whether (seconds of one, seconds of the other) of all turns so far decide a pair's ratio.
+
+    Which of the two is the slower plays no part: a rule that stopped earlier for one sign would
+    shift what it stops at.
+    """
+    if len(turns) < TURNS_TO_SEE:
+        return False
+    of_each = np.array(turns)
+    spent = of_each.sum() + of_each.size * ASKING
+    if spent > MOST_SECONDS or len(turns) >= MOST_TURNS:
+        return True
+    if spent < LEAST_SECONDS:
+        return False
+    ratios = np.log(of_each[:, 1] / of_each[:, 0])
+    if abs(float(np.median(ratios))) > SEVERAL_TIMES:
+        return True
+    return len(turns) >= TURNS_TO_KNOW and error(ratios) < SMALL
+
+
+def error(ratios: Floats) -> float:
+    """The standard error of the middle of ``ratios``, an even number of them, robustly.
+
+    From means of two successive ones: who is the first of a turn changes between them, and finds
+    other caches.
+    """
+    twos = ratios.reshape(-1, 2).mean(1)
+    low, high = np.quantile(twos, (0.25, 0.75))
+    return float(1.02 * (high - low) / 1.349 / math.sqrt(len(twos)))
 
 
 def middle(x: Floats) -> float:

@@ -41,10 +41,10 @@ def of_rows(x: Tensor) -> Tensor:
     return (x.double() / scales).round() * scales
 
 
-def of_call(x: Tensor) -> Tensor:
-    """All of x on one asymmetric grid of 256 values that has a 0, float64."""
+def of_call(x: Tensor, bits: int) -> Tensor:
+    """All of x on one asymmetric grid of 2^``bits`` values that has a 0, float64."""
     low, high = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
-    scale = (high - low) / 255
+    scale = (high - low) / (2**bits - 1)
     zero = round(-low / scale)
     return ((x.double() / scale).round() + zero).clamp(0, 255).sub(zero) * scale
 
@@ -63,7 +63,8 @@ def built(product: Product, grid: Grid, rows: int = 5) -> tuple[nn.Linear, nn.Mo
 def test_a_product_is_that_of_the_rounded_numbers(product: Product, rows: int) -> None:
     linear, int8 = built(product, Grid())
     x = torch.randn(rows, 128)
-    seen = {"dequantize": x.double(), "int_mm": of_rows(x), "packed": of_call(x)}[product]
+    bits = 7 if int8.seven_bits else 8
+    seen = {"dequantize": x.double(), "int_mm": of_rows(x), "packed": of_call(x, bits)}[product]
     weight = rounded(linear.weight.detach().double(), Grid())
     exact = seen @ weight.T + linear.bias.detach().double()
     with torch.inference_mode():

@@ -24,11 +24,12 @@ import numpy as np
 
 from reports.gate.arms import Arm
 from reports.gate.campaign import lines
-from reports.gate.pairs import TURNS_SECONDS, a_processor, in_turns, measure_pair
+from reports.gate.pairs import a_processor, in_turns, measure_pair
 from reports.gate.workers import Worker, running
 
 Ratios = dict[str, float]
 BURSTS, BURST_SECONDS, WARM_UP = 4, 0.03, 2  # turns of each process, seconds and calls of each
+ALONE_SECONDS = 0.23  # of a process that has no other to take turns with
 CALLS = (3, 60)  # at least and at most, in one burst
 
 
@@ -47,8 +48,7 @@ def _alone(arm: Arm, ids: Sequence[str], rng: random.Random) -> dict[str, float]
         for id in rng.sample(list(ids), len(ids)):
             worker.ask("prepare", id=id)
             few = _medians(worker, id, CALLS[0], processor)
-            # For as long as the other designs measure a process, at one go.
-            many = max(round(TURNS_SECONDS / 2 / few), CALLS[0])
+            many = max(round(ALONE_SECONDS / few), CALLS[0])
             found[id] = _medians(worker, id, many, processor)
     return found
 
@@ -93,10 +93,10 @@ def copies(arms: tuple[Arm, Arm], ids: Sequence[str], rng: random.Random) -> Rat
     with running([arms[0]], "cpu", rng) as ((worker,), _):
         found, processor = {}, a_processor(rng)
         for id in rng.sample(list(ids), len(ids)):
-            threads = worker.ask("prepare", id=id)["threads"]
+            worker.ask("prepare", id=id)
             worker.ask("prepare", id=id, name=f"{id} again")
             swapped, copy = rng.random() < 0.5, cast(Worker, _Copy(worker))
-            found[id], _ = in_turns(id, worker, copy, swapped, processor, threads)
+            found[id], _ = in_turns(id, worker, copy, swapped, processor)
     return found
 
 

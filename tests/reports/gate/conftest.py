@@ -51,12 +51,10 @@ TORCH = """
 __version__ = "0"
 class cuda:
     is_available = staticmethod(lambda: False)
-threads = 1
 def get_num_threads():
-    return threads
+    return 1
 def set_num_threads(count):
-    global threads
-    threads = count
+    pass
 """
 
 

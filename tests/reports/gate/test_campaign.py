@@ -241,7 +241,7 @@ def test_what_never_happened_in_any_run_has_an_interval_that_is_not_never() -> N
 
 def test_a_replayed_run_ends_where_the_budget_of_a_gate_would_end_it() -> None:
     whole, short = (
-        replay(recorded(scatter=0.04), Rule(), (0.0,), runs=50, setup_seconds=20.0, budget=budget)
+        replay(recorded(scatter=0.05), Rule(), (0.0,), runs=50, setup_seconds=20.0, budget=budget)
         for budget in (1000.0, 70.0)
     )
     assert whole[0]["pairs"]["value"] > 25
@@ -351,9 +351,9 @@ def test_the_page_draws_every_curve_and_tells_the_real_runs_escaped() -> None:
 def test_each_design_gives_a_log_ratio_of_every_benchmark(
     repository, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(designs, "BURST_SECONDS", 0.003)
-    for module in (designs, pairs_module):
-        monkeypatch.setattr(module, "TURNS_SECONDS", 0.01)
+    for seconds in ("BURST_SECONDS", "ALONE_SECONDS"):
+        monkeypatch.setattr(designs, seconds, 0.003)
+    monkeypatch.setattr(pairs_module, "MOST_SECONDS", 0.01)
     with worktrees(repository.path, "HEAD", "HEAD") as arms:
         found = designs.DESIGNS[name](arms, [ONE, TWO], random.Random(0))
     assert found.keys() == {ONE, TWO}

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from reference_model.errors import UserError
@@ -23,7 +22,7 @@ from reports.gate.arms import worktrees
 from reports.gate.compare import Request, compare
 from reports.gate.output import markdown, terminal, timed_rows
 from reports.gate.page import render
-from reports.gate.pairs import CONTROL, OutOfTime, Pair, in_turns, measure_pair, middle, turns_of
+from reports.gate.pairs import CONTROL, OutOfTime, Pair, measure_pair
 from reports.gate.verdict import NotComparable
 from reports.git import git
 
@@ -121,54 +120,6 @@ def test_a_pair_that_runs_out_of_time_is_no_pair_and_the_budget_is_spent(
     assert "the budget is spent" in report["reason"]
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("head", [0.005, 0.1, 0.5])
-def test_a_head_that_is_many_times_slower_costs_few_calls_more(head: float, threads: int) -> None:
-    spent = []
-
-    class Asked:
-        def __init__(self, seconds: float) -> None:
-            self.seconds = seconds
-
-        def ask(self, do: str, **given: object) -> dict:
-            spent.append(self.seconds)
-            return {"seconds": [self.seconds]}
-
-    base = Asked(0.005)
-    ratio, _ = in_turns("x", base, Asked(head), False, None, threads)  # type: ignore[arg-type]
-    assert ratio == pytest.approx(math.log(head / 0.005))
-    usual = {
-        1: pairs_module.TURNS_SECONDS,
-        2: pairs_module.SEVERAL_THREADS_SECONDS,
-    }[threads]
-    assert sum(spent) < 2 * usual + 6 * head
-
-
-@pytest.mark.parametrize("usual", [0.002, 0.005, 0.008])
-def test_a_step_on_several_threads_takes_three_times_the_turns(usual: float) -> None:
-    alone, several = turns_of(usual, threads=1), turns_of(usual, threads=2)
-    assert several == 120 or several >= 3 * alone
-    assert several % 2 == alone % 2 == 0
-
-
-def test_the_turns_of_a_pair_follow_the_threads_that_the_worker_names(
-    repository, monkeypatch
-) -> None:
-    asked = {}
-
-    def noted(id, one, other, swapped, processor, threads):
-        asked[id] = threads
-        return 0.0, [1.0, 1.0]
-
-    monkeypatch.setattr(pairs_module, "in_turns", noted)
-    bench = (repository.path / "benchmarks" / "bench_gate.py").read_text(encoding="utf-8")
-    on_two = "import torch, reference_model; torch.set_num_threads(2 if name == 'two' else 1)"
-    repository.commit(bench=bench.replace("import reference_model", on_two, 1))
-    with worktrees(repository.path, "HEAD~1", "HEAD") as arms:
-        measure_pair(arms, [ONE, TWO], "cpu", random.Random(0))
-    assert asked == {ONE: 1, TWO: 2}
-
-
 def test_what_has_passed_is_not_measured_again(repository, monkeypatch) -> None:
     repository.commit()
     asked = fake_pairs(monkeypatch, rough=TWO)
@@ -178,22 +129,11 @@ def test_what_has_passed_is_not_measured_again(repository, monkeypatch) -> None:
 
 
 def test_a_control_that_has_passed_is_still_compared_with_itself(repository, monkeypatch) -> None:
-    monkeypatch.setattr(pairs_module, "TURNS_SECONDS", 0.01)
+    monkeypatch.setattr(pairs_module, "MOST_SECONDS", 0.01)
     repository.commit()
     with worktrees(repository.path, "HEAD~1", "HEAD") as arms:
         pair = measure_pair(arms, [TWO], "cpu", random.Random(0), control=ONE)
     assert set(pair.log_ratios) == {TWO, CONTROL}
-
-
-def test_a_few_calls_that_met_something_else_do_not_move_the_middle() -> None:
-    rng = np.random.default_rng(0)
-    first, second = rng.normal(0.5, 0.01, 32), rng.normal(-0.44, 0.01, 32)  # whose turn was first
-    calm = np.concatenate((first, second))
-    assert middle(calm) == pytest.approx(0.03, abs=0.01)
-    disturbed = calm.copy()
-    disturbed[:5] += 3.0
-    assert middle(disturbed) == pytest.approx(middle(calm), abs=0.05)
-    assert abs(np.mean(disturbed) - np.mean(calm)) > 0.2
 
 
 def test_more_bytes_fail_at_once_and_no_pair_is_measured(repository, monkeypatch) -> None:
