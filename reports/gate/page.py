@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from reports.gate.output import exact_rows, remarks, timed_rows
+from reports.gate.output import exact_rows, remarks, timed_rows, timed_titles
 from reports.gate.pairs import CONTROL
 from reports.templating import templates
 
@@ -25,6 +25,7 @@ def render(report: View) -> str:
         .render(
             report=report,
             exact=exact_rows(report),
+            titles=timed_titles(report),
             timed=timed_rows(report),
             drawings=drawings(report),
             remarks=remarks(report),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -54,13 +55,15 @@ def test_the_warm_up_is_run_but_not_kept() -> None:
     assert all(sample > 0 for sample in samples)
 
 
-def test_twice_the_work_takes_about_twice_as_long() -> None:
-    """The least of several, since other programs can only add; the bounds leave room for those."""
+def test_a_duration_is_what_its_own_call_took(time: Time) -> None:
+    takes = iter([8.0, 0.5, 2.0, 0.25])
+    found = durations(lambda: time.spend(next(takes))(), repeats=3, warmup=1)
+    assert found == [0.5, 2.0, 0.25]
 
-    def work(rounds: int) -> float:
-        return min(durations(lambda: sum(range(rounds)), repeats=50))
 
-    assert 1.3 < work(60_000) / work(30_000) < 3
+def test_the_clock_goes_on_while_the_process_waits() -> None:
+    """Processor time would not: a call that waits for a device or a disk would cost nothing."""
+    assert clock.perf_counter is perf_counter
 
 
 def test_a_measurement_of_nothing_is_an_error() -> None:

@@ -1,4 +1,4 @@
-"""The gate's error rates: designs, reorderings, record, replay, real, rivals, or all of it.
+"""The gate's error rates: designs, turns, reorderings, record, replay, real, rivals, or all of it.
 
 Everything is appended to one file of JSON lines, and taken up again where it stopped.
 """
@@ -24,7 +24,7 @@ from reference_model.command_line import Parser, exit_status
 from reference_model.errors import UserError
 from reference_model.files import write_whole
 from reports.gate.arms import worktrees
-from reports.gate.campaign import designs, lines, real, reorderings, rivals
+from reports.gate.campaign import designs, lines, real, reorderings, rivals, turns
 from reports.gate.campaign.injections import INJECTIONS, names
 from reports.gate.campaign.neighbour import beside
 from reports.gate.campaign.replay import Slowed, binomial_range, replay, scatter
@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = _parser().parse_args(arguments)
         {
             "designs": _designs,
+            "turns": _turns,
             "record": _record,
             "replay": _replay,
             "real": _real,
@@ -68,6 +69,7 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, told in (
         ("designs", "the scatter of a pair by how it is measured"),
+        ("turns", "the scatter of a pair by how many turns it takes"),
         ("record", "pairs of a commit with itself"),
         ("replay", "the decision on recorded pairs: level, power and time"),
         ("real", "real runs with and without injections"),
@@ -79,11 +81,11 @@ def _parser() -> Parser:
         each.add_argument("--lines", type=Path, default=LINES, help="file that is appended to")
         if name not in ("replay", "rivals"):
             each.add_argument("--select", default="*", help="timed benchmarks by a pattern")
-        if name in ("designs", "record"):
+        if name in ("designs", "turns", "record"):
             each.add_argument("--pairs", type=_count, default=40)
         if name == "record":
             each.add_argument("--stretch", required=True, help="label of this stretch of time")
-        if name in ("record", "real"):
+        if name in ("turns", "record", "real"):
             each.add_argument("--neighbour", action="store_true", help="beside a noisy process")
         if name in ("real", "rivals"):
             each.add_argument("--case", action="append", default=[], help="all by default")
@@ -91,7 +93,7 @@ def _parser() -> Parser:
             each.add_argument("--runs", type=_count, default=default, help="of each case")
         if name == "real":
             each.add_argument("--budget", help="as of the gate")
-        if name in ("designs", "reorderings", "replay", "real", "rivals", "all"):
+        if name in ("designs", "turns", "reorderings", "replay", "real", "rivals", "all"):
             each.add_argument("--out", type=Path, help="file for the summary, JSON")
         if name in ("replay", "all"):
             each.add_argument("--runs-replayed", type=_count, default=1000, help="per stretch")
@@ -119,6 +121,15 @@ def _designs(given: argparse.Namespace) -> None:
         ids = timed_ids(arms, given.select)
         designs.record_designs(given.lines, arms, ids, given.pairs, _tell)
     _show(designs.summary(given.lines), given.out)
+
+
+def _turns(given: argparse.Namespace) -> None:
+    lines.check_gate(given.lines, Path.cwd())
+    with worktrees(Path.cwd(), "HEAD", "HEAD") as arms, beside(given.neighbour, seed=0) as other:
+        ids = timed_ids(arms, given.select)
+        turns.record_turns(given.lines, arms, ids, given.pairs, given.neighbour, _tell)
+        other.check()
+    _show(turns.summary(given.lines), given.out)
 
 
 def _record(given: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ import pytest
 from reference_model.errors import UserError
 from reports.gate import pairs as pairs_module
 from reports.gate.arms import worktrees
-from reports.gate.campaign import designs, lines, real, rivals
+from reports.gate.campaign import designs, lines, real, rivals, turns
 from reports.gate.campaign.__main__ import (
     NEIGHBOUR,
     QUIET,
@@ -347,6 +347,33 @@ def test_the_page_draws_every_curve_and_tells_the_real_runs_escaped() -> None:
     assert "+5 %" in page
 
 
+def test_turns_are_recorded_once_and_cut_where_each_rule_ends_them(
+    repository, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(turns, "RECORDED_SECONDS", 0.02)
+    monkeypatch.chdir(repository.path)
+    path = tmp_path / "turns.jsonl"
+    for pairs in (1, 2):
+        assert main(["turns", f"--lines={path}", f"--pairs={pairs}"]) == 0
+    found = lines.read(path, kind="turns", neighbour=False)
+    assert [set(record["seconds"]) for record in found] == [{ONE, TWO}] * 2
+    assert all(len(each) % 2 == 0 for record in found for each in record["seconds"].values())
+    rows = json.loads(capsys.readouterr().out.split("]")[-2] + "]")
+    assert [row["turns"] for row in rows] == ["0.3 s", "0.45 s", "0.9 s", "1.8 s", "as shipped"]
+
+
+def test_the_summary_of_turns_is_that_of_what_a_rule_leaves_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    rough = [(0.01, 0.01 * 1.5), (0.01, 0.01 * 1.5)] * 8  # 0.4 s; then both take the same
+    record = {"kind": "turns", "neighbour": False, "setup": 1.0}
+    lines.append(path, record | {"seconds": {"a": rough + [(0.01, 0.01)] * 200}})
+    by_rule = {row["turns"]: row for row in turns.summary(path)}
+    assert by_rule["0.3 s"]["sd"] == pytest.approx(np.log(1.5))
+    assert by_rule["1.8 s"]["sd"] == pytest.approx(0.0)
+    assert by_rule["0.3 s"]["seconds_per_pair"] == pytest.approx(1.3, abs=0.05)
+    assert by_rule["as shipped"]["seconds_per_pair"] == pytest.approx(2.44, abs=0.03)
+
+
 @pytest.mark.parametrize("name", designs.DESIGNS)
 def test_each_design_gives_a_log_ratio_of_every_benchmark(
     repository, monkeypatch: pytest.MonkeyPatch, name: str
@@ -453,7 +480,8 @@ def test_records_of_another_gate_are_not_gone_on_with(
     lines.append(path, {"kind": "pair", "commit": git(repository.path, "rev-parse", "HEAD")})
     assert lines.measured_gate(path, repository.path) is not None
     repository.commit(model="BYTES = 1\n")
-    for command in (["record", "--stretch=x"], ["real"], ["designs"], ["rivals"], ["all"]):
+    commands = (["record", "--stretch=x"], ["real"], ["designs"], ["turns"], ["rivals"], ["all"])
+    for command in commands:
         assert main([*command, f"--lines={path}"]) == 2
         assert "of another gate, suite or model than HEAD's" in capsys.readouterr().err
     lines.append(path, {"kind": "pair", "commit": git(repository.path, "rev-parse", "HEAD")})
