@@ -29,6 +29,9 @@ from reports.gate.workers import Device, Worker, running
 # reports/published/gate_designs.json): what disturbs a machine lasts as long as such a burst.
 LEAST_SECONDS, MOST_SECONDS = 0.3, 2.7  # of one benchmark's turns, both processes together
 MOST_TURNS = 400
+# Turns that are not counted: what runs for the first time finds no caches. Two calls of one process
+# and then two of the other left the first 6 % slower for two turns, and 0.6 % in their middle.
+SETTLING = 4
 # Turns end where their scatter leaves an error of their middle that is no larger than what two
 # fresh processes of the same code differ by however long they take turns (1.2 %). From fewer turns
 # than that the error is not known; a head that is several times slower is.
@@ -39,6 +42,7 @@ ASKING = 3e-4  # seconds to ask a process for a call
 # other process has just emptied the caches.
 SHORTEST = 1e-5
 Floats = NDArray[np.float64]
+Turns = list[tuple[float, float]]  # seconds of a call of one and of one of the other
 CONTROL = "control: base against base"
 
 
@@ -76,14 +80,13 @@ def measure_pair(
     rng.shuffle(order := list(range(len(fresh))))  # of starting, too
     with running([fresh[i] for i in order], device, rng) as (shuffled, _):
         workers = [shuffled[order.index(i)] for i in range(len(fresh))]
-        # A control that is decided is no longer among the ids, and base steps it all the same: head
-        # prepares it, too, so that both hold the same.
-        both = [*ids, *([control] if control and control not in ids else [])]
-        asked = [both, both, *([[control]] if control else [])]
-        for worker, prepared in zip(workers, asked, strict=True):
+        # All hold the same, whatever they step: a control with one benchmark alone was 2 % faster
+        # than base. A control that is decided is no longer among the ids.
+        prepared = [*ids, *([control] if control and control not in ids else [])]
+        for worker in shuffled:
             for id in prepared:
                 worker.send("prepare", id=id)
-        for worker, prepared in zip(workers, asked, strict=True):
+        for worker in shuffled:
             for _ in prepared:
                 if reason := worker.receive().get("skipped"):
                     raise UserError(f"{worker.arm.name}: a timed benchmark was skipped: {reason}")
@@ -116,34 +119,52 @@ def in_turns(
 ) -> tuple[float, list[float]]:
     """log(seconds of other / seconds of one), and the median seconds of each."""
     both = (one, other)
-    calls = [min(_seconds(worker, id, processor) for _ in range(2)) for worker in both]
-    if min(calls) < SHORTEST:
-        raise UserError(f"{id} measures nothing: a call takes {min(calls):.1g} seconds")
-    turns: list[tuple[float, float]] = []
+    settled = settle(id, both, swapped, processor)
+    if (shortest := float(np.min(settled))) < SHORTEST:
+        raise UserError(f"{id} measures nothing: a call takes {shortest:.1g} seconds")
+    turns: Turns = []
     while not enough(turns):
-        for _ in range(2):
-            first = int((len(turns) % 2 == 1) != swapped)
-            seconds = {at: _seconds(both[at], id, processor) for at in (first, 1 - first)}
-            turns.append((seconds[0], seconds[1]))
+        turns += two_turns(id, both, swapped, processor)
     of_each = np.array(turns)  # (turns, 2)
     ratios = np.log(of_each[:, 1] / of_each[:, 0])
     return middle(ratios), [float(each) for each in np.median(of_each, axis=0)]
 
 
-def enough(turns: Sequence[tuple[float, float]]) -> bool:
-    """Whether (seconds of one, seconds of the other) of all turns so far decide a pair's ratio.
+def settle(id: str, both: tuple[Worker, Worker], swapped: bool, processor: int | None) -> Turns:
+    """The turns before those that count: fewer where calls are so long that a few of them do."""
+    turns = two_turns(id, both, swapped, processor)
+    while len(turns) < SETTLING and spent(turns) < LEAST_SECONDS:
+        turns += two_turns(id, both, swapped, processor)
+    return turns
+
+
+def two_turns(id: str, both: tuple[Worker, Worker], swapped: bool, processor: int | None) -> Turns:
+    """One turn in each order; ``swapped`` begins with the other."""
+    turns = []
+    for first in (int(swapped), int(not swapped)):
+        seconds = {at: _seconds(both[at], id, processor) for at in (first, 1 - first)}
+        turns.append((seconds[0], seconds[1]))
+    return turns
+
+
+def spent(turns: Turns) -> float:
+    """Seconds of calls and of asking for them."""
+    return float(np.sum(turns)) + 2 * len(turns) * ASKING
+
+
+def enough(turns: Turns) -> bool:
+    """Whether all turns so far decide a pair's ratio.
 
     Which of the two is the slower plays no part: a rule that stopped earlier for one sign would
     shift what it stops at.
     """
     if len(turns) < TURNS_TO_SEE:
         return False
-    of_each = np.array(turns)
-    spent = of_each.sum() + of_each.size * ASKING
-    if spent > MOST_SECONDS or len(turns) >= MOST_TURNS:
+    if (taken := spent(turns)) > MOST_SECONDS or len(turns) >= MOST_TURNS:
         return True
-    if spent < LEAST_SECONDS:
+    if taken < LEAST_SECONDS:
         return False
+    of_each = np.array(turns)
     ratios = np.log(of_each[:, 1] / of_each[:, 0])
     if abs(float(np.median(ratios))) > SEVERAL_TIMES:
         return True

@@ -17,13 +17,11 @@ from numpy.typing import NDArray
 
 from reports.gate.arms import Arm
 from reports.gate.campaign import lines
-from reports.gate.pairs import ASKING, a_processor, enough, middle
+from reports.gate.pairs import Turns, a_processor, enough, middle, settle, spent, two_turns
 from reports.gate.workers import Worker, running
 
 RECORDED_SECONDS = 3.0  # of one benchmark's turns
-WARM_UP = 2  # calls of each
 FIXED = (0.3, 0.45, 0.9, 1.8)  # seconds
-Turns = list[tuple[float, float]]  # seconds of one and of the other
 
 
 def record_turns(
@@ -42,26 +40,23 @@ def record_turns(
                 for id in ids:
                     worker.ask("prepare", id=id)
             setup, processor = time.monotonic() - started, a_processor(rng)
-            turns = {id: _turns(id, workers, rng, processor) for id in rng.sample(ids, len(ids))}
+            both = (workers[0], workers[1])
+            turns = {
+                id: _turns(id, both, rng.random() < 0.5, processor)
+                for id in rng.sample(ids, len(ids))
+            }
         record = {"kind": "turns", "neighbour": neighbour, "commit": arms[0].commit}
         lines.append(path, record | {"setup": round(setup, 3), "seconds": turns})
         tell(f"turns, pair {number + 1} of {pairs}: {time.monotonic() - started:.1f} s")
 
 
-def _turns(id: str, workers: Sequence[Worker], rng: random.Random, processor: int | None) -> Turns:
-    def seconds(worker: Worker, calls: int = 1) -> float:
-        answer = worker.ask("measure", id=id, calls=calls, warmup=0, processor=processor)
-        return float(answer["seconds"][-1])
-
-    for worker in workers:
-        seconds(worker, WARM_UP)
+def _turns(id: str, both: tuple[Worker, Worker], swapped: bool, processor: int | None) -> Turns:
+    settle(id, both, swapped, processor)
     turns: Turns = []
-    order, end = rng.sample((0, 1), 2), time.monotonic() + RECORDED_SECONDS
-    while time.monotonic() < end or len(turns) % 2:
-        taken = {at: seconds(workers[at]) for at in order}
-        turns.append((round(taken[0], 7), round(taken[1], 7)))
-        order.reverse()
-    return turns
+    end = time.monotonic() + RECORDED_SECONDS
+    while time.monotonic() < end:
+        turns += two_turns(id, both, swapped, processor)
+    return [(round(one, 7), round(other, 7)) for one, other in turns]
 
 
 def summary(path: Path) -> list[dict[str, Any]]:
@@ -80,7 +75,7 @@ def summary(path: Path) -> list[dict[str, Any]]:
             for record in records:
                 cut = [_cut(turns, end) for turns in record["seconds"].values()]
                 ratios.append([_ratio(turns) for turns in cut])
-                seconds.append(sum(_spent(turns) for turns in cut))
+                seconds.append(sum(spent(turns) for turns in cut))
             variances = np.square(ratios).mean(0)
             a_pair = setup + float(np.mean(seconds))
             rows.append(
@@ -99,7 +94,7 @@ def summary(path: Path) -> list[dict[str, Any]]:
 
 
 def _after(seconds: float) -> Callable[[Turns], bool]:
-    return lambda turns: len(turns) >= 4 and _spent(turns) > seconds
+    return lambda turns: len(turns) >= 4 and spent(turns) > seconds
 
 
 def _cut(turns: Turns, end: Callable[[Turns], bool]) -> Turns:
@@ -108,10 +103,6 @@ def _cut(turns: Turns, end: Callable[[Turns], bool]) -> Turns:
         if end(turns[:taken]):
             return turns[:taken]
     return turns
-
-
-def _spent(turns: Turns) -> float:
-    return float(np.sum(turns)) + 2 * len(turns) * ASKING
 
 
 def _ratio(turns: Turns) -> float:
