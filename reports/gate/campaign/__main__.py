@@ -27,7 +27,7 @@ from reports.gate.arms import worktrees
 from reports.gate.campaign import designs, lines, real, reorderings, rivals, turns
 from reports.gate.campaign.injections import INJECTIONS, names
 from reports.gate.campaign.neighbour import beside
-from reports.gate.campaign.replay import Slowed, binomial_range, replay, scatter
+from reports.gate.campaign.replay import Slowed, binomial_range, replay, scatter, shift
 from reports.gate.compare import CONTROLLED_BY, timed_ids
 from reports.gate.decision import Rule
 from reports.gate.pairs import CONTROL, measure_pair
@@ -186,10 +186,12 @@ def _replay(given: argparse.Namespace) -> None:
     known = [row | {"agrees": agreement(row, one, every)} for row in real.tally(given.lines)]
     counted = {name: len(chosen) for name, chosen in by_machine.items()}
     scattered = {name: scatter(chosen) for name, chosen in by_machine.items() if chosen}
+    shifted = {name: shift(chosen) for name, chosen in by_machine.items() if len(chosen) > 1}
     summary = {
         "made": _made(given.lines),
         "recorded pairs": counted,
         "scatter": scattered,
+        "shift": shifted,
         "replay": one,
         "every slowed": every,
         "real": known,

@@ -38,6 +38,7 @@ def render(summary: dict[str, Any]) -> str:
                 for number, each in enumerate(drawn)
             ],
             rows=list(_rows(summary["replay"])),
+            shifts=list(_shifts(summary["shift"])),
             real=summary["real"],
         )
     )
@@ -69,6 +70,14 @@ def _rows(replayed: dict[str, Any]) -> Sequence[list[str]]:
         [pairs, f"+{100 * row['slowdown']:g} %", *(_cell(row[metric]) for metric in METRICS)]
         for pairs, rows in replayed.items()
         for row in rows
+    ]
+
+
+def _shifts(shifted: dict[str, Any]) -> Sequence[list[str]]:
+    return [
+        [pairs, name, f"{100 * found['mean']:.2f} ± {100 * found['standard_error']:.2f} %"]
+        for pairs, of_names in shifted.items()
+        for name, found in of_names.items()
     ]
 
 

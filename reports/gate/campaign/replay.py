@@ -50,6 +50,24 @@ def scatter(records: Sequence[dict[str, Any]]) -> dict[str, float]:
     }
 
 
+def shift(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """By how much equal arms differ in the mean, by benchmark and over all of them.
+
+    Nothing, unless the instrument prefers a side: turning signs round, as a replay does, hides that.
+    Errors are those of the mean of independent pairs, since each takes fresh processes.
+    """
+    columns = {id: [r["log_ratios"][id] for r in records] for id in records[0]["log_ratios"]}
+    # All benchmarks of a pair share its processes: their mean is one observation of the pair.
+    of_pairs = np.mean([column for id, column in columns.items() if id != CONTROL], axis=0)
+    return {
+        name: {
+            "mean": float(np.mean(column)),
+            "standard_error": float(np.std(column, ddof=1) / math.sqrt(len(records))),
+        }
+        for name, column in {"all benchmarks": of_pairs, **columns}.items()
+    }
+
+
 def replay(
     records: Sequence[dict[str, Any]],
     rule: Rule,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
 import sys
@@ -29,7 +30,7 @@ from reports.gate.campaign.__main__ import (
 )
 from reports.gate.campaign.injections import INJECTIONS, inject
 from reports.gate.campaign.neighbour import beside
-from reports.gate.campaign.replay import BLOCK, binomial_range, drawn_runs, replay, scatter
+from reports.gate.campaign.replay import BLOCK, binomial_range, drawn_runs, replay, scatter, shift
 from reports.gate.decision import Rule
 from reports.gate.pairs import CONTROL
 from reports.gate.verdict import Verdict
@@ -160,6 +161,24 @@ def test_the_scatter_of_a_pair_is_that_within_stretches_and_not_between_them() -
     for records in (recorded(scatter=0.02), apart):
         assert list(scatter(records)) == ["a", "b", "c", CONTROL]
         assert scatter(records)["a"] == pytest.approx(0.02, rel=0.2)
+
+
+def test_an_instrument_that_prefers_a_side_shows_and_one_that_does_not_does_not() -> None:
+    for bias in (0.0, -0.005):
+        found = shift(recorded(bias=bias, scatter=0.01))
+        assert list(found) == ["all benchmarks", "a", "b", "c", CONTROL]
+        for name, observed in found.items():
+            alike = 3 if name == "all benchmarks" else 1  # benchmarks that scatter on their own
+            error = 0.01 / math.sqrt(360 * alike)
+            assert observed["standard_error"] == pytest.approx(error, rel=0.15)
+            assert observed["mean"] == pytest.approx(bias, abs=3 * error)
+
+
+def test_what_a_whole_pair_shares_is_one_observation_of_it() -> None:
+    alike = [
+        r | {"log_ratios": dict.fromkeys(r["log_ratios"], n % 2)} for n, r in enumerate(recorded())
+    ]
+    assert shift(alike)["all benchmarks"] == shift(alike)["a"]
 
 
 def test_power_grows_with_the_slowdown() -> None:
@@ -340,11 +359,13 @@ def test_the_page_draws_every_curve_and_tells_the_real_runs_escaped() -> None:
     from reports.gate.campaign.curves import render
 
     found = {"all": replay(recorded(), Rule(), (0.0, 0.02, 0.05), runs=20)}
-    page = render({"replay": found, "real": [{"case": "<b>", "runs": 3}]})
+    shifted = {"all": shift(recorded(bias=0.02))}
+    page = render({"replay": found, "shift": shifted, "real": [{"case": "<b>", "runs": 3}]})
     assert page.count('class="marks"') == 5
     assert "<b>" not in page
     assert "&lt;b&gt;" in page
     assert "+5 %" in page
+    assert "<td>all</td><td>control: base against base</td><td>2." in page
 
 
 def test_turns_are_recorded_once_and_cut_where_each_rule_ends_them(
