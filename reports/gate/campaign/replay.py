@@ -53,7 +53,7 @@ def scatter(records: Sequence[dict[str, Any]]) -> dict[str, float]:
 def shift(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """By how much equal arms differ in the mean, by benchmark and over all of them.
 
-    Nothing, unless the instrument prefers a side: turning signs round, as a replay does, hides that.
+    Nothing, unless the instrument prefers a side, which turning signs round in a replay hides.
     Errors are those of the mean of independent pairs, since each takes fresh processes.
     """
     columns = {id: [r["log_ratios"][id] for r in records] for id in records[0]["log_ratios"]}
