@@ -6,6 +6,7 @@ Everything is appended to one file of JSON lines, and taken up again where it st
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import math
 import random
@@ -98,6 +99,8 @@ def _parser() -> Parser:
         if name in ("replay", "all"):
             each.add_argument("--runs-replayed", type=_count, default=1000, help="per stretch")
             each.add_argument("--html", type=Path, help="file for a page with the curves")
+        if name == "replay":
+            each.add_argument("--without", help="leave benchmarks out, by a pattern")
     return parser
 
 
@@ -169,6 +172,8 @@ def _replay(given: argparse.Namespace) -> None:
     if not records:
         raise UserError(f"{given.lines} holds no recorded pairs; record some first")
     lines.measured_gate(given.lines, Path.cwd())
+    if given.without:
+        records = [_without(record, given.without) for record in records]
     before, count = _before_pairs(given.lines), given.runs_replayed
     by_machine = {
         "all": records,
@@ -201,6 +206,13 @@ def _replay(given: argparse.Namespace) -> None:
 
         write_whole(given.html.parent, {given.html.name: render(summary).encode()})
     _show(summary, given.out)
+
+
+def _without(record: dict[str, Any], pattern: str) -> dict[str, Any]:
+    """A recorded pair without the benchmarks that match; it takes as long as it took with them."""
+    ratios = record["log_ratios"].items()
+    kept = {id: r for id, r in ratios if id == CONTROL or not fnmatch.fnmatchcase(id, pattern)}
+    return {**record, "log_ratios": kept}
 
 
 def _made(path: Path) -> dict[str, Any]:
@@ -291,7 +303,12 @@ def _all(given: argparse.Namespace) -> None:
     for name in INJECTIONS.keys() - REAL.keys():
         real.real_runs(given.lines, Path.cwd(), name, OTHERS, _tell)
     _rivals(argparse.Namespace(**base, case=[], runs=None))
-    wanted = {"out": given.out, "html": given.html, "runs_replayed": given.runs_replayed}
+    wanted = {
+        "out": given.out,
+        "html": given.html,
+        "runs_replayed": given.runs_replayed,
+        "without": None,
+    }
     _replay(argparse.Namespace(**base | wanted))
 
 

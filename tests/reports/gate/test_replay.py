@@ -1,0 +1,200 @@
+"""Replay: known error rates are found, and real runs are compared with them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reference_model.errors import UserError
+from reports.gate.campaign.__main__ import NEIGHBOUR, QUIET, agreement, main
+from reports.gate.campaign.replay import BLOCK, binomial_range, drawn_runs, replay, scatter, shift
+from reports.gate.decision import Rule
+from reports.gate.pairs import CONTROL
+
+
+def recorded(
+    stretches: int = 6, pairs: int = 60, scatter: float = 0.01, bias: float = 0.0
+) -> list[dict]:
+    rng = np.random.default_rng(0)
+    return [
+        {
+            "kind": "pair",
+            "stretch": f"stretch {stretch}",
+            "neighbour": stretch % 3 == 2,
+            "log_ratios": {id: float(rng.normal(bias, scatter)) for id in ("a", "b", "c", CONTROL)},
+            "took": 2.0,
+        }
+        for stretch in range(stretches)
+        for _ in range(pairs)
+    ]
+
+
+def test_replay_finds_no_regression_in_equal_arms_and_every_large_one() -> None:
+    rows = replay(recorded(), Rule(), (0.0, 0.05), runs=50, setup_seconds=10.0)
+    nothing, slow = rows
+    assert nothing["regression"]["value"] == 0
+    assert slow["regression"]["value"] == 1
+    assert nothing["pass"]["value"] == 1
+    assert nothing["seconds"]["value"] == 10 + 2 * nothing["pairs"]["value"]
+
+
+def test_the_scatter_of_a_pair_is_that_within_stretches_and_not_between_them() -> None:
+    apart = [
+        {**record, "log_ratios": {k: v + number // 60 for k, v in record["log_ratios"].items()}}
+        for number, record in enumerate(recorded(scatter=0.02))
+    ]
+    for records in (recorded(scatter=0.02), apart):
+        assert list(scatter(records)) == ["a", "b", "c", CONTROL]
+        assert scatter(records)["a"] == pytest.approx(0.02, rel=0.2)
+
+
+def test_an_instrument_that_prefers_a_side_shows_and_one_that_does_not_does_not() -> None:
+    for bias in (0.0, -0.005):
+        found = shift(recorded(bias=bias, scatter=0.01))
+        assert list(found) == ["all benchmarks", "a", "b", "c", CONTROL]
+        for name, observed in found.items():
+            alike = 3 if name == "all benchmarks" else 1  # benchmarks that scatter on their own
+            error = 0.01 / math.sqrt(360 * alike)
+            assert observed["standard_error"] == pytest.approx(error, rel=0.15)
+            assert observed["mean"] == pytest.approx(bias, abs=3 * error)
+
+
+def test_what_a_whole_pair_shares_is_one_observation_of_it() -> None:
+    alike = [
+        r | {"log_ratios": dict.fromkeys(r["log_ratios"], n % 2)} for n, r in enumerate(recorded())
+    ]
+    assert shift(alike)["all benchmarks"] == shift(alike)["a"]
+
+
+def test_power_grows_with_the_slowdown() -> None:
+    rows = replay(recorded(scatter=0.02), Rule(), (0.01, 0.02, 0.03, 0.05), runs=50)
+    found = [row["regression"]["value"] for row in rows]
+    assert found == sorted(found)
+    assert found[0] < 0.1
+    assert found[-1] > 0.9
+
+
+def test_a_slowdown_of_every_benchmark_is_found_more_often_than_that_of_one() -> None:
+    one, every = (
+        replay(recorded(scatter=0.02), Rule(), (0.02,), runs=50, slowed=slowed)[0]["regression"]
+        for slowed in ("one", "every")
+    )
+    assert every["value"] > one["value"] + 0.2
+
+
+def test_real_runs_are_compared_with_the_replay_of_pairs_beside_the_same_neighbour() -> None:
+    def rows(at_none: float, at_three: float) -> list[dict]:
+        return [
+            {
+                "slowdown": slowdown,
+                "regression": {"value": share},
+                "pass": {"value": 1 - share},
+                "inconclusive": {"value": 0.0},
+            }
+            for slowdown, share in ((0.0, at_none), (0.03, at_three))
+        ]
+
+    one = {QUIET: rows(0.0, 0.9), NEIGHBOUR: rows(0.3, 0.5)}
+    every = {QUIET: rows(0.0, 1.0), NEIGHBOUR: rows(0.3, 0.6)}
+    verdicts = {"0": 14, "10": 6}
+    row = {"tool": "gate", "case": "nothing", "neighbour": False, "runs": 20, "verdicts": verdicts}
+    assert agreement(row, one, every).startswith("False: 14 pass, 20 to 20 by replay; 6 regression")
+    beside_it = row | {"neighbour": True}
+    assert agreement(beside_it, one, every) == (
+        "True: 14 pass, 10 to 18 by replay; 6 regression, 2 to 10 by replay; "
+        "0 inconclusive, 0 to 0 by replay"
+    )
+    slower = row | {"case": "slower by 3 %", "verdicts": {"10": 20}}
+    assert "True: 0 pass, 0 to 5 by replay; 20 regression, 15" in agreement(slower, one, every)
+    assert agreement(slower | {"tool": "asv continuous"}, one, every) is None
+
+
+def test_real_runs_that_end_otherwise_than_replayed_ones_do_not_agree() -> None:
+    shares = {"regression": 0.0, "pass": 1.0, "inconclusive": 0.0}
+    rows = [{"slowdown": 0.0, **{name: {"value": share} for name, share in shares.items()}}]
+    row = {"tool": "gate", "case": "nothing", "neighbour": False, "runs": 5}
+    for verdicts, agrees in (({"0": 5}, True), ({"11": 5}, False), ({"0": 4, "12": 1}, False)):
+        found = agreement(row | {"verdicts": verdicts}, {QUIET: rows}, {QUIET: rows})
+        assert found.startswith(f"{agrees}: ")
+
+
+def test_a_bias_that_is_turned_round_in_blocks_is_no_level_of_its_own() -> None:
+    # Recorded pairs with head always slower: were they not turned round, every run would alarm.
+    rows = replay(recorded(bias=0.03, scatter=0.005), Rule(), (0.0,), runs=50)
+    assert rows[0]["regression"]["value"] < 0.3
+
+
+def test_intervals_grow_where_stretches_differ() -> None:
+    calm = recorded(scatter=0.01)
+    mixed = [
+        r | {"log_ratios": {k: v * 6 for k, v in r["log_ratios"].items()}} if r["neighbour"] else r
+        for r in calm
+    ]
+    widths = []
+    for records in (calm, mixed):
+        low, high = replay(records, Rule(), (0.03,), runs=50)[0]["regression"]["interval"]
+        widths.append(high - low)
+    assert widths[1] > widths[0] + 0.2
+
+
+def test_what_never_happened_in_any_run_has_an_interval_that_is_not_never() -> None:
+    row = replay(recorded(), Rule(), (0.0,), runs=50)[0]["regression"]
+    assert row["value"] == 0
+    assert row["interval"][1] == pytest.approx(1 - 0.025 ** (1 / 300), rel=1e-3)
+
+
+def test_a_replayed_run_ends_where_the_budget_of_a_gate_would_end_it() -> None:
+    whole, short = (
+        replay(recorded(scatter=0.05), Rule(), (0.0,), runs=50, setup_seconds=20.0, budget=budget)
+        for budget in (1000.0, 70.0)
+    )
+    assert whole[0]["pairs"]["value"] > 25
+    # 25 pairs of two seconds fit into what is left.
+    assert short[0]["pairs"]["value"] == 25
+    assert short[0]["seconds"]["value"] == 70.0
+    assert short[0]["inconclusive"]["value"] > whole[0]["inconclusive"]["value"]
+    nothing = replay(recorded(), Rule(), (0.0,), runs=5, setup_seconds=20.0, budget=15.0)
+    assert (nothing[0]["inconclusive"]["value"], nothing[0]["pairs"]["value"]) == (1, 0)
+
+
+def test_a_single_stretch_has_no_interval() -> None:
+    rows = replay(recorded(stretches=1), Rule(), (0.0,), runs=10)
+    assert rows[0]["regression"]["interval"] is None
+
+
+def test_drawn_runs_keep_the_order_of_pairs_and_turn_whole_blocks_round() -> None:
+    at, signs = drawn_runs(40, 20, 30, np.random.default_rng(0))
+    assert at.shape == signs.shape == (30, 20)
+    assert ((np.diff(at, axis=1) - 1) % 40 == 0).all()
+    signs = signs.reshape(30, -1, BLOCK)
+    assert (signs == signs[:, :, :1]).all()
+    assert set(signs.ravel()) == {-1, 1}
+
+
+def test_replay_without_pairs_is_refused(tmp_path: Path, capsys) -> None:
+    with pytest.raises(UserError, match="no recorded pairs"):
+        replay([], Rule())
+    assert main(["replay", f"--lines={tmp_path / 'none'}"]) == 2
+    assert "holds no recorded pairs" in capsys.readouterr().err
+
+
+def test_the_binomial_range_of_a_share_that_never_happens_is_zero() -> None:
+    assert binomial_range(0.0, 60) == (0, 0)
+    low, high = binomial_range(0.95, 20)
+    assert (low, high) == (17, 20)
+
+
+def test_the_page_draws_every_curve_and_tells_the_real_runs_escaped() -> None:
+    from reports.gate.campaign.curves import render
+
+    found = {"all": replay(recorded(), Rule(), (0.0, 0.02, 0.05), runs=20)}
+    shifted = {"all": shift(recorded(bias=0.02))}
+    page = render({"replay": found, "shift": shifted, "real": [{"case": "<b>", "runs": 3}]})
+    assert page.count('class="marks"') == 5
+    assert "<b>" not in page
+    assert "&lt;b&gt;" in page
+    assert "+5 %" in page
+    assert "<td>all</td><td>control: base against base</td><td>2." in page
