@@ -29,8 +29,8 @@ from reports.gate.workers import Device, Worker, running
 # reports/published/gate_designs.json): what disturbs a machine lasts as long as such a burst.
 LEAST_SECONDS, MOST_SECONDS = 0.3, 2.7  # of one benchmark's turns, both processes together
 MOST_TURNS = 400
-# Turns that are not counted: what runs for the first time finds no caches. Two calls of one process
-# and then two of the other left the first 6 % slower for two turns, and 0.6 % in their middle.
+# Turns that are not counted: what runs for the first time finds no caches, and the arm that was
+# warmed up before the other would come out slower (README.md has by how much).
 SETTLING = 4
 # Turns end where their scatter leaves an error of their middle that is no larger than what two
 # fresh processes of the same code differ by however long they take turns (1.2 %). From fewer turns
