@@ -69,7 +69,7 @@ gate: $(VENV)/.assets ## did a commit make it worse? BASE=HEAD~1 HEAD=HEAD (CI c
 	$(RUN) -m reports.gate --base $(BASE) --head $(HEAD) --html $(PAGE)/gate.html --json $(PAGE)/gate.json
 
 gate-proof: $(VENV)/.assets ## measure the gate's own error rates (hours of an idle machine; resumed where it stopped)
-	$(RUN) -m reports.gate.campaign all --out reports/published/gate.json --html $(PAGE)/gate-proof.html
+	$(RUN) -m reports.gate.campaign all --out reports/published/gate.json --html reports/published/gate.html
 
 peers: $(PEERS)/.installed $(VENV)/.assets ## decode beside Hugging Face, CTranslate2 and llama.cpp
 	$(PEERS)/bin/python -m benchmarks.peers.decoding

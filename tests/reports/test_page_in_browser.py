@@ -4,7 +4,7 @@ import copy
 import os
 import shutil
 from collections.abc import Iterator
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +150,21 @@ def test_a_column_sorts_by_its_numbers_from_the_keyboard_up_down_and_back(tab: P
     up = ["0.0181", "0.0194", "0.0654"]
     assert seen == [("ascending", up), ("descending", up[::-1]), (None, recorded)]
     assert recorded not in (up, up[::-1])
+
+
+def test_a_phone_sorts_the_claims_too(tab: Page) -> None:
+    tab.set_viewport_size({"width": 390, "height": 844})
+    table = tab.locator("#claims-table")
+    verdicts = table.locator("tbody:not(.unmeasured) .badge")
+    recorded = verdicts.all_inner_texts()
+    button = table.locator("thead th", has_text="verdict").locator("button")
+    button.click()
+    groups = [verdict for verdict, _ in groupby(verdicts.all_inner_texts())]
+    assert sorted(groups) == sorted(set(recorded)), "each verdict's claims stand together"
+    assert len(list(groupby(recorded))) > len(groups)
+    for _ in range(2):
+        button.click()
+    assert verdicts.all_inner_texts() == recorded
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reports.gate.campaign.replay import METRICS
+from reports.gate.verdict import Verdict
 from reports.render.drawing import static_svg
 from reports.render.marks import Measurement, Panel, curve
 from reports.templating import templates
@@ -39,7 +40,7 @@ def render(summary: dict[str, Any]) -> str:
             ],
             rows=list(_rows(summary["replay"])),
             shifts=list(_shifts(summary["shift"])),
-            real=summary["real"],
+            real=[_told(row) for row in summary["real"]],
         )
     )
 
@@ -79,6 +80,25 @@ def _shifts(shifted: dict[str, Any]) -> Sequence[list[str]]:
         for pairs, of_names in shifted.items()
         for name, found in of_names.items()
     ]
+
+
+def _told(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the real runs in words, by column."""
+    low, high = row["share as deserved"]
+    verdicts = (f"{count} {Verdict(int(v)).words}" for v, count in row["verdicts"].items())
+    return {
+        "tool": row["tool"],
+        "change": row["case"],
+        "beside": "a neighbour" if row["neighbour"] else "nothing",
+        "deserved": row["deserved"],
+        "said": ", ".join(verdicts),
+        "right, 95 %": f"{100 * low:.0f} to {100 * high:.0f} %",
+        "seconds, median": row["median seconds"],
+        "at most": row["most seconds"],
+        "exact differences": row["exact differences"],
+        "their seconds, at most": row["most exact seconds"],
+        "agrees with the replay": row["agrees"],
+    }
 
 
 def _cell(found: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.stats import proportion_interval
 from reports.gate.campaign import lines
 from reports.gate.campaign.injections import INJECTIONS, inject
 from reports.gate.campaign.neighbour import beside
@@ -107,15 +108,18 @@ def _row(case: str, neighbour: bool, records: list[dict[str, Any]]) -> dict[str,
     statuses = [record["exit_status"] for record in records]
     expected = INJECTIONS[case].expected
     exact = [record["exact"] for record in records if record.get("exact")]
+    right = statuses.count(int(expected))
     return {
         "case": case,
         "neighbour": neighbour,
         "runs": len(records),
         "deserved": expected.words,
-        "as deserved": statuses.count(int(expected)),
+        "as deserved": right,
+        "share as deserved": list(proportion_interval(right, len(records)).interval),  # 95 %
         "verdicts": {str(status): statuses.count(status) for status in sorted(set(statuses))},
         "median seconds": seconds[len(seconds) // 2],
         "most seconds": seconds[-1],
         # None: nothing was counted, which is not the same as no difference.
         "exact differences": sum(len(each["differences"]) for each in exact) if exact else None,
+        "most exact seconds": max((each["seconds"] for each in exact), default=None),
     }

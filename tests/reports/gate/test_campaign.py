@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
 import sys
@@ -89,7 +90,10 @@ def test_other_tools_stand_in_the_table_of_the_gate_and_are_resumed(
     (row,) = real.tally(path)
     assert (row["tool"], row["case"], row["runs"]) == ("asv continuous", "nothing", 2)
     assert (row["deserved"], row["as deserved"]) == ("pass", 0)
+    # Of two alike, Clopper and Pearson's bound is the root of 2.5 %.
+    assert row["share as deserved"] == pytest.approx([0, 1 - math.sqrt(0.025)])
     assert row["exact differences"] is None, "it counts nothing exactly"
+    assert row["most exact seconds"] is None
 
 
 def test_a_case_that_was_renamed_since_is_left_out_of_the_table(tmp_path: Path) -> None:

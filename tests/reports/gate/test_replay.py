@@ -190,11 +190,27 @@ def test_the_binomial_range_of_a_share_that_never_happens_is_zero() -> None:
 def test_the_page_draws_every_curve_and_tells_the_real_runs_escaped() -> None:
     from reports.gate.campaign.curves import render
 
+    real = {
+        "tool": "gate",
+        "case": "<b>",
+        "neighbour": True,
+        "runs": 3,
+        "deserved": "pass",
+        "as deserved": 2,
+        "share as deserved": [0.09, 0.99],
+        "verdicts": {"0": 2, "11": 1},
+        "median seconds": 70.0,
+        "most seconds": 80.0,
+        "exact differences": None,
+        "most exact seconds": None,
+        "agrees": None,
+    }
     found = {"all": replay(recorded(), Rule(), (0.0, 0.02, 0.05), runs=20)}
     shifted = {"all": shift(recorded(bias=0.02))}
-    page = render({"replay": found, "shift": shifted, "real": [{"case": "<b>", "runs": 3}]})
+    page = render({"replay": found, "shift": shifted, "real": [real]})
     assert page.count('class="marks"') == 5
     assert "<b>" not in page
     assert "&lt;b&gt;" in page
+    assert "<td>2 pass, 1 inconclusive</td><td>9 to 99 %</td>" in page
     assert "+5 %" in page
     assert "<td>all</td><td>control: base against base</td><td>2." in page
