@@ -203,7 +203,7 @@ def test_the_page_draws_every_curve_and_tells_the_real_runs_escaped() -> None:
         "most seconds": 80.0,
         "exact differences": None,
         "most exact seconds": None,
-        "agrees": None,
+        "agrees": "False: 2 pass, 3 to 3 by replay",
     }
     found = {"all": replay(recorded(), Rule(), (0.0, 0.02, 0.05), runs=20)}
     shifted = {"all": shift(recorded(bias=0.02))}
@@ -211,6 +211,7 @@ def test_the_page_draws_every_curve_and_tells_the_real_runs_escaped() -> None:
     assert page.count('class="marks"') == 5
     assert "<b>" not in page
     assert "&lt;b&gt;" in page
+    assert "<td>no: 2 pass, 3 to 3 by replay</td>" in page
     assert "<td>2 pass, 1 inconclusive</td><td>9 to 99 %</td>" in page
     assert "+5 %" in page
     assert "<td>all</td><td>control: base against base</td><td>2." in page
