@@ -228,7 +228,7 @@ def _made(path: Path) -> dict[str, Any]:
 
 def _before_pairs(path: Path) -> float:
     """Seconds of a gate before its first pair, by the real runs; 0 as long as there are none."""
-    found = [record["exact"] for record in real.as_shipped(path) if record["case"] == "nothing"]
+    found = [real.counted(run) for run in real.as_shipped(path) if run["case"] == "nothing"]
     return statistics.median([exact["seconds"] for exact in found if exact] or [0.0])
 
 
@@ -256,7 +256,7 @@ def agreement(row: dict[str, Any], one: Replayed, every: Replayed) -> str | None
         counted += (count := row["verdicts"].get(str(status), 0))
         told.append((low <= count <= high, f"{count} {name}, {low} to {high} by replay"))
     agrees = all(agreed for agreed, _ in told) and counted == row["runs"]
-    return f"{agrees}: {'; '.join(words for _, words in told)}"
+    return f"{'yes' if agrees else 'no'}: {'; '.join(words for _, words in told)}"
 
 
 def _real(given: argparse.Namespace) -> None:

@@ -97,12 +97,8 @@ def _told(row: dict[str, Any]) -> dict[str, Any]:
         "at most": row["most seconds"],
         "exact differences": row["exact differences"],
         "their seconds, at most": row["most exact seconds"],
-        "agrees with the replay": _agrees(row["agrees"]),
+        "agrees with the replay": row["agrees"],
     }
-
-
-def _agrees(told: str | None) -> str | None:
-    return told and told.replace("True", "yes", 1).replace("False", "no", 1)
 
 
 def _cell(found: dict[str, Any]) -> str:

@@ -91,6 +91,12 @@ def as_shipped(path: Path) -> list[dict[str, Any]]:
     return [record for record in lines.read(path, kind="real") if not record.get("arguments")]
 
 
+def counted(record: dict[str, Any]) -> dict[str, Any] | None:
+    """What the exact layer of a run found; None where it ended before it had compared anything."""
+    exact = record.get("exact")
+    return exact if exact and exact["compared"] else None
+
+
 def tally(path: Path) -> list[dict[str, Any]]:
     """Per tool and case: how often each verdict, and whether it was the one deserved."""
     found: dict[tuple[str, str, bool], list[dict[str, Any]]] = {}
@@ -107,7 +113,7 @@ def _row(case: str, neighbour: bool, records: list[dict[str, Any]]) -> dict[str,
     seconds = sorted(record["seconds"] for record in records)
     statuses = [record["exit_status"] for record in records]
     expected = INJECTIONS[case].expected
-    exact = [record["exact"] for record in records if record.get("exact")]
+    exact = [found for found in map(counted, records) if found]
     right = statuses.count(int(expected))
     return {
         "case": case,

@@ -96,6 +96,25 @@ def test_other_tools_stand_in_the_table_of_the_gate_and_are_resumed(
     assert row["most exact seconds"] is None
 
 
+def test_a_run_that_ended_before_it_counted_has_no_exact_difference_rather_than_none_found(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "lines.jsonl"
+    record = {"kind": "real", "neighbour": False, "seconds": 1.0, "case": "not a number"}
+    exact = {"compared": 0, "differences": [], "seconds": 0.0}
+    lines.append(path, record | {"exit_status": 12, "exact": exact})
+    (row,) = real.tally(path)
+    assert (row["as deserved"], row["exact differences"], row["most exact seconds"]) == (
+        1,
+        None,
+        None,
+    )
+    counted = {"compared": 3, "differences": [{}], "seconds": 2.0}
+    lines.append(path, record | {"exit_status": 10, "exact": counted})
+    (row,) = real.tally(path)
+    assert (row["as deserved"], row["exact differences"], row["most exact seconds"]) == (1, 1, 2.0)
+
+
 def test_a_case_that_was_renamed_since_is_left_out_of_the_table(tmp_path: Path) -> None:
     path = tmp_path / "lines.jsonl"
     record = {"kind": "real", "neighbour": False, "seconds": 1.0, "exit_status": 0, "exact": None}

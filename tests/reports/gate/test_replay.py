@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from reference_model.errors import UserError
+from reports.gate.campaign import lines, real
 from reports.gate.campaign.__main__ import NEIGHBOUR, QUIET, agreement, main
 from reports.gate.campaign.replay import BLOCK, binomial_range, drawn_runs, replay, scatter, shift
 from reports.gate.decision import Rule
@@ -101,14 +102,14 @@ def test_real_runs_are_compared_with_the_replay_of_pairs_beside_the_same_neighbo
     every = {QUIET: rows(0.0, 1.0), NEIGHBOUR: rows(0.3, 0.6)}
     verdicts = {"0": 14, "10": 6}
     row = {"tool": "gate", "case": "nothing", "neighbour": False, "runs": 20, "verdicts": verdicts}
-    assert agreement(row, one, every).startswith("False: 14 pass, 20 to 20 by replay; 6 regression")
+    assert agreement(row, one, every).startswith("no: 14 pass, 20 to 20 by replay; 6 regression")
     beside_it = row | {"neighbour": True}
     assert agreement(beside_it, one, every) == (
-        "True: 14 pass, 10 to 18 by replay; 6 regression, 2 to 10 by replay; "
+        "yes: 14 pass, 10 to 18 by replay; 6 regression, 2 to 10 by replay; "
         "0 inconclusive, 0 to 0 by replay"
     )
     slower = row | {"case": "slower by 3 %", "verdicts": {"10": 20}}
-    assert "True: 0 pass, 0 to 5 by replay; 20 regression, 15" in agreement(slower, one, every)
+    assert "yes: 0 pass, 0 to 5 by replay; 20 regression, 15" in agreement(slower, one, every)
     assert agreement(slower | {"tool": "asv continuous"}, one, every) is None
 
 
@@ -116,7 +117,7 @@ def test_real_runs_that_end_otherwise_than_replayed_ones_do_not_agree() -> None:
     shares = {"regression": 0.0, "pass": 1.0, "inconclusive": 0.0}
     rows = [{"slowdown": 0.0, **{name: {"value": share} for name, share in shares.items()}}]
     row = {"tool": "gate", "case": "nothing", "neighbour": False, "runs": 5}
-    for verdicts, agrees in (({"0": 5}, True), ({"11": 5}, False), ({"0": 4, "12": 1}, False)):
+    for verdicts, agrees in (({"0": 5}, "yes"), ({"11": 5}, "no"), ({"0": 4, "12": 1}, "no")):
         found = agreement(row | {"verdicts": verdicts}, {QUIET: rows}, {QUIET: rows})
         assert found.startswith(f"{agrees}: ")
 
@@ -187,31 +188,21 @@ def test_the_binomial_range_of_a_share_that_never_happens_is_zero() -> None:
     assert (low, high) == (17, 20)
 
 
-def test_the_page_draws_every_curve_and_tells_the_real_runs_escaped() -> None:
+def test_the_page_draws_every_curve_and_tells_the_real_runs_escaped(tmp_path: Path) -> None:
     from reports.gate.campaign.curves import render
 
-    real = {
-        "tool": "gate",
-        "case": "<b>",
-        "neighbour": True,
-        "runs": 3,
-        "deserved": "pass",
-        "as deserved": 2,
-        "share as deserved": [0.09, 0.99],
-        "verdicts": {"0": 2, "11": 1},
-        "median seconds": 70.0,
-        "most seconds": 80.0,
-        "exact differences": None,
-        "most exact seconds": None,
-        "agrees": "False: 2 pass, 3 to 3 by replay",
-    }
+    path = tmp_path / "lines.jsonl"
+    record = {"kind": "rival", "tool": "<b>", "case": "nothing", "neighbour": True, "seconds": 70.0}
+    for status in (0, 0, 11):
+        lines.append(path, record | {"exit_status": status})
+    (row,) = real.tally(path)
     found = {"all": replay(recorded(), Rule(), (0.0, 0.02, 0.05), runs=20)}
     shifted = {"all": shift(recorded(bias=0.02))}
-    page = render({"replay": found, "shift": shifted, "real": [real]})
+    page = render({"replay": found, "shift": shifted, "real": [row | {"agrees": "no"}]})
     assert page.count('class="marks"') == 5
     assert "<b>" not in page
     assert "&lt;b&gt;" in page
-    assert "<td>no: 2 pass, 3 to 3 by replay</td>" in page
+    assert "<td>no</td>" in page
     assert "<td>2 pass, 1 inconclusive</td><td>9 to 99 %</td>" in page
     assert "+5 %" in page
     assert "<td>all</td><td>control: base against base</td><td>2." in page
