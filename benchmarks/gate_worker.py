@@ -26,7 +26,7 @@ import os
 import stat
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,6 @@ class Worker:
 
     def __init__(self) -> None:
         self._ready: dict[str, tuple[Callable[[], object], int]] = {}
-        self._known: dict[str, tuple[Benchmark, int]] = {}
 
     def hello(self) -> Answer:
         import torch
@@ -61,14 +60,21 @@ class Worker:
         }
 
     def suite(self) -> Answer:
+        from asv_runner.discovery import disc_benchmarks
+
         from benchmarks.gate_suite import EXACT, TIMED
 
+        known = [
+            (f.name, _key(f.name, given))
+            for f in disc_benchmarks("benchmarks")
+            for given in itertools.product(*f._params)
+        ]
         return {
-            "timed": [key for key, (found, _) in self._all().items() if found.name in TIMED],
+            "timed": [key for name, key in known if name in TIMED],
             "exact": {
-                key: {"better": EXACT[found.name].better, "tolerance": EXACT[found.name].tolerance}
-                for key, (found, _) in self._all().items()
-                if found.name in EXACT
+                key: {"better": EXACT[name].better, "tolerance": EXACT[name].tolerance}
+                for name, key in known
+                if name in EXACT
             },
         }
 
@@ -115,22 +121,20 @@ class Worker:
             raise ValueError(f"{key} gives {value}, which is not a measurement")
         return value
 
-    def _all(self) -> dict[str, tuple[Benchmark, int]]:
-        if not self._known:
-            from asv_runner.discovery import disc_benchmarks
-
-            for found in disc_benchmarks("benchmarks"):
-                for index, given in enumerate(itertools.product(*found._params)):
-                    key = f"{found.name}({', '.join(map(str, given))})"
-                    self._known[key] = (found, index)
-        return self._known
-
     def _benchmark(self, key: str) -> Benchmark:
         """A fresh instance, so that several can be set up at once."""
         from asv_runner.discovery import get_benchmark_from_name
 
-        found, index = self._all()[key]
-        return get_benchmark_from_name("benchmarks", f"{found.name}-{index}")
+        # By its name, asv imports one module; to know of all of them takes a quarter as long as
+        # to import torch.
+        name = key.partition("(")[0]
+        found = get_benchmark_from_name("benchmarks", name)
+        at = [_key(name, given) for given in itertools.product(*found._params)].index(key)
+        return get_benchmark_from_name("benchmarks", f"{name}-{at}")
+
+
+def _key(name: str, given: Iterable[object]) -> str:
+    return f"{name}({', '.join(map(str, given))})"
 
 
 def _set_up(found: Benchmark) -> str | None:
@@ -156,7 +160,8 @@ def _stay_on(processor: int | None) -> None:
             os.sched_setaffinity(int(thread), allowed)
 
 
-ALL_PROCESSORS = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+# The gate's, which starts a process on some of them.
+ALL_PROCESSORS = os.sched_getaffinity(os.getppid()) if hasattr(os, "sched_getaffinity") else set()
 
 
 def tree_hash(folder: Path) -> str:

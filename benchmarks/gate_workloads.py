@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from copy import deepcopy
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from benchmarks.codec_workloads import kv_codec, quantized_decode_step
@@ -17,6 +17,7 @@ from benchmarks.int8_workloads import int8_decode_step
 from benchmarks.workloads import (
     PROFILE,
     Step,
+    counts,
     decode_step,
     device,
     filled_cache,
@@ -32,13 +33,14 @@ from benchmarks.workloads import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from benchmarks.instruments.counting import Counts
     from reference_model.model import GPT
 
 # The size is the same in every profile but the smallest: calls of 10 ms at most, on one core.
 MODEL = "toy" if PROFILE == "smoke" else "reference"
 PAST, PROMPT, SHORT = 128, 48, 32
 # Layers, heads, tokens of the checkpoint's cache. A quarter of the tokens took half a millisecond,
-# and 4 % more or less from one process to the next.
+# and up to 4 % more or less from one process to the next.
 ENCODED = (6, 4, 256)
 RANK = 8  # of adapters
 
@@ -101,6 +103,12 @@ def gate_step(name: str) -> Step:
     return step
 
 
+@cache  # three numbers are made of them
+def counts_of(name: str) -> Counts:
+    """What one call of a step makes the machine do."""
+    return counts(gate_step(name))
+
+
 # ---- outputs
 
 OUTPUTS: dict[str, dict[str, str]] = {
@@ -118,6 +126,7 @@ OUTPUTS: dict[str, dict[str, str]] = {
 }
 
 
+@cache  # two numbers are made of them
 def outputs_of(name: str) -> tuple[Tensor, Tensor]:
     """Logits (T, V) of a fixed prompt: read at once, and through a cache, half of it one by one.
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # What a model is held in, as bench_int8.py spells it: the linears by a product, norms rounded too.
 WAYS = ("dequantize", "int_mm", "packed", "int_mm and norms")
+READ = 128  # tokens: on a processor without int8 products, int_mm takes 14 times as long as float32
 
 
 @cache  # asv sets up anew before each sample; the model is the same
@@ -74,12 +75,12 @@ def loss_measurement(way: str) -> Callable[[], float]:
 
 @of_this_commit()
 def divergence_measurement(way: str) -> Callable[[], float]:
-    """KL of its predictions on a window of held-out text, nats a token, once called."""
+    """KL of its predictions on `READ` tokens of held-out text, nats a token, once called."""
     import torch
 
     model = reference_checkpoint()
     changed = _changed(model, way)
-    tokens = held_out_tokens(model)[None, : model.config.context_length]
+    tokens = held_out_tokens(model)[None, :READ]
     tokens = tokens.to(model.wte.weight.device)
 
     def divergence() -> float:

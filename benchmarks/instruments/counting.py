@@ -174,6 +174,11 @@ def _moved(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -
 class _Recorder(TorchDispatchMode):
     """Sees every operator just before its kernel."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing that is counted is compiled; PyTorch would import its compiler, for seconds."""
+        return False
+
     def __init__(self) -> None:
         super().__init__()
         self.calls: Counter[str] = Counter()

@@ -17,7 +17,7 @@ from reports.gate.arms import Arm, worktrees
 from reports.gate.decision import Decision, Rule, as_plain
 from reports.gate.exact import Difference, Value, differences, exact_values, fails
 from reports.gate.machine import troubles
-from reports.gate.pairs import CONTROL, measure_pair
+from reports.gate.pairs import CONTROL, Pairs
 from reports.gate.timed import Timed, run_pairs
 from reports.gate.verdict import NotComparable, Verdict
 from reports.gate.workers import Answer, Device, Worker, running
@@ -81,15 +81,14 @@ def compare(repository: Path, request: Request, tell: Callable[[str], None]) -> 
             return _finished(report, Verdict.PASS, "nothing timed was selected", started)
         control = CONTROLLED_BY if CONTROLLED_BY in timed else timed[0]
         left = request.budget - (time.monotonic() - started)
-        found = run_pairs(
-            lambda ids: measure_pair(
-                arms, ids, request.device, rng, control, started + request.budget
-            ),
-            timed,
-            request.rule,
-            left,
-            lambda pairs, decision: tell(_progress(pairs, decision, started)),
-        )
+        with Pairs(arms, request.device, rng, control) as pairs:
+            found = run_pairs(
+                lambda ids: pairs.measure(ids, started + request.budget),
+                timed,
+                request.rule,
+                left,
+                lambda pairs, decision: tell(_progress(pairs, decision, started)),
+            )
     report |= timed_part(found)
     return _finished(report, *_verdict_on(found), started)
 

@@ -13,6 +13,7 @@ from benchmarks.instruments.environment import StealClock
 
 CPUS, CPU_INFO = Path("/sys/devices/system/cpu"), Path("/proc/cpuinfo")
 MUCH_STOLEN = 0.02  # of all processor time
+OWN_LOAD = 4  # the gate's own share: one process steps while the three of the next pair start
 
 
 class Watch:
@@ -55,7 +56,7 @@ def _megahertz() -> float | None:
     return round(statistics.fmean(map(float, found)), 1) if found else None
 
 
-def troubles(readings: Sequence[dict[str, Any]], processes: int = 1) -> list[str]:
+def troubles(readings: Sequence[dict[str, Any]]) -> list[str]:
     """What of the readings explains that pairs scatter, in words."""
     found = []
     stolen = [r["stolen"] for r in readings if r["stolen"] is not None]
@@ -63,8 +64,7 @@ def troubles(readings: Sequence[dict[str, Any]], processes: int = 1) -> list[str
         found.append(f"{100 * statistics.fmean(stolen):.0f} % of the time went to other machines")
     loads = [r["load"] for r in readings if r["load"] is not None]
     cores = os.cpu_count() or 1
-    # The gate's own share of the load is about one process, for starting a pair two.
-    if loads and statistics.median(loads) > cores + processes:
+    if loads and statistics.median(loads) > cores + OWN_LOAD - 1:
         found.append(f"a load of {statistics.median(loads):.1f} on {cores} processors")
     throttled = sum(r["throttled"] or 0 for r in readings)
     if throttled:

@@ -3,7 +3,8 @@
 The process is the unit of observation, so that a pair yields one log-ratio of each benchmark. The
 two take turns call by call, in the order b h h b, b h h b or its opposite: whatever slows the
 machine down for longer than a call slows both. A second process of base is the control: base
-against itself.
+against itself. To start three processes takes about as long as their turns do, so that those of the
+next pair start beside the turns of this one.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import os
 import random
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from reference_model.errors import UserError
 from reports.gate.arms import Arm
 from reports.gate.machine import Watch
-from reports.gate.workers import Device, Worker, running
+from reports.gate.workers import Device, Processes, Worker
 
 # Single calls in turns scatter a quarter as much as bursts of 30 ms in turns (12 pairs of each,
 # reports/published/gate_designs.json): what disturbs a machine lasts as long as such a burst.
@@ -61,50 +62,95 @@ class Pair:
     order: str  # which arm stepped first
 
 
-def measure_pair(
-    arms: tuple[Arm, Arm],
-    ids: Sequence[str],
-    device: Device,
-    rng: random.Random,
-    control: str | None = None,
-    deadline: float = math.inf,
-) -> Pair:
-    """Time ``ids`` once; ``control`` is the benchmark by which base is compared with itself.
+class Pairs:
+    """One pair after another of ``arms``, base's and head's, on ``device``.
 
-    `UserError` where a benchmark fails, is skipped or takes no time at all; `OutOfTime` where one
-    would begin after ``deadline``, by the monotonic clock.
+    While a pair steps on one processor, the processes of the next one start on the others: a
+    neighbour there changes little of what the turns of single threads scatter by (README.md has by
+    how much). Steps on several threads come last, when that is over. On a GPU, which everybody
+    shares, and on a single processor a pair starts when the one before has ended.
+
+    ``control``: the benchmark by which base is compared with itself.
     """
-    started, watch = time.monotonic(), Watch()
-    base, head = arms
-    fresh = [base, head] + ([base] if control else [])
-    rng.shuffle(order := list(range(len(fresh))))  # of starting, too
-    with running([fresh[i] for i in order], device, rng) as (shuffled, _):
-        workers = [shuffled[order.index(i)] for i in range(len(fresh))]
+
+    def __init__(
+        self,
+        arms: tuple[Arm, Arm],
+        device: Device,
+        rng: random.Random,
+        control: str | None = None,
+    ) -> None:
+        self._arms = (*arms, arms[0]) if control else arms
+        self._device, self._rng, self.control = device, rng, control
+        self._next: Processes | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if self._next:
+            self._next.close()
+
+    def measure(
+        self, ids: Sequence[str], deadline: float = math.inf, more_to_come: bool = True
+    ) -> Pair:
+        """Time ``ids`` once.
+
+        `UserError` where a benchmark fails, is skipped or takes no time at all; `OutOfTime` where
+        one would begin after ``deadline``, by the monotonic clock.
+        """
+        started, watch = time.monotonic(), Watch()
+        log_ratios: dict[str, float] = {}
+        seconds: dict[str, list[float]] = {}
+        first: list[str] = []
         # All hold the same, whatever they step: a control with one benchmark alone was 2 % faster
         # than base. A control that is decided is no longer among the ids.
-        prepared = [*ids, *([control] if control and control not in ids else [])]
-        for worker in shuffled:
-            for id in prepared:
-                worker.send("prepare", id=id)
-        for worker in shuffled:
-            for _ in prepared:
-                if reason := worker.receive().get("skipped"):
-                    raise UserError(f"{worker.arm.name}: a timed benchmark was skipped: {reason}")
-        works = [(id, id, workers[0], workers[1]) for id in ids]
-        if control:
-            works.append((CONTROL, control, workers[0], workers[2]))
-        rng.shuffle(works)
-        processor = a_processor(rng)
-        log_ratios, seconds, first = {}, {}, []
-        for name, id, one, other in works:
-            if time.monotonic() > deadline:
-                raise OutOfTime
-            swapped = rng.random() < 0.5
-            first.append("head" if swapped else "base")
-            log_ratios[name], seconds[name] = in_turns(id, one, other, swapped, processor)
-    took = time.monotonic() - started
-    orders = f"{first.count('base')} base first, {first.count('head')} head first"
-    return Pair(log_ratios, seconds, round(took, 3), watch.reading(), orders)
+        held = list(dict.fromkeys([*ids, *([self.control] if self.control else [])]))
+        with ExitStack() as ending:
+            now = self._started(held)
+            ending.callback(now.close)
+            now.ready()
+            base, head, *second = now.workers
+            works = [(id, id, base, head) for id in ids]
+            works += [(CONTROL, str(self.control), base, other) for other in second]
+            self._rng.shuffle(works)
+            works.sort(key=lambda work: now.threads[work[1]] > 1)
+            processor = a_processor(self._rng)
+            if more_to_come and (free := self._others(processor)):
+                self._next = Processes(self._arms, self._device, self._rng, held, free)
+            for name, id, one, other in works:
+                if now.threads[id] > 1:
+                    self._wait_for_next()
+                if time.monotonic() > deadline:
+                    raise OutOfTime
+                swapped = self._rng.random() < 0.5
+                first.append("head" if swapped else "base")
+                log_ratios[name], seconds[name] = in_turns(id, one, other, swapped, processor)
+            if self._next:
+                self._next.hurry(os.sched_getaffinity(0))
+        took = time.monotonic() - started
+        orders = f"{first.count('base')} base first, {first.count('head')} head first"
+        return Pair(log_ratios, seconds, round(took, 3), watch.reading(), orders)
+
+    def _started(self, ids: Sequence[str]) -> Processes:
+        """Those that were started for ``ids`` and perhaps others; new ones where there are none."""
+        waiting, self._next = self._next, None
+        if waiting and set(ids) <= set(waiting.ids):
+            return waiting
+        if waiting:
+            waiting.close()
+        return Processes(self._arms, self._device, self._rng, ids)
+
+    def _others(self, processor: int | None) -> set[int]:
+        """Where the next ones can start without a share in what this pair is timed on."""
+        if processor is None or self._device == "cuda":
+            return set()
+        return os.sched_getaffinity(0) - {processor}
+
+    def _wait_for_next(self) -> None:
+        if self._next:
+            self._next.hurry(os.sched_getaffinity(0))
+            self._next.ready()
 
 
 def a_processor(rng: random.Random) -> int | None:

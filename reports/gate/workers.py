@@ -9,8 +9,8 @@ import select
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 from reference_model.errors import UserError
@@ -39,6 +39,12 @@ class Worker:
             text=True,
         )
         self._buffer = ""
+
+    def allow(self, processors: Collection[int]) -> None:
+        """Where it may run until it is measured: `measure` says so itself."""
+        for thread in os.listdir(f"/proc/{self._process.pid}/task"):
+            with suppress(ProcessLookupError):  # it has ended meanwhile
+                os.sched_setaffinity(int(thread), processors)
 
     def send(self, do: str, **arguments: Any) -> None:
         """Ask without waiting, so that two processes can work at once."""
@@ -115,21 +121,79 @@ def _environment(arm: Arm, device: Device, layout: random.Random) -> dict[str, s
     }
 
 
+class Processes:
+    """Fresh processes, one of each arm, that were asked to prepare ``ids`` and may be at it still.
+
+    They are started in any order. ``processors``: where they may run until `hurry`; anywhere by
+    default.
+    """
+
+    def __init__(
+        self,
+        arms: Sequence[Arm],
+        device: Device,
+        layout: random.Random,
+        ids: Sequence[str] = (),
+        processors: Collection[int] = (),
+    ) -> None:
+        self.ids, self.threads, self._device = tuple(ids), dict[str, int](), device
+        self._started: dict[int, Worker] = {}
+        self._hellos: list[Answer] = []
+        try:
+            for at in layout.sample(range(len(arms)), len(arms)):
+                self._started[at] = Worker(arms[at], device, layout)
+                if processors:
+                    self._started[at].allow(processors)
+            for worker in self.workers:
+                worker.send("hello")
+                for id in ids:
+                    worker.send("prepare", id=id)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def workers(self) -> list[Worker]:
+        """In the order of the arms."""
+        return [self._started[at] for at in sorted(self._started)]
+
+    def hurry(self, processors: Collection[int]) -> None:
+        """Let them run on more processors."""
+        for worker in self.workers:
+            worker.allow(processors)
+
+    def ready(self) -> list[Answer]:
+        """Their hellos, once all of them hold what they were asked to.
+
+        `UserError` where one is not what it should be, or has not one of ``ids``.
+        """
+        if self._hellos:
+            return self._hellos
+        for worker in self.workers:
+            check_origin(worker.arm, hello := worker.receive())
+            if self._device == "cuda" and not hello["cuda"]:
+                raise UserError("--device cuda: torch finds no usable CUDA device")
+            self._hellos.append(hello)
+            for id in self.ids:
+                answer = worker.receive()
+                if reason := answer.get("skipped"):
+                    raise UserError(f"{worker.arm.name}: a timed benchmark was skipped: {reason}")
+                self.threads[id] = answer["threads"]
+        return self._hellos
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.close()
+
+
 @contextmanager
 def running(
     arms: Sequence[Arm], device: Device, layout: random.Random
 ) -> Iterator[tuple[list[Worker], list[Answer]]]:
     """A fresh process of each arm, started at the same time, its imports checked; their hellos."""
-    with ExitStack() as ending:
-        workers = []
-        for arm in arms:
-            workers.append(Worker(arm, device, layout))
-            ending.callback(workers[-1].close)
-        for worker in workers:
-            worker.send("hello")
-        hellos = [worker.receive() for worker in workers]
-        for worker, hello in zip(workers, hellos, strict=True):
-            check_origin(worker.arm, hello)
-            if device == "cuda" and not hello["cuda"]:
-                raise UserError("--device cuda: torch finds no usable CUDA device")
-        yield workers, hellos
+    processes = Processes(arms, device, layout)
+    try:
+        hellos = processes.ready()
+        yield processes.workers, hellos
+    finally:
+        processes.close()

@@ -16,6 +16,7 @@ from asv.config import Config
 from asv_runner.benchmarks._base import Benchmark
 from asv_runner.discovery import disc_benchmarks
 
+import benchmarks
 from benchmarks.instruments.nvml import device_readings
 from benchmarks.instruments.readings import Reading
 from reference_model.errors import UserError
@@ -102,12 +103,15 @@ def suite() -> Iterator[dict[str, Benchmark]]:
         patch.setenv("LLM_DESIGN_BENCH_PROFILE", "smoke")
         for name in names_of_the_suite(sys.modules):
             patch.delitem(sys.modules, name)
+            # `from benchmarks import workloads` would find the one of another profile there.
+            patch.delattr(benchmarks, name.rpartition(".")[2])
         found = {each.name: each for each in disc_benchmarks("benchmarks")}
         # A loss is a number after one window of text as after six.
         patch.setattr(sys.modules["benchmarks.codec_workloads"], "READ_WINDOWS", 1)
         yield found
         for name in names_of_the_suite(sys.modules):
             del sys.modules[name]  # the profile is read at import
+            delattr(benchmarks, name.rpartition(".")[2])
 
 
 @pytest.fixture(scope="module")

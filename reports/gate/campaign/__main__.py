@@ -14,6 +14,7 @@ import signal
 import statistics
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -31,7 +32,7 @@ from reports.gate.campaign.neighbour import beside
 from reports.gate.campaign.replay import Slowed, binomial_range, replay, scatter, shift
 from reports.gate.compare import CONTROLLED_BY, timed_ids
 from reports.gate.decision import Rule
-from reports.gate.pairs import CONTROL, measure_pair
+from reports.gate.pairs import CONTROL, Pairs
 
 # Ignored by git: what is measured is a commit, and files beside it would be changes to it.
 LINES = Path("runs/gate_pairs.jsonl")
@@ -139,10 +140,9 @@ def _record(given: argparse.Namespace) -> None:
     """A/A pairs of one stretch of time, as the gate measures them, the control included."""
     lines.check_gate(given.lines, Path.cwd())
     done = len(lines.read(given.lines, kind="pair", stretch=given.stretch))
-    with (
-        worktrees(Path.cwd(), "HEAD", "HEAD") as arms,
-        beside(given.neighbour, seed=done) as neighbour,
-    ):
+    with ExitStack() as stack:
+        arms = stack.enter_context(worktrees(Path.cwd(), "HEAD", "HEAD"))
+        neighbour = stack.enter_context(beside(given.neighbour, seed=done))
         ids = timed_ids(arms, given.select)
         for earlier in lines.read(given.lines, kind="pair")[:1]:
             if earlier["log_ratios"].keys() != {*ids, CONTROL}:
@@ -150,8 +150,9 @@ def _record(given: argparse.Namespace) -> None:
                     f"{given.lines} holds pairs of other benchmarks; use their --select"
                 )
         control = CONTROLLED_BY if CONTROLLED_BY in ids else ids[0]
+        pairs = stack.enter_context(Pairs(arms, "cpu", random.Random(), control))
         for number in range(done, given.pairs):
-            pair = measure_pair(arms, ids, "cpu", random.Random(), control)
+            pair = pairs.measure(ids)
             neighbour.check()
             record = {
                 "kind": "pair",

@@ -1,8 +1,9 @@
-"""How a pair should be measured: the scatter of a pair, and what a pair costs, for four designs.
+"""How a pair should be measured: the scatter of a pair, and what a pair costs, for five designs.
 
 - sequential: two fresh processes, one after the other
 - bursts: two fresh processes, alive at once, that step in turns of 30 ms, each after a warm-up
-- calls: the same in turns of a single call (what the gate does)
+- calls: the same in turns of a single call
+- ahead: the same, while those of the next pair start on the other processor (what the gate does)
 - copies: two copies of each step in one process, in turns; they cannot be two commits, and show
   what is left of the scatter once process and layout are shared
 
@@ -24,7 +25,7 @@ import numpy as np
 
 from reports.gate.arms import Arm
 from reports.gate.campaign import lines
-from reports.gate.pairs import a_processor, in_turns, measure_pair
+from reports.gate.pairs import Pairs, a_processor, in_turns
 from reports.gate.workers import Worker, running
 
 Ratios = dict[str, float]
@@ -76,7 +77,16 @@ def bursts(arms: tuple[Arm, Arm], ids: Sequence[str], rng: random.Random) -> Rat
 
 
 def calls(arms: tuple[Arm, Arm], ids: Sequence[str], rng: random.Random) -> Ratios:
-    return measure_pair(arms, ids, "cpu", rng).log_ratios
+    with Pairs(arms, "cpu", rng) as pairs:
+        return pairs.measure(ids, more_to_come=False).log_ratios
+
+
+def ahead(arms: tuple[Arm, Arm], ids: Sequence[str], rng: random.Random) -> tuple[Ratios, float]:
+    """The second of two pairs, whose processes started beside the first, and its seconds."""
+    with Pairs(arms, "cpu", rng) as pairs:
+        pairs.measure(ids)
+        pair = pairs.measure(ids)
+    return pair.log_ratios, pair.took
 
 
 class _Copy:
@@ -100,11 +110,26 @@ def copies(arms: tuple[Arm, Arm], ids: Sequence[str], rng: random.Random) -> Rat
     return found
 
 
-DESIGNS: dict[str, Callable[[tuple[Arm, Arm], Sequence[str], random.Random], Ratios]] = {
-    "sequential": sequential,
-    "bursts": bursts,
-    "calls": calls,
-    "copies": copies,
+Design = Callable[[tuple[Arm, Arm], Sequence[str], random.Random], Ratios]
+
+
+def timed(design: Design) -> Callable[..., tuple[Ratios, float]]:
+    """With the seconds that it takes."""
+
+    def run(arms: tuple[Arm, Arm], ids: Sequence[str], rng: random.Random) -> tuple[Ratios, float]:
+        started = time.monotonic()
+        ratios = design(arms, ids, rng)
+        return ratios, time.monotonic() - started
+
+    return run
+
+
+DESIGNS: dict[str, Callable[..., tuple[Ratios, float]]] = {
+    "sequential": timed(sequential),
+    "bursts": timed(bursts),
+    "calls": timed(calls),
+    "ahead": ahead,
+    "copies": timed(copies),
 }
 
 
@@ -120,9 +145,8 @@ def record_designs(
         for name, design in DESIGNS.items():
             if len(lines.read(path, kind="design", design=name)) > number:
                 continue
-            started = time.monotonic()
-            ratios = design(arms, ids, random.Random())
-            took = round(time.monotonic() - started, 3)
+            ratios, seconds = design(arms, ids, random.Random())
+            took = round(seconds, 3)
             record = {"kind": "design", "design": name, "log_ratios": ratios, "took": took}
             lines.append(path, record | {"commit": arms[0].commit})
             tell(f"{name}, pair {number + 1} of {pairs}: {took:.1f} s")

@@ -174,16 +174,15 @@ def test_an_injection_whose_place_is_gone_is_refused(tmp_path: Path) -> None:
 def test_pairs_are_recorded_up_to_a_number_and_taken_up_where_they_stopped(
     repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    from reports.gate.campaign import __main__ as campaign
-    from reports.gate.pairs import Pair
+    from reports.gate.pairs import Pair, Pairs
 
     asked = []
 
-    def measure(arms, ids, device, rng, control):
-        asked.append(control)
+    def measure(self, ids):
+        asked.append(self.control)
         return Pair(dict.fromkeys((*ids, CONTROL), 0.01), {}, 1.5, {"load": 1.0}, "")
 
-    monkeypatch.setattr(campaign, "measure_pair", measure)
+    monkeypatch.setattr(Pairs, "measure", measure)
     monkeypatch.chdir(repository.path)
     path = tmp_path / "lines.jsonl"
     for pairs, new in ((1, 1), (3, 2), (3, 0)):
@@ -236,8 +235,9 @@ def test_each_design_gives_a_log_ratio_of_every_benchmark(
         monkeypatch.setattr(designs, seconds, 0.003)
     monkeypatch.setattr(pairs_module, "MOST_SECONDS", 0.01)
     with worktrees(repository.path, "HEAD", "HEAD") as arms:
-        found = designs.DESIGNS[name](arms, [ONE, TWO], random.Random(0))
+        found, seconds = designs.DESIGNS[name](arms, [ONE, TWO], random.Random(0))
     assert found.keys() == {ONE, TWO}
+    assert seconds > 0
     assert all(abs(ratio) < 2 for ratio in found.values())
 
 

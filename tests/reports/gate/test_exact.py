@@ -12,7 +12,7 @@ from reports.gate import exact
 from reports.gate.exact import Difference, Value, fails
 
 BYTES = "bench_precision.Bytes.track_cache_bytes(reference, float16)"
-LOSS = "bench_int8.Loss.track_loss_increase(packed)"
+LOSS = "bench_kv_codecs.Loss.track_loss_increase(turboquant 3)"
 FINGERPRINT = "bench_gate.Outputs.track_fingerprint(rope)"
 
 

@@ -22,7 +22,7 @@ from reports.gate.arms import worktrees
 from reports.gate.compare import Request, compare
 from reports.gate.output import markdown, terminal, timed_rows
 from reports.gate.page import render
-from reports.gate.pairs import CONTROL, OutOfTime, Pair, measure_pair
+from reports.gate.pairs import CONTROL, OutOfTime, Pair, Pairs
 from reports.gate.verdict import NotComparable
 from reports.git import git
 
@@ -48,7 +48,7 @@ def fake_pairs(
     shifts = {names[name]: math.log1p(share) for name, share in slowdowns.items()}
     wobble, asked = itertools.cycle((0.004, -0.005, 0.001, -0.002, 0.003, -0.001, 0.002)), []
 
-    def measure(arms, ids, device, rng, control, deadline):
+    def measure(self, ids, deadline):
         asked.append(tuple(ids))
         ratios = {
             id: next(wobble) * (10 if id == rough else 1) + shifts.get(id, 0.0)
@@ -56,7 +56,7 @@ def fake_pairs(
         }
         return Pair(ratios, {id: [1.0, 1.0] for id in ratios}, 1.0, QUIET, "")
 
-    monkeypatch.setattr(gate_module, "measure_pair", measure)
+    monkeypatch.setattr(Pairs, "measure", measure)
     return asked
 
 
@@ -108,13 +108,17 @@ def test_a_pair_that_runs_out_of_time_is_no_pair_and_the_budget_is_spent(
     repository, monkeypatch
 ) -> None:
     repository.commit()
-    with worktrees(repository.path, "HEAD~1", "HEAD") as arms, pytest.raises(OutOfTime):
-        measure_pair(arms, [ONE], "cpu", random.Random(0), deadline=0.0)
+    with (
+        worktrees(repository.path, "HEAD~1", "HEAD") as arms,
+        Pairs(arms, "cpu", random.Random(0)) as pairs,
+        pytest.raises(OutOfTime),
+    ):
+        pairs.measure([ONE], deadline=0.0)
 
     def late(*given):
         raise OutOfTime
 
-    monkeypatch.setattr(gate_module, "measure_pair", late)
+    monkeypatch.setattr(Pairs, "measure", late)
     report = run(repository)
     assert (report["exit_status"], report["pairs"]) == (11, [])
     assert "the budget is spent" in report["reason"]
@@ -131,8 +135,11 @@ def test_what_has_passed_is_not_measured_again(repository, monkeypatch) -> None:
 def test_a_control_that_has_passed_is_still_compared_with_itself(repository, monkeypatch) -> None:
     monkeypatch.setattr(pairs_module, "MOST_SECONDS", 0.01)
     repository.commit()
-    with worktrees(repository.path, "HEAD~1", "HEAD") as arms:
-        pair = measure_pair(arms, [TWO], "cpu", random.Random(0), control=ONE)
+    with (
+        worktrees(repository.path, "HEAD~1", "HEAD") as arms,
+        Pairs(arms, "cpu", random.Random(0), control=ONE) as pairs,
+    ):
+        pair = pairs.measure([TWO])
     assert set(pair.log_ratios) == {TWO, CONTROL}
 
 
