@@ -5,8 +5,9 @@ that what follows itself in a machine still does. Blocks of pairs are turned rou
 coin: exact where base and head are exchangeable, as they are in A/A pairs. A slowdown is multiplied
 into one benchmark, drawn for each run, or into every one. A run ends where the gate's budget would
 end it, by the seconds that its pairs took; those of a gate take less, since what is decided is not
-measured again. Intervals resample stretches, since what happens to pairs of one stretch happens to
-all of its runs, and are as wide as the number of runs alone makes them, at the least.
+measured again, but for its first one, which has nothing to start beside. Intervals resample
+stretches, since what happens to pairs of one stretch happens to all of its runs, and are as wide as
+the number of runs alone makes them, at the least.
 """
 
 from __future__ import annotations
