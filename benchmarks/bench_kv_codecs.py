@@ -48,14 +48,13 @@ class Loss:
     param_names = ("codec",)
 
     def setup(self, codec: str) -> None:
-        self.model = codec_workloads.reference_checkpoint()
-        self.codec = codec_workloads.kv_codec(codec)
+        self.quality = codec_workloads.quality_through_cache(codec)
 
     def track_prediction_kl(self, codec: str) -> float:
-        return codec_workloads.quality_through_cache(self.model, self.codec)["prediction_kl"]
+        return self.quality["prediction_kl"]
 
     def track_loss_increase(self, codec: str) -> float:
-        return codec_workloads.quality_through_cache(self.model, self.codec)["loss_increase"]
+        return self.quality["loss_increase"]
 
 
 class Codec:

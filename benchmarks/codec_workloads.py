@@ -106,12 +106,14 @@ def held_out_tokens(model: GPT) -> Tensor:
     return tokens[: READ_WINDOWS * model.config.context_length + 1]
 
 
+@cache  # two numbers are made of it
 @of_this_commit()
-def quality_through_cache(model: GPT, codec: Codec) -> dict[str, float]:
+def quality_through_cache(name: str) -> dict[str, float]:
     """What reading held-out text through a compressed cache costs the checkpoint, nats a token."""
     from benchmarks.instruments.cache_quality import qualities
     from reference_model.quantization.kv_cache import QuantizedKVCache
 
+    model, codec = reference_checkpoint(), kv_codec(name)
     window, tokens = model.config.context_length, held_out_tokens(model)
     caches = {"codec": lambda batch: QuantizedKVCache(model, batch, window, codec)}
     baseline, found = qualities(model, tokens, window, caches)

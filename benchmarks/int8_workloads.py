@@ -73,22 +73,22 @@ def loss_measurement(way: str) -> Callable[[], float]:
     return increase
 
 
+@cache  # two numbers are made of it
 @of_this_commit()
-def divergence_measurement(way: str) -> Callable[[], float]:
-    """KL of its predictions on `READ` tokens of held-out text, nats a token, once called."""
+def quality_of(way: str) -> dict[str, float]:
+    """What the predictions after each of `READ` tokens of held-out text lose, nats a token."""
     import torch
 
     model = reference_checkpoint()
     changed = _changed(model, way)
-    tokens = held_out_tokens(model)[None, :READ]
-    tokens = tokens.to(model.wte.weight.device)
-
-    def divergence() -> float:
-        with torch.inference_mode():
-            p, q = (each(tokens).double().log_softmax(-1) for each in (model, changed))
-        return float((p.exp() * (p - q)).sum(-1).mean())
-
-    return divergence
+    tokens = held_out_tokens(model)[: READ + 1].to(model.wte.weight.device)
+    read, follow = tokens[None, :-1], tokens[1:, None]
+    with torch.inference_mode():
+        p, q = (each(read)[0].double().log_softmax(-1) for each in (model, changed))  # (T, V)
+    return {
+        "loss_increase": float((p - q).gather(-1, follow).mean()),
+        "prediction_kl": float((p.exp() * (p - q)).sum(-1).mean()),
+    }
 
 
 def _changed(model: GPT, way: str) -> Any:

@@ -49,7 +49,7 @@ def _parser() -> Parser:
     parser.add_argument("--base", required=True, help="revision to compare with, such as HEAD~1")
     parser.add_argument("--head", required=True, help="revision that is judged, such as HEAD")
     parser.add_argument("--select", default="*", help="benchmarks by a pattern: '*turboquant*'")
-    parser.add_argument("--budget", type=_seconds, help="seconds for everything (default: 420)")
+    parser.add_argument("--budget", type=_seconds, help="seconds for everything (default: 450)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seed", type=seed, help="of orders and layouts; drawn by default")
     parser.add_argument("--base-python", help="interpreter of base's own environment")

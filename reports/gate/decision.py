@@ -17,7 +17,7 @@ passes, so that no share is needed for that.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -130,12 +130,13 @@ def outcomes_of_runs(
     log_ratios: ArrayLike,
     rule: Rule,
     control: int | None = None,
-    affordable: NDArray[np.int_] | None = None,
+    affordable: Callable[[NDArray[np.int_]], NDArray[np.int_]] | None = None,
 ) -> tuple[NDArray[np.str_], NDArray[np.int_]]:
     """The outcome and the pairs of each of many complete runs (runs, pairs, benchmarks).
 
-    ``affordable``: the pairs (runs,) that the budget of each lasts for; all by default. The same
-    tests as `decide`, for simulation and replay; a test holds that they agree.
+    ``affordable``: how many benchmarks each pair measures (runs, pairs), the control aside -> the
+    pairs (runs,) that the budget of each run lasts for; all by default. The same tests as `decide`,
+    for simulation and replay; a test holds that they agree.
     """
     x = np.asarray(log_ratios, dtype=np.float64)
     slower, faster, excluded = _flags(x, rule, x.shape[-1])
@@ -150,7 +151,11 @@ def outcomes_of_runs(
         unstable = slower[..., control] | faster[..., control]
     codes = np.select([unstable, worse, passed.all(-1)], [1, 2, 3], 0)  # (looks, runs)
     at = np.array(rule.looks[:looks])
-    most = np.full(x.shape[0], at[-1]) if affordable is None else np.minimum(affordable, at[-1])
+    most = np.full(x.shape[0], at[-1])
+    if affordable:
+        open_after = len(own) - np.concatenate([passed_before, passed[-1:]]).sum(-1)
+        looks_before = np.searchsorted(at, np.arange(x.shape[1]), side="right")
+        most = np.minimum(affordable(open_after[looks_before].T), at[-1])
     decided = (codes > 0) & (at[:, None] <= most)
     first, found = decided.argmax(0), decided.any(0)
     names = np.array(["inconclusive", "inconclusive", "regression", "pass"])

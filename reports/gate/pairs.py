@@ -127,7 +127,7 @@ class Pairs:
                 first.append("head" if swapped else "base")
                 log_ratios[name], seconds[name] = in_turns(id, one, other, swapped, processor)
             if self._next:
-                self._next.hurry(os.sched_getaffinity(0))
+                self._next.hurry()
         took = time.monotonic() - started
         orders = f"{first.count('base')} base first, {first.count('head')} head first"
         return Pair(log_ratios, seconds, round(took, 3), watch.reading(), orders)
@@ -149,7 +149,7 @@ class Pairs:
 
     def _wait_for_next(self) -> None:
         if self._next:
-            self._next.hurry(os.sched_getaffinity(0))
+            self._next.hurry()
             self._next.ready()
 
 

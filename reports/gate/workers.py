@@ -157,28 +157,26 @@ class Processes:
         """In the order of the arms."""
         return [self._started[at] for at in sorted(self._started)]
 
-    def hurry(self, processors: Collection[int]) -> None:
-        """Let them run on more processors."""
+    def hurry(self) -> None:
+        """Let them run on every processor that this process may run on."""
         for worker in self.workers:
-            worker.allow(processors)
+            worker.allow(os.sched_getaffinity(0))
 
     def ready(self) -> list[Answer]:
         """Their hellos, once all of them hold what they were asked to.
 
         `UserError` where one is not what it should be, or has not one of ``ids``.
         """
-        if self._hellos:
-            return self._hellos
-        for worker in self.workers:
+        for worker in self.workers[len(self._hellos) :]:
             check_origin(worker.arm, hello := worker.receive())
             if self._device == "cuda" and not hello["cuda"]:
                 raise UserError("--device cuda: torch finds no usable CUDA device")
-            self._hellos.append(hello)
             for id in self.ids:
                 answer = worker.receive()
                 if reason := answer.get("skipped"):
                     raise UserError(f"{worker.arm.name}: a timed benchmark was skipped: {reason}")
                 self.threads[id] = answer["threads"]
+            self._hellos.append(hello)
         return self._hellos
 
     def close(self) -> None:

@@ -76,13 +76,16 @@ def one_run(clone: Path, arguments: tuple[str, ...] = ()) -> dict[str, Any]:
     )  # fmt: skip
     report = json.loads(written.read_text()) if written.exists() else {}
     kept = ("verdict", "reason", "exact", "timed", "control")
-    machine = [pair["machine"] for pair in report.get("pairs", [])]
+    pairs = report.get("pairs", [])
     return {
         "exit_status": done.returncode,
         "seconds": round(time.monotonic() - started, 1),
         **{key: report.get(key) for key in kept},
-        "pairs": len(machine),
-        "machine": machine,
+        "pairs": len(pairs),
+        # What a pair takes depends on how many benchmarks are left to it, the control aside.
+        "measured": [len(pair["log_ratios"]) - 1 for pair in pairs],
+        "took": [pair["took"] for pair in pairs],
+        "machine": [pair["machine"] for pair in pairs],
     }
 
 

@@ -125,7 +125,7 @@ def _one_stretch(
     longest = np.maximum.accumulate(took, axis=1)
     begins = (spent - took) + np.pad(longest, ((0, 0), (1, 0)))[:, :-1] <= left
     affordable = np.logical_and.accumulate(begins, axis=1).sum(axis=1)
-    outcomes, taken = outcomes_of_runs(x, rule, len(ids), affordable)
+    outcomes, taken = outcomes_of_runs(x, rule, len(ids), lambda measured: affordable)
     shares = [float((outcomes == name).mean()) for name in METRICS[:SHARES]]
     seconds = np.where(taken > 0, spent[np.arange(runs), taken - 1], 0.0)
     return [*shares, float(np.median(taken)), float(np.median(seconds))]

@@ -160,6 +160,28 @@ def test_many_runs_at_once_are_decided_as_each_alone() -> None:
     assert set(outcomes) == {"regression", "pass", "inconclusive"}
 
 
+def test_a_budget_is_asked_with_the_benchmarks_that_each_pair_of_a_run_measures() -> None:
+    """Those that no look before it has passed; what a look needs must be affordable."""
+    rng = np.random.default_rng(1)
+    x = pairs_of(rng, (60, RULE.most_pairs, 4), 0.03) + np.linspace(-0.02, 0.08, 60)[:, None, None]
+    asked = []
+
+    def fourteen(measured: np.ndarray) -> np.ndarray:
+        asked.append(measured)
+        return np.full(60, 14)
+
+    outcomes, pairs = outcomes_of_runs(x, RULE, control=3, affordable=fourteen)
+    assert asked[0].shape == (60, RULE.most_pairs)
+    for run, measured, outcome, taken in zip(x, asked[0], outcomes, pairs, strict=True):
+        decision = decide(run[:14], RULE, control=3)
+        assert outcome == decision.outcome
+        assert taken == (decision.pairs if decision.final else 14)
+        for pair in range(taken):
+            judged = decide(run[:pair], RULE, control=3).benchmarks[:3]
+            assert measured[pair] == sum(each.outcome != "pass" for each in judged)
+    assert len(np.unique(asked[0][:, :14])) == 4
+
+
 @pytest.mark.parametrize(
     "wrong", [{"margin": 0.0}, {"margin": 0.05}, {"looks": (12, 8)}, {"looks": (1, 8)}]
 )

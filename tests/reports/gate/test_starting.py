@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -30,9 +30,9 @@ class Noted(Processes):
         super().__init__(*given, **named)
         Noted.made.append(self)
 
-    def hurry(self, processors: Collection[int]) -> None:
+    def hurry(self) -> None:
         self.hurried = True
-        super().hurry(processors)
+        super().hurry()
 
     def ready(self):
         self.was_ready = True
