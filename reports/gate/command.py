@@ -7,6 +7,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -17,6 +18,11 @@ from reports.gate.verdict import NotComparable, Verdict
 
 if TYPE_CHECKING:
     from reports.gate.compare import Report, Request
+
+
+# Seconds beyond the budget after which a process must hang: whatever the gate waits for, it ends
+# within eight minutes.
+GRACE = 30.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         traceback.print_exc()
         return _failed(given, request, Verdict.ERROR, f"{type(error).__name__}: {error}")
+    finally:
+        _end_after(0.0)
 
 
 def _parser() -> Parser:
@@ -86,9 +94,10 @@ def _request(given: argparse.Namespace) -> Request:
 
 
 def _run(given: argparse.Namespace, request: Request) -> int:
-    from reports.gate.compare import compare
+    from reports.gate.compare import BUDGET, compare
     from reports.gate.output import terminal
 
+    _end_after(max(request.budget, BUDGET) + GRACE)
     report = compare(Path.cwd(), request, lambda line: print(line, file=sys.stderr, flush=True))
     print(terminal(report))
     _write(given, report)
@@ -126,6 +135,20 @@ def _write(given: argparse.Namespace, report: Report) -> None:
         from reports.gate.output import markdown
 
         write_whole(given.markdown.parent, {given.markdown.name: markdown(report).encode()})
+
+
+def _end_after(seconds: float) -> None:
+    """Never, where it is 0."""
+    if hasattr(signal, "setitimer"):  # not on Windows
+        signal.signal(signal.SIGALRM, partial(_out_of_time, seconds))
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _out_of_time(seconds: float, number: int, frame: FrameType | None) -> None:
+    raise UserError(
+        f"no verdict within {seconds:.0f} seconds: a benchmark hangs, or this machine is too slow; "
+        "--select fewer of them"
+    )
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:

@@ -11,10 +11,10 @@ import json
 import math
 import random
 import signal
-import statistics
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -30,6 +30,7 @@ from reports.gate.campaign import designs, lines, real, reorderings, rivals, tur
 from reports.gate.campaign.injections import INJECTIONS, names
 from reports.gate.campaign.neighbour import beside
 from reports.gate.campaign.replay import Slowed, binomial_range, replay, scatter, shift
+from reports.gate.campaign.seconds import seconds_of
 from reports.gate.compare import CONTROLLED_BY, timed_ids
 from reports.gate.decision import Rule
 from reports.gate.pairs import CONTROL, Pairs
@@ -175,7 +176,8 @@ def _replay(given: argparse.Namespace) -> None:
     lines.measured_gate(given.lines, Path.cwd())
     if given.without:
         records = [_without(record, given.without) for record in records]
-    before, count = _before_pairs(given.lines), given.runs_replayed
+    seconds = seconds_of([run for run in real.as_shipped(given.lines) if run["case"] in REAL])
+    count = given.runs_replayed
     by_machine = {
         "all": records,
         QUIET: [record for record in records if not record["neighbour"]],
@@ -183,7 +185,7 @@ def _replay(given: argparse.Namespace) -> None:
     }
     one, every = (
         {
-            name: replay(chosen, Rule(), runs=count, setup_seconds=before, slowed=slowed)
+            name: replay(chosen, Rule(), runs=count, seconds=seconds, slowed=slowed)
             for name, chosen in by_machine.items()
             if chosen
         }
@@ -196,6 +198,7 @@ def _replay(given: argparse.Namespace) -> None:
     summary = {
         "made": _made(given.lines),
         "recorded pairs": counted,
+        "seconds": asdict(seconds),
         "scatter": scattered,
         "shift": shifted,
         "replay": one,
@@ -225,12 +228,6 @@ def _made(path: Path) -> dict[str, Any]:
         "commits": list(dict.fromkeys(record["commit"] for record in lines.read(path))),
         "machine": {key: stamp[key] for key in ("cpu", "cores", "platform", "python", "packages")},
     }
-
-
-def _before_pairs(path: Path) -> float:
-    """Seconds of a gate before its first pair, by the real runs; 0 as long as there are none."""
-    found = [real.counted(run) for run in real.as_shipped(path) if run["case"] == "nothing"]
-    return statistics.median([exact["seconds"] for exact in found if exact] or [0.0])
 
 
 def agreement(row: dict[str, Any], one: Replayed, every: Replayed) -> str | None:

@@ -4,10 +4,10 @@ A run begins at a drawn pair of a drawn stretch and takes the pairs that follow 
 that what follows itself in a machine still does. Blocks of pairs are turned round as a whole, by a
 coin: exact where base and head are exchangeable, as they are in A/A pairs. A slowdown is multiplied
 into one benchmark, drawn for each run, or into every one. A run ends where the gate's budget would
-end it, by the seconds that its pairs took; those of a gate take less, since what is decided is not
-measured again, but for its first one, which has nothing to start beside. Intervals resample
-stretches, since what happens to pairs of one stretch happens to all of its runs, and are as wide as
-the number of runs alone makes them, at the least.
+end it, by the seconds that its pairs took; what is decided is not measured again, and a pair then
+takes less, by as much as those of real runs. Intervals resample stretches, since what happens to
+pairs of one stretch happens to all of its runs, and are as wide as the number of runs alone makes
+them, at the least.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from numpy.typing import NDArray
 
 from benchmarks.stats import proportion_interval
 from reference_model.errors import UserError
+from reports.gate.campaign.seconds import Seconds
 from reports.gate.compare import BUDGET
 from reports.gate.decision import Rule, outcomes_of_runs
 from reports.gate.pairs import CONTROL
 
 Floats = NDArray[np.float64]
 SLOWDOWNS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.07, 0.1)
+ALL_ALIKE = Seconds()  # a gate's pairs take as long as recorded ones
 BLOCK = 5  # pairs that are turned round together
 RESAMPLES = 2000
 Slowed = Literal["one", "every"]
@@ -75,26 +77,28 @@ def replay(
     slowdowns: Sequence[float] = SLOWDOWNS,
     runs: int = 1000,
     seed: int = 0,
-    setup_seconds: float = 0.0,
+    seconds: Seconds = ALL_ALIKE,
     slowed: Slowed = "one",
     budget: float = BUDGET,
 ) -> list[dict[str, Any]]:
     """A row per slowdown: each metric with its 95 % interval over stretches.
 
-    ``runs`` are those of each stretch, ``setup_seconds`` what a gate takes of its ``budget`` before
-    its first pair.
+    ``runs`` are those of each stretch, ``seconds`` what a gate takes of its ``budget`` beside what
+    recorded pairs tell.
     """
     parts = list(stretches(records).values())
     ids = [id for id in parts[0][0]["log_ratios"] if id != CONTROL] if parts else []
     if not ids:
         raise UserError("there are no recorded pairs; record some first")
-    rng, left = np.random.default_rng(seed), budget - setup_seconds
+    rng = np.random.default_rng(seed)
     rows = []
     for slowdown in slowdowns:
         of_stretches = np.array(
-            [_one_stretch(pairs, ids, rule, slowdown, runs, rng, left, slowed) for pairs in parts]
+            [
+                _one_stretch(pairs, ids, rule, slowdown, runs, rng, seconds, slowed, budget)
+                for pairs in parts
+            ]
         )
-        of_stretches[:, METRICS.index("seconds")] += setup_seconds
         rows.append(
             {"slowdown": slowdown, "stretches": len(parts), "runs": runs * len(parts)}
             | _with_intervals(of_stretches, runs, rng)
@@ -109,8 +113,9 @@ def _one_stretch(
     slowdown: float,
     runs: int,
     rng: np.random.Generator,
-    left: float,
+    seconds: Seconds,
     slowed: Slowed,
+    budget: float,
 ) -> list[float]:
     matrix = np.array([[pair["log_ratios"][id] for id in (*ids, CONTROL)] for pair in pairs])
     took = np.array([pair["took"] for pair in pairs])
@@ -120,15 +125,21 @@ def _one_stretch(
         x[:, :, : len(ids)] += math.log1p(slowdown)
     else:
         x[np.arange(runs), :, rng.integers(len(ids), size=runs)] += math.log1p(slowdown)
-    spent = np.cumsum(took, axis=1)
-    # As `run_pairs` does: a pair begins where the longest so far would still fit.
-    longest = np.maximum.accumulate(took, axis=1)
-    begins = (spent - took) + np.pad(longest, ((0, 0), (1, 0)))[:, :-1] <= left
-    affordable = np.logical_and.accumulate(begins, axis=1).sum(axis=1)
-    outcomes, taken = outcomes_of_runs(x, rule, len(ids), lambda measured: affordable)
+    spent = np.empty_like(took)
+
+    def affordable(measured: NDArray[np.int_]) -> NDArray[np.int_]:
+        each = took * seconds.share(measured / len(ids))
+        np.cumsum(each, axis=1, out=spent)
+        # As `run_pairs` does: a pair begins where the longest so far would still fit.
+        longest = np.maximum.accumulate(each, axis=1)
+        begins = (spent - each) + np.pad(longest, ((0, 0), (1, 0)))[:, :-1]
+        fits = begins <= budget - seconds.before
+        return np.asarray(np.logical_and.accumulate(fits, axis=1).sum(axis=1))
+
+    outcomes, taken = outcomes_of_runs(x, rule, len(ids), affordable)
     shares = [float((outcomes == name).mean()) for name in METRICS[:SHARES]]
-    seconds = np.where(taken > 0, spent[np.arange(runs), taken - 1], 0.0)
-    return [*shares, float(np.median(taken)), float(np.median(seconds))]
+    of_pairs = np.where(taken > 0, spent[np.arange(runs), taken - 1], 0.0)
+    return [*shares, float(np.median(taken)), seconds.before + float(np.median(of_pairs))]
 
 
 def drawn_runs(

@@ -8,14 +8,17 @@ import math
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from reference_model.errors import UserError
+from reports.gate import command
 from reports.gate import compare as gate_module
 from reports.gate import pairs as pairs_module
 from reports.gate.arms import worktrees
@@ -335,13 +338,38 @@ def test_a_benchmark_that_does_nothing_exits_with_12(gate, repository) -> None:
     assert_status(done, 12, "measures nothing")
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
+@pytest.mark.parametrize("budget", [1, 2])
+def test_a_process_that_hangs_is_an_error_soon_after_the_budget(
+    repository, monkeypatch: pytest.MonkeyPatch, capsys, budget: int
+) -> None:
+    monkeypatch.chdir(repository.path)
+    monkeypatch.setattr(command, "GRACE", 0.5)
+    monkeypatch.setattr(gate_module, "BUDGET", 1.0)
+    repository.commit(model="while True: pass\n")
+    started = time.monotonic()
+    assert command.main(["--base=HEAD~1", "--head=HEAD", f"--budget={budget}"]) == 12
+    assert budget + 0.5 <= time.monotonic() - started < 20
+    said = f"error: no verdict within {budget + 0.5:.0f} seconds: a benchmark hangs"
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
+def test_a_gate_that_ends_leaves_no_timer_behind(repository, monkeypatch) -> None:
+    monkeypatch.chdir(repository.path)
+    assert command.main(["--base=HEAD", "--head=HEAD", "--select=nothing"]) == 12
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
 def test_real_pairs_are_measured_until_the_budget_is_spent_and_everything_is_written(
     gate, repository, tmp_path: Path
 ) -> None:
     repository.commit()
     path, page = tmp_path / "gate.json", tmp_path / "gate.html"
+    # The eight pairs of the first look, of two benchmarks, take more than that on any machine.
+    assert 8 * 2 * pairs_module.LEAST_SECONDS > 4
     done = gate(
-        "--base=HEAD~1", "--head=HEAD", "--budget=6", "--seed=1", f"--json={path}",
+        "--base=HEAD~1", "--head=HEAD", "--budget=4", "--seed=1", f"--json={path}",
         f"--html={page}", "--select=*(one)",
     )  # fmt: skip
     report = json.loads(path.read_text())

@@ -12,6 +12,7 @@ from reference_model.errors import UserError
 from reports.gate.campaign import lines, real
 from reports.gate.campaign.__main__ import NEIGHBOUR, QUIET, agreement, main
 from reports.gate.campaign.replay import BLOCK, binomial_range, drawn_runs, replay, scatter, shift
+from reports.gate.campaign.seconds import Seconds, seconds_of
 from reports.gate.decision import Rule
 from reports.gate.pairs import CONTROL
 
@@ -34,7 +35,7 @@ def recorded(
 
 
 def test_replay_finds_no_regression_in_equal_arms_and_every_large_one() -> None:
-    rows = replay(recorded(), Rule(), (0.0, 0.05), runs=50, setup_seconds=10.0)
+    rows = replay(recorded(), Rule(), (0.0, 0.05), runs=50, seconds=Seconds(before=10.0))
     nothing, slow = rows
     assert nothing["regression"]["value"] == 0
     assert slow["regression"]["value"] == 1
@@ -149,7 +150,9 @@ def test_what_never_happened_in_any_run_has_an_interval_that_is_not_never() -> N
 
 def test_a_replayed_run_ends_where_the_budget_of_a_gate_would_end_it() -> None:
     whole, short = (
-        replay(recorded(scatter=0.05), Rule(), (0.0,), runs=50, setup_seconds=20.0, budget=budget)
+        replay(
+            recorded(scatter=0.05), Rule(), (0.0,), runs=50, seconds=Seconds(20.0), budget=budget
+        )
         for budget in (1000.0, 70.0)
     )
     assert whole[0]["pairs"]["value"] > 25
@@ -157,8 +160,40 @@ def test_a_replayed_run_ends_where_the_budget_of_a_gate_would_end_it() -> None:
     assert short[0]["pairs"]["value"] == 25
     assert short[0]["seconds"]["value"] == 70.0
     assert short[0]["inconclusive"]["value"] > whole[0]["inconclusive"]["value"]
-    nothing = replay(recorded(), Rule(), (0.0,), runs=5, setup_seconds=20.0, budget=15.0)
+    nothing = replay(recorded(), Rule(), (0.0,), runs=5, seconds=Seconds(20.0), budget=15.0)
     assert (nothing[0]["inconclusive"]["value"], nothing[0]["pairs"]["value"]) == (1, 0)
+
+
+def test_pairs_of_fewer_benchmarks_take_less_of_a_replayed_budget() -> None:
+    records = recorded(scatter=0.001)
+    for record in records:  # the other two are decided by the first look, this one is not
+        record["log_ratios"]["a"] *= 100
+    as_long, shorter = (
+        replay(records, Rule(), (0.0,), runs=50, seconds=Seconds(0.0, shrinking), budget=40.0)[0]
+        for shrinking in (0.0, 0.9)
+    )
+    assert as_long["pairs"]["value"] == 20  # of two seconds each
+    # Eight of two seconds, then of 0.4 times as much, as long as one of two would still fit.
+    assert shorter["pairs"]["value"] == 36
+    assert shorter["seconds"]["value"] == pytest.approx(8 * 2 + 28 * 0.8)
+
+
+def test_the_seconds_of_a_gate_are_found_in_its_real_runs() -> None:
+    assert seconds_of([]) == Seconds(0.0, 0.0)
+    runs = []
+    for busy in (1.0, 1.3, 2.0):  # an hour that takes longer cancels
+        measured = [12, 12, 6, 3]
+        took = [busy * (4 + each / 2) for each in measured]
+        took[0] += 5
+        exact = {"compared": 80, "seconds": 11.0}
+        runs.append({"exact": exact, "measured": measured, "took": took})
+    found = seconds_of(runs)
+    assert found.before == pytest.approx(11 + 5)
+    assert found.shrinking == pytest.approx(0.6)  # 6 of the 10 seconds
+    assert found.share(np.array([1.0, 0.5])) == pytest.approx([1.0, 0.7])
+    by_the_exact_layer = {"exact": exact, "measured": [], "took": []}
+    not_compared = {"exact": None}
+    assert seconds_of([*runs, by_the_exact_layer, not_compared]) == found
 
 
 def test_a_single_stretch_has_no_interval() -> None:
