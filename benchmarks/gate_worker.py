@@ -9,7 +9,7 @@ decides when and how often something is called, so that two such processes can t
 | do=suite                                 | timed: ids, ``name(parameters)``; exact: id → how     |
 | do=exact, ids                            | values: id → number, or {"skipped": reason}           |
 | do=prepare, id, name                     | threads, or skipped: reason; ``name`` for a copy      |
-| do=measure, id, calls, warmup, processor | seconds: of each call; processor_seconds: of all      |
+| do=measure, id, calls, warmup, processor | seconds: of each call                                 |
 
 A request that fails is answered with {"error": one line}, and the process ends with its stdin.
 """
@@ -28,7 +28,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from time import perf_counter, process_time
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -103,12 +103,12 @@ class Worker:
             call()
         gc.disable()  # a collection takes longer than a turn, and belongs to no call of it
         try:
-            seconds, before = [], process_time()
+            seconds = []
             for _ in range(calls):
                 start = perf_counter()
                 call()
                 seconds.append(perf_counter() - start)
-            return {"seconds": seconds, "processor_seconds": process_time() - before}
+            return {"seconds": seconds}
         finally:
             gc.enable()
 

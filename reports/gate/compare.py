@@ -63,6 +63,8 @@ def compare(repository: Path, request: Request, tell: Callable[[str], None]) -> 
             timed, uneven, untimed = _on_both_sides(workers, selected)
             skipped = _skipped_numbers(before, after) | untimed
             compared += uneven + _vanished(arms[0], request, rng, [*selected, *how], skipped)
+            if not selected and not how and not compared:
+                raise UserError(_matches_nothing(workers, request.select))
         gone = {difference.id for difference in compared if difference.kind == "gone"}
         report["skipped"] = {id: why for id, why in skipped.items() if id not in gone}
         numbers = [id for id in how if all(isinstance(side[id], float) for side in values)]
@@ -132,12 +134,15 @@ def _selected(workers: Sequence[Worker], pattern: str) -> tuple[list[str], dict[
         for id, how in known["exact"].items()
         if fnmatch.fnmatchcase(id, pattern)
     }
-    if not timed and not exact:
-        raise UserError(
-            f"--select {pattern!r} matches none of {len(known['timed']) + len(known['exact'])} "
-            "benchmarks; such as bench_gate.Step* or '*turboquant*' would"
-        )
     return timed, exact
+
+
+def _matches_nothing(workers: Sequence[Worker], pattern: str) -> str:
+    known = workers[-1].ask("suite")
+    return (
+        f"--select {pattern!r} matches none of {len(known['timed']) + len(known['exact'])} "
+        "benchmarks; such as bench_gate.Step* or '*turboquant*' would"
+    )
 
 
 def _on_both_sides(

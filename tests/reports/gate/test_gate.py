@@ -189,6 +189,8 @@ def test_a_benchmark_that_is_no_more_in_heads_suite_is_gone(repository, monkeypa
     assert report["exit_status"] == 10
     assert [(d["kind"], d["id"]) for d in report["exact"]["differences"]] == [("gone", TWO)]
     assert run(repository, select="*one*")["exit_status"] == 0
+    # Head's suite has none that is selected, and base's had.
+    assert run(repository, select=f"*{TWO}")["reason"].startswith(f"gone: {TWO}")
 
 
 def test_what_heads_suite_skips_on_both_sides_and_bases_own_measured_is_gone(
@@ -352,6 +354,7 @@ def test_a_process_that_hangs_is_an_error_soon_after_the_budget(
     assert budget + 0.5 <= time.monotonic() - started < 20
     said = f"error: no verdict within {budget + 0.5:.0f} seconds: a benchmark hangs"
     assert said in capsys.readouterr().err
+    assert len(repository.git("worktree", "list").splitlines()) == 1
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
