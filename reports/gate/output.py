@@ -9,6 +9,8 @@ from typing import Any
 
 from tabulate import tabulate
 
+from reports.gate.decision import UNSTABLE
+
 Report = dict[str, Any]
 SYMBOLS = {"pass": "✓", "regression": "✗", "inconclusive": "○"}
 MOST_ROWS = 30  # of differences in a summary
@@ -93,7 +95,7 @@ def timed_rows(report: Report) -> list[list[str]]:
     return [
         [
             b["id"],
-            f"{SYMBOLS[b['outcome']]} {_word(b, report['rule']['margin'])}",
+            _told(b, report),
             percent(b["effect"]),
             interval(b["interval"]),
             str(b["pairs"]),
@@ -103,11 +105,17 @@ def timed_rows(report: Report) -> list[list[str]]:
     ]
 
 
-def _word(benchmark: dict[str, Any], margin: float) -> str:
-    """An improvement by more than the margin is told, though a gate does not ask for it."""
-    high = benchmark["interval"][1]
-    faster = benchmark["outcome"] == "pass" and high is not None and high < 1 / (1 + margin)
-    return "faster" if faster else str(benchmark["outcome"])
+def _told(benchmark: dict[str, Any], report: Report) -> str:
+    """An improvement by more than the margin is told, though a gate does not ask for it.
+
+    A control that is faster than itself is none.
+    """
+    if benchmark is report["control"] and report["reason"].startswith(UNSTABLE):
+        return "✗ differs"
+    outcome, high = benchmark["outcome"], benchmark["interval"][1]
+    margin = report["rule"]["margin"]
+    faster = outcome == "pass" and high is not None and high < 1 / (1 + margin)
+    return f"{SYMBOLS[outcome]} {'faster' if faster else outcome}"
 
 
 def percent(ratio: float | None) -> str:

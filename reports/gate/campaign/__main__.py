@@ -81,9 +81,12 @@ def _parser() -> Parser:
         ("all", "everything, for hours"),
     ):
         each = commands.add_parser(name, help=told)
-        each.add_argument("--lines", type=Path, default=LINES, help="file that is appended to")
-        if name not in ("replay", "rivals"):
-            each.add_argument("--select", default="*", help="timed benchmarks by a pattern")
+        if name != "reorderings":
+            told = "file of lines" if name == "replay" else "file that is appended to"
+            each.add_argument("--lines", type=Path, default=LINES, help=told)
+        if name not in ("replay", "rivals", "all"):
+            told = "exact numbers" if name == "reorderings" else "timed benchmarks"
+            each.add_argument("--select", default="*", help=f"{told} by a pattern")
         if name in ("designs", "turns", "record"):
             each.add_argument("--pairs", type=_count, default=40)
         if name == "record":
@@ -176,7 +179,11 @@ def _replay(given: argparse.Namespace) -> None:
     lines.measured_gate(given.lines, Path.cwd())
     if given.without:
         records = [_without(record, given.without) for record in records]
-    seconds = seconds_of([run for run in real.as_shipped(given.lines) if run["case"] in REAL])
+    gates = [run for run in real.as_shipped(given.lines) if run["case"] in REAL]
+    seconds = {
+        neighbour: seconds_of([run for run in gates if run["neighbour"] == neighbour])
+        for neighbour in (False, True)
+    }
     count = given.runs_replayed
     by_machine = {
         "all": records,
@@ -198,7 +205,7 @@ def _replay(given: argparse.Namespace) -> None:
     summary = {
         "made": _made(given.lines),
         "recorded pairs": counted,
-        "seconds": asdict(seconds),
+        "seconds": {QUIET: asdict(seconds[False]), NEIGHBOUR: asdict(seconds[True])},
         "scatter": scattered,
         "shift": shifted,
         "replay": one,
@@ -283,16 +290,19 @@ def _rivals(given: argparse.Namespace) -> None:
 def _all(given: argparse.Namespace) -> None:
     """Whatever is missing of the whole proof."""
     lines.check_gate(given.lines, Path.cwd())
-    base = {"lines": given.lines, "select": given.select, "out": None}
-    _designs(argparse.Namespace(**base, pairs=DESIGN_PAIRS))
+    base = {"lines": given.lines, "select": "*", "out": None}
+
+    def beside(name: str) -> dict[str, Any]:
+        return {**base, "out": given.out and given.out.with_name(name)}
+
+    _reorderings(argparse.Namespace(**beside("gate_reorderings.json")))
+    _designs(argparse.Namespace(**beside("gate_designs.json"), pairs=DESIGN_PAIRS))
     for stretch in range(STRETCHES):
         label, neighbour = f"stretch {stretch + 1}", has_neighbour(stretch)
-        done = len(lines.read(given.lines, kind="pair", stretch=label))
-        if done < PAIRS_OF_STRETCH:
+        if missing := missing_pairs(given.lines, stretch):
+            pairs = len(lines.read(given.lines, kind="pair", stretch=label)) + missing
             _record(
-                argparse.Namespace(
-                    **base, stretch=label, neighbour=neighbour, pairs=PAIRS_OF_STRETCH
-                )
+                argparse.Namespace(**base, stretch=label, neighbour=neighbour, pairs=pairs)
             )
         # Real runs between the stretches, so that these lie apart in time.
         for name, runs in REAL.items():
@@ -312,6 +322,14 @@ def _all(given: argparse.Namespace) -> None:
 
 def has_neighbour(stretch: int) -> bool:
     return stretch % 3 == 2
+
+
+def missing_pairs(path: Path, stretch: int) -> int:
+    """Of those due when a stretch ends, beside a neighbour or not as it, by whatever stretches."""
+    neighbour = has_neighbour(stretch)
+    alike = sum(has_neighbour(other) == neighbour for other in range(stretch + 1))
+    recorded = len(lines.read(path, kind="pair", neighbour=neighbour))
+    return max(PAIRS_OF_STRETCH * alike - recorded, 0)
 
 
 def runs_by(stretch: int, runs: int) -> int:

@@ -41,6 +41,7 @@ def render(summary: dict[str, Any]) -> str:
             rows=list(_rows(summary["replay"])),
             shifts=list(_shifts(summary["shift"])),
             real=[_told(row) for row in summary["real"]],
+            made=summary["made"],
         )
     )
 
@@ -85,7 +86,7 @@ def _shifts(shifted: dict[str, Any]) -> Sequence[list[str]]:
 def _told(row: dict[str, Any]) -> dict[str, Any]:
     """A row of the real runs in words, by column."""
     low, high = row["share as deserved"]
-    verdicts = (f"{count} {Verdict(int(v)).words}" for v, count in row["verdicts"].items())
+    verdicts = (f"{count} {_words(int(status))}" for status, count in row["verdicts"].items())
     return {
         "tool": row["tool"],
         "change": row["case"],
@@ -99,6 +100,11 @@ def _told(row: dict[str, Any]) -> dict[str, Any]:
         "their seconds, at most": row["most exact seconds"],
         "agrees with the replay": row["agrees"],
     }
+
+
+def _words(status: int) -> str:
+    """Of a verdict; what was killed has none."""
+    return Verdict(status).words if status in list(Verdict) else f"exit status {status}"
 
 
 def _cell(found: dict[str, Any]) -> str:

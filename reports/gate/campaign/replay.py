@@ -7,13 +7,13 @@ into one benchmark, drawn for each run, or into every one. A run ends where the 
 end it, by the seconds that its pairs took; what is decided is not measured again, and a pair then
 takes less, by as much as those of real runs. Intervals resample stretches, since what happens to
 pairs of one stretch happens to all of its runs, and are as wide as the number of runs alone makes
-them, at the least.
+them, at the least. What a machine that was not recorded would do is in none of them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -28,7 +28,7 @@ from reports.gate.pairs import CONTROL
 
 Floats = NDArray[np.float64]
 SLOWDOWNS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.07, 0.1)
-ALL_ALIKE = Seconds()  # a gate's pairs take as long as recorded ones
+AS_RECORDED = dict.fromkeys((False, True), Seconds())
 BLOCK = 5  # pairs that are turned round together
 RESAMPLES = 2000
 Slowed = Literal["one", "every"]
@@ -77,14 +77,14 @@ def replay(
     slowdowns: Sequence[float] = SLOWDOWNS,
     runs: int = 1000,
     seed: int = 0,
-    seconds: Seconds = ALL_ALIKE,
+    seconds: Mapping[bool, Seconds] = AS_RECORDED,
     slowed: Slowed = "one",
     budget: float = BUDGET,
 ) -> list[dict[str, Any]]:
     """A row per slowdown: each metric with its 95 % interval over stretches.
 
-    ``runs`` are those of each stretch, ``seconds`` what a gate takes of its ``budget`` beside what
-    recorded pairs tell.
+    ``runs`` are those of each stretch, ``seconds`` what a gate takes beside what recorded pairs
+    tell, without and with a neighbour.
     """
     parts = list(stretches(records).values())
     ids = [id for id in parts[0][0]["log_ratios"] if id != CONTROL] if parts else []
@@ -95,7 +95,10 @@ def replay(
     for slowdown in slowdowns:
         of_stretches = np.array(
             [
-                _one_stretch(pairs, ids, rule, slowdown, runs, rng, seconds, slowed, budget)
+                _one_stretch(
+                    pairs, ids, rule, slowdown, runs, rng, seconds[pairs[0]["neighbour"]], slowed,
+                    budget,
+                )
                 for pairs in parts
             ]
         )
@@ -128,7 +131,7 @@ def _one_stretch(
     spent = np.empty_like(took)
 
     def affordable(measured: NDArray[np.int_]) -> NDArray[np.int_]:
-        each = took * seconds.share(measured / len(ids))
+        each = seconds.of_pairs(took, measured / len(ids))
         np.cumsum(each, axis=1, out=spent)
         # As `run_pairs` does: a pair begins where the longest so far would still fit.
         longest = np.maximum.accumulate(each, axis=1)
@@ -139,7 +142,8 @@ def _one_stretch(
     outcomes, taken = outcomes_of_runs(x, rule, len(ids), affordable)
     shares = [float((outcomes == name).mean()) for name in METRICS[:SHARES]]
     of_pairs = np.where(taken > 0, spent[np.arange(runs), taken - 1], 0.0)
-    return [*shares, float(np.median(taken)), seconds.before + float(np.median(of_pairs))]
+    total = seconds.around + seconds.before + float(np.median(of_pairs))
+    return [*shares, float(np.median(taken)), total]
 
 
 def drawn_runs(
@@ -153,10 +157,16 @@ def drawn_runs(
 
 
 def _with_intervals(of_stretches: Floats, runs: int, rng: np.random.Generator) -> dict[str, Any]:
-    """The mean of each metric over stretches, and the quantiles of means of resampled ones."""
+    """The mean of each metric over stretches, and the quantiles of means of resampled ones.
+
+    Means of few resampled stretches scatter too little, so that quantiles further out are taken:
+    where means are normal, those at which Student's interval ends (Hesterberg 2015, "expanded
+    percentile").
+    """
     count = len(of_stretches)
     means = of_stretches[rng.integers(count, size=(RESAMPLES, count))].mean(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975), axis=0)
+    tail = _tail(count)
+    low, high = np.quantile(means, (tail, 1 - tail), axis=0)
     for i, share in enumerate(of_stretches[:, :SHARES].mean(axis=0)):
         # Of no stretch with an alarm the resampled ones have none, and that is not never.
         exact = proportion_interval(round(share * runs * count), runs * count).interval
@@ -170,6 +180,15 @@ def _with_intervals(of_stretches: Floats, runs: int, rng: np.random.Generator) -
         }
         for i, name in enumerate(METRICS)
     }
+
+
+def _tail(count: int, level: float = 0.95) -> float:
+    from scipy.stats import norm, t
+
+    if count == 1:
+        return (1 - level) / 2
+    widened = math.sqrt(count / (count - 1)) * t.ppf((1 - level) / 2, count - 1)
+    return float(norm.cdf(widened))
 
 
 def binomial_range(share: float, runs: int, level: float = 0.95) -> tuple[int, int]:

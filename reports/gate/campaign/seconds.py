@@ -1,4 +1,4 @@
-"""How long a gate takes, by its real runs: until its pairs, and for one of fewer benchmarks."""
+"""How long a gate takes beside what recorded pairs tell, by its real runs."""
 
 from __future__ import annotations
 
@@ -15,35 +15,44 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Seconds:
-    """What the seconds of recorded pairs, of all benchmarks each, do not tell of a gate's own."""
+    """What is missing where pairs were recorded one after another, of all benchmarks each."""
 
-    before: float = 0.0  # the exact layer, and what the first pair has nothing to start beside
-    shrinking: float = 0.0  # share of a pair's seconds that would go with all of its benchmarks
+    before: float = 0.0  # of the budget until the first pair: the exact layer
+    first: float = 0.0  # of the first pair, which had nothing to start beside
+    of_benchmarks: float = 0.0  # share of a pair's seconds that its benchmarks take
+    around: float = 0.0  # not of the budget: the command's own start and end
 
-    def share(self, measured: Floats) -> Floats:
-        """Of a whole pair's seconds, those of a pair that measures this share of benchmarks."""
-        return 1 - self.shrinking * (1 - measured)
+    def of_pairs(self, took: Floats, measured: Floats) -> Floats:
+        """Seconds of a gate's pairs (runs, pairs).
+
+        ``took``: those of recorded ones; ``measured``: the share of benchmarks not yet decided.
+        """
+        each = took * (1 - self.of_benchmarks * (1 - measured))
+        each[:, 0] += self.first
+        return np.asarray(each)
 
 
 def seconds_of(runs: Sequence[dict[str, Any]]) -> Seconds:
-    """By real runs of the gate; what none of them shows is nothing.
+    """By real runs of the gate; what none of them shows is 0.
 
     A pair is compared with whole ones of its own run, so that a busier hour cancels. The line
     through (all benchmarks, all of the seconds) is fitted by least squares.
     """
-    exact, first, fewer, shorter = [], [], [], []
+    before, first, around, fewer, shorter = [], [], [], [], []
     for run in runs:
-        if run.get("exact") and run["exact"]["compared"]:
-            exact.append(run["exact"]["seconds"])
-        measured, took = np.array(run.get("measured") or []), np.array(run.get("took") or [])
-        alike = np.flatnonzero(measured == max(measured, default=0))[1:]
-        if not len(alike):
+        if not run.get("exact") or not run["exact"]["compared"]:
             continue
-        whole = float(np.median(took[alike]))
-        first.append(took[0] - whole)
+        before.append(run["exact"]["seconds"])
+        measured, took = np.array(run.get("measured") or []), np.array(run.get("took") or [])
+        whole = took[1:][measured[1:] == max(measured, default=0)]
+        if not len(whole):
+            continue
+        usual = float(np.median(whole))
+        first.append(took[0] - usual)
+        around.append(run["seconds"] - run["exact"]["seconds"] - float(took.sum()))
         fewer.append(1 - measured[1:] / measured[0])
-        shorter.append(1 - took[1:] / whole)
-    before = median(exact or [0.0]) + median(first or [0.0])
-    x, y = (np.concatenate(each) if each else np.zeros(0) for each in (fewer, shorter))
-    shrinking = float(x @ y / (x @ x)) if x.any() else 0.0
-    return Seconds(before, min(max(shrinking, 0.0), 1.0))
+        shorter.append(1 - took[1:] / usual)
+    x, y = (np.concatenate([*each, np.zeros(0)]) for each in (fewer, shorter))
+    share = float(x @ y / (x @ x)) if x.any() else 0.0
+    usual_first, usual_around = (float(median(each or [0.0])) for each in (first, around))
+    return Seconds(median(before or [0.0]), usual_first, min(max(share, 0.0), 1.0), usual_around)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import random
@@ -19,6 +20,7 @@ from reference_model.errors import UserError
 from reports.gate import pairs as pairs_module
 from reports.gate.arms import worktrees
 from reports.gate.campaign import designs, lines, real, rivals, turns
+from reports.gate.campaign import __main__ as campaign
 from reports.gate.campaign.__main__ import (
     STRETCHES,
     has_neighbour,
@@ -46,6 +48,39 @@ def test_as_many_real_runs_are_made_as_planned_a_third_of_them_beside_a_neighbou
         made[has_neighbour(stretch)] = runs_by(stretch, runs)
     assert made == {False: runs - runs // 3, True: runs // 3}
     assert 0 < runs_by(0, runs) < made[False], "they are spread over the stretches"
+
+
+def test_all_records_what_is_missing_of_the_pairs_by_whatever_stretches_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lines.jsonl"
+    asked = []
+
+    def record(given: argparse.Namespace) -> None:
+        done = len(lines.read(path, kind="pair", stretch=given.stretch))
+        asked.append((given.stretch, given.neighbour, given.pairs - done))
+        fake = {"kind": "pair", "stretch": given.stretch, "neighbour": given.neighbour}
+        for _ in range(done, given.pairs):
+            lines.append(path, fake)
+
+    monkeypatch.setattr(campaign, "_record", record)
+    monkeypatch.setattr(campaign, "PAIRS_OF_STRETCH", 4)
+    for name in ("_reorderings", "_designs", "_rivals", "_replay"):
+        monkeypatch.setattr(campaign, name, lambda given: None)
+    for module, name in ((lines, "check_gate"), (real, "real_runs")):
+        monkeypatch.setattr(module, name, lambda *given: None)
+    for neighbour, stretch, pairs in ((False, "monday", 5), (True, "tuesday", 3)):
+        for _ in range(pairs):
+            lines.append(path, {"kind": "pair", "stretch": stretch, "neighbour": neighbour})
+    for _ in range(2):
+        assert main(["all", f"--lines={path}"]) == 0
+    assert asked == [
+        ("stretch 2", False, 3),
+        ("stretch 3", True, 1),
+        ("stretch 4", False, 4),
+        ("stretch 5", False, 4),
+        ("stretch 6", True, 4),
+    ]
 
 
 # ---- other tools beside it

@@ -90,12 +90,16 @@ def test_a_slower_benchmark_is_a_regression_that_is_named_with_its_size(
     assert re.fullmatch(rf"slower: {re.escape(TWO)} by 5\.\d %", report["reason"])
 
 
-def test_an_unstable_control_is_inconclusive_with_the_reason(repository, monkeypatch) -> None:
+@pytest.mark.parametrize("differs", [0.1, -0.1])
+def test_an_unstable_control_is_inconclusive_with_the_reason(
+    repository, monkeypatch, differs: float
+) -> None:
     repository.commit()
-    fake_pairs(monkeypatch, one=0.1, control=0.1)
+    fake_pairs(monkeypatch, one=0.1, control=differs)
     report = run(repository)
     assert report["exit_status"] == 11
     assert report["reason"].startswith("unstable machine")
+    assert [row[1] for row in timed_rows(report)] == ["✗ regression", "✓ pass", "✗ differs"]
 
 
 def test_a_spent_budget_is_inconclusive_with_the_reason(repository, monkeypatch) -> None:

@@ -7,11 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import norm, t
 
 from reference_model.errors import UserError
 from reports.gate.campaign import lines, real
 from reports.gate.campaign.__main__ import NEIGHBOUR, QUIET, agreement, main
-from reports.gate.campaign.replay import BLOCK, binomial_range, drawn_runs, replay, scatter, shift
+from reports.gate.campaign.replay import (
+    BLOCK,
+    METRICS,
+    _with_intervals,
+    binomial_range,
+    drawn_runs,
+    replay,
+    scatter,
+    shift,
+)
 from reports.gate.campaign.seconds import Seconds, seconds_of
 from reports.gate.decision import Rule
 from reports.gate.pairs import CONTROL
@@ -34,13 +44,18 @@ def recorded(
     ]
 
 
+def both(**seconds: float) -> dict[bool, Seconds]:
+    """Without and with a neighbour."""
+    return dict.fromkeys((False, True), Seconds(**seconds))
+
+
 def test_replay_finds_no_regression_in_equal_arms_and_every_large_one() -> None:
-    rows = replay(recorded(), Rule(), (0.0, 0.05), runs=50, seconds=Seconds(before=10.0))
+    rows = replay(recorded(), Rule(), (0.0, 0.05), runs=50, seconds=both(before=10.0, first=5.0, around=3.0))
     nothing, slow = rows
     assert nothing["regression"]["value"] == 0
     assert slow["regression"]["value"] == 1
     assert nothing["pass"]["value"] == 1
-    assert nothing["seconds"]["value"] == 10 + 2 * nothing["pairs"]["value"]
+    assert nothing["seconds"]["value"] == 10 + 5 + 3 + 2 * nothing["pairs"]["value"]
 
 
 def test_the_scatter_of_a_pair_is_that_within_stretches_and_not_between_them() -> None:
@@ -151,7 +166,7 @@ def test_what_never_happened_in_any_run_has_an_interval_that_is_not_never() -> N
 def test_a_replayed_run_ends_where_the_budget_of_a_gate_would_end_it() -> None:
     whole, short = (
         replay(
-            recorded(scatter=0.05), Rule(), (0.0,), runs=50, seconds=Seconds(20.0), budget=budget
+            recorded(scatter=0.05), Rule(), (0.0,), runs=50, seconds=both(before=20.0), budget=budget
         )
         for budget in (1000.0, 70.0)
     )
@@ -160,7 +175,7 @@ def test_a_replayed_run_ends_where_the_budget_of_a_gate_would_end_it() -> None:
     assert short[0]["pairs"]["value"] == 25
     assert short[0]["seconds"]["value"] == 70.0
     assert short[0]["inconclusive"]["value"] > whole[0]["inconclusive"]["value"]
-    nothing = replay(recorded(), Rule(), (0.0,), runs=5, seconds=Seconds(20.0), budget=15.0)
+    nothing = replay(recorded(), Rule(), (0.0,), runs=5, seconds=both(before=20.0), budget=15.0)
     assert (nothing[0]["inconclusive"]["value"], nothing[0]["pairs"]["value"]) == (1, 0)
 
 
@@ -169,8 +184,8 @@ def test_pairs_of_fewer_benchmarks_take_less_of_a_replayed_budget() -> None:
     for record in records:  # the other two are decided by the first look, this one is not
         record["log_ratios"]["a"] *= 100
     as_long, shorter = (
-        replay(records, Rule(), (0.0,), runs=50, seconds=Seconds(0.0, shrinking), budget=40.0)[0]
-        for shrinking in (0.0, 0.9)
+        replay(records, Rule(), (0.0,), runs=50, seconds=both(of_benchmarks=share), budget=40.0)[0]
+        for share in (0.0, 0.9)
     )
     assert as_long["pairs"]["value"] == 20  # of two seconds each
     # Eight of two seconds, then of 0.4 times as much, as long as one of two would still fit.
@@ -179,21 +194,42 @@ def test_pairs_of_fewer_benchmarks_take_less_of_a_replayed_budget() -> None:
 
 
 def test_the_seconds_of_a_gate_are_found_in_its_real_runs() -> None:
-    assert seconds_of([]) == Seconds(0.0, 0.0)
+    assert seconds_of([]) == Seconds()
     runs = []
     for busy in (1.0, 1.3, 2.0):  # an hour that takes longer cancels
         measured = [12, 12, 6, 3]
         took = [busy * (4 + each / 2) for each in measured]
         took[0] += 5
         exact = {"compared": 80, "seconds": 11.0}
-        runs.append({"exact": exact, "measured": measured, "took": took})
+        whole = {"seconds": 11 + sum(took) + 4}
+        runs.append({"exact": exact, "measured": measured, "took": took} | whole)
     found = seconds_of(runs)
-    assert found.before == pytest.approx(11 + 5)
-    assert found.shrinking == pytest.approx(0.6)  # 6 of the 10 seconds
-    assert found.share(np.array([1.0, 0.5])) == pytest.approx([1.0, 0.7])
-    by_the_exact_layer = {"exact": exact, "measured": [], "took": []}
+    assert (found.before, found.first) == pytest.approx((11, 5))
+    assert found.of_benchmarks == pytest.approx(0.6)  # 6 of the 10 seconds
+    assert found.around == pytest.approx(4)
+    of_pairs = found.of_pairs(np.full((1, 2), 10.0), np.array([[1.0, 0.5]]))
+    assert of_pairs == pytest.approx(np.array([[15.0, 7.0]]))
+    by_the_exact_layer = {"exact": exact, "measured": [], "took": [], "seconds": 12.0}
     not_compared = {"exact": None}
     assert seconds_of([*runs, by_the_exact_layer, not_compared]) == found
+
+
+def test_a_gate_beside_a_neighbour_is_charged_as_those_beside_one() -> None:
+    seconds = {False: Seconds(), True: Seconds(before=30.0)}
+    (row,) = replay(recorded(), Rule(), (0.0,), runs=20, seconds=seconds)
+    pairs, found = row["pairs"]["stretches"], row["seconds"]["stretches"]
+    assert [s - 2 * p for s, p in zip(found, pairs, strict=True)] == [0, 0, 30, 0, 0, 30]
+
+
+@pytest.mark.parametrize("count", [4, 9])
+def test_an_interval_over_few_stretches_is_as_wide_as_students(count: int) -> None:
+    values = norm.ppf((np.arange(count) + 0.5) / count)
+    columns = np.tile(10 + values[:, None], (1, len(METRICS)))
+    found = _with_intervals(columns, 1000, np.random.default_rng(0))["seconds"]
+    low, high = found["interval"]
+    half = t.ppf(0.975, count - 1) * values.std(ddof=1) / math.sqrt(count)
+    # Resampled means of so few are bounded by their extremes.
+    assert (high - low) / 2 == pytest.approx(min(half, values.max()), rel=0.12)
 
 
 def test_a_single_stretch_has_no_interval() -> None:
@@ -228,16 +264,20 @@ def test_the_page_draws_every_curve_and_tells_the_real_runs_escaped(tmp_path: Pa
 
     path = tmp_path / "lines.jsonl"
     record = {"kind": "rival", "tool": "<b>", "case": "nothing", "neighbour": True, "seconds": 70.0}
-    for status in (0, 0, 11):
+    for status in (0, 0, 11, -9):
         lines.append(path, record | {"exit_status": status})
     (row,) = real.tally(path)
     found = {"all": replay(recorded(), Rule(), (0.0, 0.02, 0.05), runs=20)}
     shifted = {"all": shift(recorded(bias=0.02))}
-    page = render({"replay": found, "shift": shifted, "real": [row | {"agrees": "no"}]})
+    made = {"command": "<replay>", "utc": "now", "commits": ["0123456789abcdef"]}
+    made["machine"] = {"cpu": "a CPU", "cores": 2}
+    real_rows = [row | {"agrees": "no"}]
+    page = render({"replay": found, "shift": shifted, "real": real_rows, "made": made})
+    assert "<code>&lt;replay&gt;</code> from lines of 0123456789ab," in page
     assert page.count('class="marks"') == 5
     assert "<b>" not in page
     assert "&lt;b&gt;" in page
     assert "<td>no</td>" in page
-    assert "<td>2 pass, 1 inconclusive</td><td>9 to 99 %</td>" in page
+    assert "<td>2 pass, 1 inconclusive, 1 exit status -9</td>" in page
     assert "+5 %" in page
     assert "<td>all</td><td>control: base against base</td><td>2." in page
