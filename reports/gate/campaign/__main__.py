@@ -301,9 +301,7 @@ def _all(given: argparse.Namespace) -> None:
         label, neighbour = f"stretch {stretch + 1}", has_neighbour(stretch)
         if missing := missing_pairs(given.lines, stretch):
             pairs = len(lines.read(given.lines, kind="pair", stretch=label)) + missing
-            _record(
-                argparse.Namespace(**base, stretch=label, neighbour=neighbour, pairs=pairs)
-            )
+            _record(argparse.Namespace(**base, stretch=label, neighbour=neighbour, pairs=pairs))
         # Real runs between the stretches, so that these lie apart in time.
         for name, runs in REAL.items():
             upto = runs_by(stretch, runs)

@@ -96,7 +96,14 @@ def replay(
         of_stretches = np.array(
             [
                 _one_stretch(
-                    pairs, ids, rule, slowdown, runs, rng, seconds[pairs[0]["neighbour"]], slowed,
+                    pairs,
+                    ids,
+                    rule,
+                    slowdown,
+                    runs,
+                    rng,
+                    seconds[pairs[0]["neighbour"]],
+                    slowed,
                     budget,
                 )
                 for pairs in parts

@@ -19,8 +19,8 @@ import pytest
 from reference_model.errors import UserError
 from reports.gate import pairs as pairs_module
 from reports.gate.arms import worktrees
-from reports.gate.campaign import designs, lines, real, rivals, turns
 from reports.gate.campaign import __main__ as campaign
+from reports.gate.campaign import designs, lines, real, rivals, turns
 from reports.gate.campaign.__main__ import (
     STRETCHES,
     has_neighbour,
