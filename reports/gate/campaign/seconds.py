@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reports.gate.campaign.real import counted
+
 Floats = NDArray[np.float64]
 
 
@@ -40,16 +42,16 @@ def seconds_of(runs: Sequence[dict[str, Any]]) -> Seconds:
     """
     before, first, around, fewer, shorter = [], [], [], [], []
     for run in runs:
-        if not run.get("exact") or not run["exact"]["compared"]:
+        if not (exact := counted(run)):
             continue
-        before.append(run["exact"]["seconds"])
+        before.append(exact["seconds"])
         measured, took = np.array(run.get("measured") or []), np.array(run.get("took") or [])
         whole = took[1:][measured[1:] == max(measured, default=0)]
         if not len(whole):
             continue
         usual = float(np.median(whole))
         first.append(took[0] - usual)
-        around.append(run["seconds"] - run["exact"]["seconds"] - float(took.sum()))
+        around.append(run["seconds"] - exact["seconds"] - float(took.sum()))
         fewer.append(1 - measured[1:] / measured[0])
         shorter.append(1 - took[1:] / usual)
     x, y = (np.concatenate([*each, np.zeros(0)]) for each in (fewer, shorter))
