@@ -15,6 +15,7 @@ from reports.gate.arms import check_origin, worktrees
 from reports.gate.revisions import changed_environment
 from reports.gate.verdict import NotComparable
 from reports.gate.workers import Worker, running
+from reports.git import git
 
 
 def test_each_arm_has_its_own_model_and_heads_benchmarks(repository) -> None:
@@ -227,3 +228,21 @@ def test_layouts_differ_between_processes(repository) -> None:
         found = [_environment(base, "cpu", rng) for _ in range(2)]
     assert found[0]["PYTHONHASHSEED"] != found[1]["PYTHONHASHSEED"]
     assert len(found[0]["GATE_PADDING"]) != len(found[1]["GATE_PADDING"])
+
+
+def test_a_relative_interpreter_is_the_one_of_the_callers_folder(
+    repository, monkeypatch, tmp_path: Path
+) -> None:
+    (tmp_path / "python").symlink_to(sys.executable)
+    monkeypatch.chdir(tmp_path)
+    with worktrees(repository.path, "HEAD", "HEAD", "./python", "./python") as arms:
+        assert {arm.python for arm in arms} == {str(tmp_path / "python")}
+
+
+def test_git_works_on_the_repository_that_it_is_asked_about_also_in_a_hook(
+    repository, monkeypatch, tmp_path: Path
+) -> None:
+    head = git(repository.path, "rev-parse", "HEAD")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "another"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "another" / "index"))
+    assert git(repository.path, "rev-parse", "HEAD") == head

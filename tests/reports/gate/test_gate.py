@@ -1,24 +1,17 @@
-"""The gate from end to end on a small repository: verdicts, exit statuses and what is written."""
+"""The gate from end to end on a small repository: its verdicts, and what is written of them."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import math
-import os
 import random
 import re
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
 from reference_model.errors import UserError
-from reports.gate import command
 from reports.gate import compare as gate_module
 from reports.gate import pairs as pairs_module
 from reports.gate.arms import worktrees
@@ -27,17 +20,9 @@ from reports.gate.output import markdown, terminal, timed_rows
 from reports.gate.page import render
 from reports.gate.pairs import CONTROL, OutOfTime, Pair, Pairs
 from reports.gate.verdict import NotComparable
-from reports.git import git
 
 ONE, TWO = (f"bench_gate.Step.time_step({name})" for name in ("one", "two"))
 QUIET = {"stolen": 0.0, "load": 1.0, "megahertz": 3000.0, "throttled": 0}
-
-
-def assert_status(done: subprocess.CompletedProcess[str], status: int, said: str) -> None:
-    assert (done.returncode, re.search(said, done.stdout + done.stderr) is not None) == (
-        status,
-        True,
-    ), done.stdout + done.stderr
 
 
 def fake_pairs(
@@ -268,124 +253,6 @@ def test_a_selection_without_a_benchmark_is_an_error(repository) -> None:
     repository.commit()
     with pytest.raises(UserError, match="'nothing' matches none of 3 benchmarks"):
         run(repository, select="nothing")
-
-
-# ---- exit statuses, of the process itself
-
-
-@pytest.mark.parametrize("arguments", [(), ("--base", "HEAD"), ("--base=HEAD", "--head=x", "-z")])
-def test_wrong_arguments_exit_with_12_and_not_with_argparses_2(gate, arguments) -> None:
-    assert_status(gate(*arguments), 12, r"^error: ")
-
-
-def test_an_unknown_revision_exits_with_12_and_the_files_say_so(gate, tmp_path: Path) -> None:
-    files = [f"--{kind}={tmp_path / kind}" for kind in ("json", "html", "markdown")]
-    done = gate("--base=nowhere", "--head=HEAD", *files)
-    assert_status(done, 12, "^error: 'nowhere' names no commit")
-    assert json.loads((tmp_path / "json").read_text())["exit_status"] == 12
-    assert "Error" in (tmp_path / "html").read_text()
-    assert (tmp_path / "markdown").read_text().startswith("### Gate: error")
-
-
-def test_an_exception_of_any_kind_exits_with_12(gate, repository) -> None:
-    repository.write("reference_model/__init__.py", "import no_such_package\n")
-    repository.commit()
-    assert_status(gate("--base=HEAD", "--head=HEAD"), 12, "no_such_package")
-
-
-def test_a_number_that_is_none_exits_with_12(gate, repository) -> None:
-    repository.commit(model="BYTES = float('nan')\ndef step(): ...\n")
-    done = gate("--base=HEAD~1", "--head=HEAD")
-    assert_status(done, 12, "head: .*nan, which is not a measurement")
-
-
-def test_a_checkout_whose_own_model_is_broken_exits_with_12(
-    gate, repository, root: Path, tmp_path: Path
-) -> None:
-    broken = tmp_path / "broken" / "reference_model"
-    broken.mkdir(parents=True)
-    (broken / "__init__.py").write_text("import no_such_package\n")
-    done = gate("--base=HEAD", "--head=HEAD", path=f"{broken.parent}{os.pathsep}{root}")
-    assert_status(done, 12, "error: this checkout cannot be imported: .*no_such_package")
-
-
-def test_an_interpreter_that_is_not_there_exits_with_12_without_a_traceback(gate) -> None:
-    done = gate("--base=HEAD", "--head=HEAD", "--base-python=.venv-none/bin/python")
-    assert_status(done, 12, "^error: --base-python .venv-none/bin/python: there is no such program")
-    assert "Traceback" not in done.stderr
-
-
-def test_a_relative_interpreter_is_the_one_of_the_callers_folder(
-    repository, monkeypatch, tmp_path: Path
-) -> None:
-    (tmp_path / "python").symlink_to(sys.executable)
-    monkeypatch.chdir(tmp_path)
-    with worktrees(repository.path, "HEAD", "HEAD", "./python", "./python") as arms:
-        assert {arm.python for arm in arms} == {str(tmp_path / "python")}
-
-
-def test_git_works_on_the_repository_that_it_is_asked_about_also_in_a_hook(
-    repository, monkeypatch, tmp_path: Path
-) -> None:
-    head = git(repository.path, "rev-parse", "HEAD")
-    monkeypatch.setenv("GIT_DIR", str(tmp_path / "another"))
-    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "another" / "index"))
-    assert git(repository.path, "rev-parse", "HEAD") == head
-
-
-def test_other_packages_exit_with_13(gate, repository) -> None:
-    repository.commit(pins="torch==2.12.0\n")
-    assert_status(gate("--base=HEAD~1", "--head=HEAD"), 13, "^not comparable: the pinned versions")
-
-
-def test_a_benchmark_that_does_nothing_exits_with_12(gate, repository) -> None:
-    repository.commit(model="BYTES = 100\ndef step(): ...\n")
-    done = gate("--base=HEAD~1", "--head=HEAD", "--select=*Step*one*", "--budget=60")
-    assert_status(done, 12, "measures nothing")
-
-
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
-@pytest.mark.parametrize("budget", [1, 2])
-def test_a_process_that_hangs_is_an_error_soon_after_the_budget(
-    repository, monkeypatch: pytest.MonkeyPatch, capsys, budget: int
-) -> None:
-    monkeypatch.chdir(repository.path)
-    monkeypatch.setattr(command, "GRACE", 0.5)
-    monkeypatch.setattr(gate_module, "BUDGET", 1.0)
-    repository.commit(model="while True: pass\n")
-    started = time.monotonic()
-    assert command.main(["--base=HEAD~1", "--head=HEAD", f"--budget={budget}"]) == 12
-    assert budget + 0.5 <= time.monotonic() - started < 20
-    said = f"error: no verdict within {budget + 0.5:.0f} seconds: a benchmark hangs"
-    assert said in capsys.readouterr().err
-    assert len(repository.git("worktree", "list").splitlines()) == 1
-
-
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
-def test_a_gate_that_ends_leaves_no_timer_behind(repository, monkeypatch) -> None:
-    monkeypatch.chdir(repository.path)
-    assert command.main(["--base=HEAD", "--head=HEAD", "--select=nothing"]) == 12
-    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
-
-
-def test_real_pairs_are_measured_until_the_budget_is_spent_and_everything_is_written(
-    gate, repository, tmp_path: Path
-) -> None:
-    repository.commit()
-    path, page = tmp_path / "gate.json", tmp_path / "gate.html"
-    # The eight pairs of the first look, of two benchmarks, take more than that on any machine.
-    assert 8 * 2 * pairs_module.LEAST_SECONDS > 4
-    done = gate(
-        "--base=HEAD~1", "--head=HEAD", "--budget=4", "--seed=1", f"--json={path}",
-        f"--html={page}", "--select=*(one)",
-    )  # fmt: skip
-    report = json.loads(path.read_text())
-    assert_status(done, 11, "INCONCLUSIVE: .*the budget is spent|INCONCLUSIVE: unstable")
-    assert report["pairs"]
-    for pair in report["pairs"]:
-        assert set(pair["log_ratios"]) == {ONE, CONTROL}
-        assert 0.0009 < pair["seconds"][ONE][0] < 0.1
-    assert page.read_text().count("<circle") == 2 * len(report["pairs"])
 
 
 # ---- what is written

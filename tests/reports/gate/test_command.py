@@ -1,0 +1,124 @@
+"""The gate as a process: its exit statuses, its files, its timer."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from reports.gate import command
+from reports.gate import compare as compare_module
+from reports.gate import pairs as pairs_module
+from reports.gate.pairs import CONTROL
+
+ONE = "bench_gate.Step.time_step(one)"
+
+
+def assert_status(done: subprocess.CompletedProcess[str], status: int, said: str) -> None:
+    assert (done.returncode, re.search(said, done.stdout + done.stderr) is not None) == (
+        status,
+        True,
+    ), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("--base", "HEAD"), ("--base=HEAD", "--head=x", "-z")])
+def test_wrong_arguments_exit_with_12_and_not_with_argparses_2(gate, arguments) -> None:
+    assert_status(gate(*arguments), 12, r"^error: ")
+
+
+def test_an_unknown_revision_exits_with_12_and_the_files_say_so(gate, tmp_path: Path) -> None:
+    files = [f"--{kind}={tmp_path / kind}" for kind in ("json", "html", "markdown")]
+    done = gate("--base=nowhere", "--head=HEAD", *files)
+    assert_status(done, 12, "^error: 'nowhere' names no commit")
+    assert json.loads((tmp_path / "json").read_text())["exit_status"] == 12
+    assert "Error" in (tmp_path / "html").read_text()
+    assert (tmp_path / "markdown").read_text().startswith("### Gate: error")
+
+
+def test_an_exception_of_any_kind_exits_with_12(gate, repository) -> None:
+    repository.write("reference_model/__init__.py", "import no_such_package\n")
+    repository.commit()
+    assert_status(gate("--base=HEAD", "--head=HEAD"), 12, "no_such_package")
+
+
+def test_a_number_that_is_none_exits_with_12(gate, repository) -> None:
+    repository.commit(model="BYTES = float('nan')\ndef step(): ...\n")
+    done = gate("--base=HEAD~1", "--head=HEAD")
+    assert_status(done, 12, "head: .*nan, which is not a measurement")
+
+
+def test_a_checkout_whose_own_model_is_broken_exits_with_12(
+    gate, repository, root: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken" / "reference_model"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("import no_such_package\n")
+    done = gate("--base=HEAD", "--head=HEAD", path=f"{broken.parent}{os.pathsep}{root}")
+    assert_status(done, 12, "error: this checkout cannot be imported: .*no_such_package")
+
+
+def test_an_interpreter_that_is_not_there_exits_with_12_without_a_traceback(gate) -> None:
+    done = gate("--base=HEAD", "--head=HEAD", "--base-python=.venv-none/bin/python")
+    assert_status(done, 12, "^error: --base-python .venv-none/bin/python: there is no such program")
+    assert "Traceback" not in done.stderr
+
+
+def test_other_packages_exit_with_13(gate, repository) -> None:
+    repository.commit(pins="torch==2.12.0\n")
+    assert_status(gate("--base=HEAD~1", "--head=HEAD"), 13, "^not comparable: the pinned versions")
+
+
+def test_a_benchmark_that_does_nothing_exits_with_12(gate, repository) -> None:
+    repository.commit(model="BYTES = 100\ndef step(): ...\n")
+    done = gate("--base=HEAD~1", "--head=HEAD", "--select=*Step*one*", "--budget=60")
+    assert_status(done, 12, "measures nothing")
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
+@pytest.mark.parametrize("budget", [1, 2])
+def test_a_process_that_hangs_is_an_error_soon_after_the_budget(
+    repository, monkeypatch: pytest.MonkeyPatch, capsys, budget: int
+) -> None:
+    monkeypatch.chdir(repository.path)
+    monkeypatch.setattr(command, "GRACE", 0.5)
+    monkeypatch.setattr(compare_module, "BUDGET", 1.0)
+    repository.commit(model="while True: pass\n")
+    started = time.monotonic()
+    assert command.main(["--base=HEAD~1", "--head=HEAD", f"--budget={budget}"]) == 12
+    assert budget + 0.5 <= time.monotonic() - started < 20
+    said = f"error: no verdict within {budget + 0.5:.0f} seconds: a benchmark hangs"
+    assert said in capsys.readouterr().err
+    assert len(repository.git("worktree", "list").splitlines()) == 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
+def test_a_gate_that_ends_leaves_no_timer_behind(repository, monkeypatch) -> None:
+    monkeypatch.chdir(repository.path)
+    assert command.main(["--base=HEAD", "--head=HEAD", "--select=nothing"]) == 12
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_real_pairs_are_measured_until_the_budget_is_spent_and_everything_is_written(
+    gate, repository, tmp_path: Path
+) -> None:
+    repository.commit()
+    path, page = tmp_path / "gate.json", tmp_path / "gate.html"
+    # The eight pairs of the first look, of two benchmarks, take more than that on any machine.
+    assert 8 * 2 * pairs_module.LEAST_SECONDS > 4
+    done = gate(
+        "--base=HEAD~1", "--head=HEAD", "--budget=4", "--seed=1", f"--json={path}",
+        f"--html={page}", "--select=*(one)",
+    )  # fmt: skip
+    report = json.loads(path.read_text())
+    assert_status(done, 11, "INCONCLUSIVE: .*the budget is spent|INCONCLUSIVE: unstable")
+    assert report["pairs"]
+    for pair in report["pairs"]:
+        assert set(pair["log_ratios"]) == {ONE, CONTROL}
+        assert 0.0009 < pair["seconds"][ONE][0] < 0.1
+    assert page.read_text().count("<circle") == 2 * len(report["pairs"])
