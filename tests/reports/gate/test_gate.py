@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import pytest
 
 from reference_model.errors import UserError
-from reports.gate import compare as gate_module
+from reports.gate import compare as compare_module
 from reports.gate import pairs as pairs_module
 from reports.gate.arms import worktrees
 from reports.gate.compare import Request, compare
@@ -259,7 +259,7 @@ def test_a_selection_without_a_benchmark_is_an_error(repository) -> None:
 
 
 def hostile() -> dict:
-    report = gate_module.failed(None, gate_module.Verdict.ERROR, "a <b>|`c`\nd")
+    report = compare_module.failed(None, compare_module.Verdict.ERROR, "a <b>|`c`\nd")
     report["base"]["revision"] = "<script>alert(1)</script>`|"
     report["exact"]["differences"] = [
         {"id": "<i>|x", "kind": "worse", "base": 1.0, "head": 2.0, "because": ""}
