@@ -124,11 +124,14 @@ def _tell(line: str) -> None:
 
 
 def _designs(given: argparse.Namespace) -> None:
-    lines.check_gate(given.lines, Path.cwd())
-    with worktrees(Path.cwd(), "HEAD", "HEAD") as arms:
-        ids = timed_ids(arms, given.select)
-        designs.record_designs(given.lines, arms, ids, given.pairs, _tell)
+    _record_designs(given.lines, given.select, given.pairs)
     _show(designs.summary(given.lines), given.out)
+
+
+def _record_designs(path: Path, select: str, pairs: int) -> None:
+    lines.check_gate(path, Path.cwd())
+    with worktrees(Path.cwd(), "HEAD", "HEAD") as arms:
+        designs.record_designs(path, arms, timed_ids(arms, select), pairs, _tell)
 
 
 def _turns(given: argparse.Namespace) -> None:
@@ -274,48 +277,49 @@ def _real(given: argparse.Namespace) -> None:
 
 
 def _reorderings(given: argparse.Namespace) -> None:
+    _show(_reordered(given.select), given.out)
+
+
+def _reordered(select: str) -> list[dict[str, Any]]:
     with worktrees(Path.cwd(), "HEAD", "HEAD") as arms:
-        _show(reorderings.reorderings(arms[1], given.select), given.out)
+        return reorderings.reorderings(arms[1], select)
 
 
 def _rivals(given: argparse.Namespace) -> None:
-    lines.check_gate(given.lines, Path.cwd())
-    for case in given.case or OF_RIVALS:
-        for tool in rivals.RIVALS:
-            runs = given.runs or OF_RIVALS.get(case, OTHERS)
-            rivals.rival_runs(given.lines, Path.cwd(), tool, case, runs, _tell)
+    _record_rivals(given.lines, given.case, given.runs)
     _show(real.tally(given.lines), given.out)
+
+
+def _record_rivals(path: Path, cases: Sequence[str], runs: int | None) -> None:
+    lines.check_gate(path, Path.cwd())
+    for case in cases or OF_RIVALS:
+        for tool in rivals.RIVALS:
+            upto = runs or OF_RIVALS.get(case, OTHERS)
+            rivals.rival_runs(path, Path.cwd(), tool, case, upto, _tell)
 
 
 def _all(given: argparse.Namespace) -> None:
     """Whatever is missing of the whole proof."""
     lines.check_gate(given.lines, Path.cwd())
-    base = {"lines": given.lines, "select": "*", "out": None}
-
-    def beside(name: str) -> dict[str, Any]:
-        return {**base, "out": given.out and given.out.with_name(name)}
-
-    _reorderings(argparse.Namespace(**beside("gate_reorderings.json")))
-    _designs(argparse.Namespace(**beside("gate_designs.json"), pairs=DESIGN_PAIRS))
+    _record_designs(given.lines, "*", DESIGN_PAIRS)
     for stretch in range(STRETCHES):
         label, neighbour = f"stretch {stretch + 1}", has_neighbour(stretch)
         if missing := missing_pairs(given.lines, stretch):
             pairs = len(lines.read(given.lines, kind="pair", stretch=label)) + missing
-            _record(argparse.Namespace(**base, stretch=label, neighbour=neighbour, pairs=pairs))
+            wanted = {"lines": given.lines, "select": "*", "neighbour": neighbour}
+            _record(argparse.Namespace(**wanted, stretch=label, pairs=pairs))
         # Real runs between the stretches, so that these lie apart in time.
         for name, runs in REAL.items():
             upto = runs_by(stretch, runs)
             real.real_runs(given.lines, Path.cwd(), name, upto, _tell, neighbour)
-    for name in INJECTIONS.keys() - REAL.keys():
+    for name in (name for name in INJECTIONS if name not in REAL):
         real.real_runs(given.lines, Path.cwd(), name, OTHERS, _tell)
-    _rivals(argparse.Namespace(**base, case=[], runs=None))
-    wanted = {
-        "out": given.out,
-        "html": given.html,
-        "runs_replayed": given.runs_replayed,
-        "without": None,
-    }
-    _replay(argparse.Namespace(**base | wanted))
+    _record_rivals(given.lines, [], None)
+    reordered = _reordered("*")
+    # Written last: a file that git knows would be an uncommitted change to whatever is measured.
+    _replay(argparse.Namespace(**vars(given), without=None))
+    for name, summary in (("designs", designs.summary(given.lines)), ("reorderings", reordered)):
+        _show(summary, given.out and given.out.with_name(f"gate_{name}.json"))
 
 
 def has_neighbour(stretch: int) -> bool:

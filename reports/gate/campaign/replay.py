@@ -45,11 +45,14 @@ def stretches(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any
 
 
 def scatter(records: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Standard deviation of a pair's log-ratio by benchmark, the mean of those of the stretches."""
-    parts = stretches(records).values()
+    """Standard deviation of a pair's log-ratio by benchmark, the mean of those of the stretches.
+
+    Empty where no stretch has two pairs.
+    """
+    parts = [part for part in stretches(records).values() if len(part) > 1]
     return {
         id: float(np.mean([np.std([r["log_ratios"][id] for r in part], ddof=1) for part in parts]))
-        for id in records[0]["log_ratios"]
+        for id in (records[0]["log_ratios"] if parts else ())
     }
 
 

@@ -8,10 +8,11 @@ import math
 import random
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from reference_model.errors import UserError
 from reports.gate import pairs as pairs_module
 from reports.gate.arms import worktrees
 from reports.gate.campaign import __main__ as campaign
-from reports.gate.campaign import designs, lines, real, rivals, turns
+from reports.gate.campaign import designs, lines, real, reorderings, rivals, turns
 from reports.gate.campaign.__main__ import (
     STRETCHES,
     has_neighbour,
@@ -65,8 +66,8 @@ def test_all_records_what_is_missing_of_the_pairs_by_whatever_stretches_they_wer
 
     monkeypatch.setattr(campaign, "_record", record)
     monkeypatch.setattr(campaign, "PAIRS_OF_STRETCH", 4)
-    for name in ("_reorderings", "_designs", "_rivals", "_replay"):
-        monkeypatch.setattr(campaign, name, lambda given: None)
+    for name in ("_reordered", "_record_designs", "_record_rivals", "_replay"):
+        monkeypatch.setattr(campaign, name, lambda *given: None)
     for module, name in ((lines, "check_gate"), (real, "real_runs")):
         monkeypatch.setattr(module, name, lambda *given: None)
     for neighbour, stretch, pairs in ((False, "monday", 5), (True, "tuesday", 3)):
@@ -231,6 +232,52 @@ def test_pairs_are_recorded_up_to_a_number_and_taken_up_where_they_stopped(
     assert json.loads(capsys.readouterr().out)["replay"].keys() == {"all", "quiet"}
     assert main(["replay", f"--lines={path}", "--runs-replayed=5", "--without=*two*"]) == 0
     assert json.loads(capsys.readouterr().out)["scatter"]["all"].keys() == {ONE, CONTROL}
+
+
+def test_all_writes_what_git_knows_only_once_everything_is_measured(
+    repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """An uncommitted change ends whatever measures commits, be it a result of the proof itself."""
+    from reports.gate.pairs import Pair, Pairs
+
+    def ratios(ids: Sequence[str]) -> dict[str, float]:
+        return dict.fromkeys(ids, 0.001)
+
+    def run(clone: Path, arguments: tuple[str, ...]) -> dict[str, Any]:
+        return {"exit_status": 0, "verdict": "pass", "seconds": 1.0, "exact": None}
+
+    @contextmanager
+    def clone_with(repository: Path, case: str) -> Iterator[Path]:
+        yield repository
+
+    plan = {"PAIRS_OF_STRETCH": 1, "DESIGN_PAIRS": 3, "OTHERS": 1, "REAL": {"nothing": 3}}
+    for name, value in {**plan, "OF_RIVALS": {"nothing": 1}}.items():
+        monkeypatch.setattr(campaign, name, value)
+    design = {"calls": lambda arms, ids, rng: (ratios(ids), 1.0)}
+    monkeypatch.setattr(designs, "DESIGNS", design)
+    monkeypatch.setattr(
+        Pairs, "measure", lambda self, ids: Pair(ratios((*ids, CONTROL)), {}, 1.5, {}, "")
+    )
+    monkeypatch.setattr(real, "one_run", run)
+    monkeypatch.setattr(campaign, "beside", lambda neighbour, seed: beside(False, seed))
+    monkeypatch.setattr(real, "beside", lambda neighbour, seed: beside(False, seed))
+    monkeypatch.setattr(reorderings, "reorderings", lambda arm, pattern: [{"order": pattern}])
+    for module in (real, rivals):
+        monkeypatch.setattr(module, "clone_with", clone_with)
+    monkeypatch.setattr(rivals, "RIVALS", {"a tool": lambda clone: (Verdict.PASS, "")})
+    monkeypatch.chdir(repository.path)
+    path = tmp_path / "lines.jsonl"
+    command = ["all", f"--lines={path}", "--runs-replayed=5", "--out=published/gate.json"]
+    command.append("--html=published/gate.html")
+    assert main(command) == 0, capsys.readouterr().err
+    names = {"gate.json", "gate.html", "gate_designs.json", "gate_reorderings.json"}
+    assert {file.name for file in Path("published").iterdir()} == names
+    measured = path.read_text()
+    assert main(command) == 2
+    assert "uncommitted changes, such as published/" in capsys.readouterr().err
+    repository.commit()
+    assert main(command) == 0
+    assert path.read_text() == measured, "what it has is not measured again"
 
 
 def test_turns_are_recorded_once_and_cut_where_each_rule_ends_them(

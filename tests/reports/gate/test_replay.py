@@ -68,6 +68,9 @@ def test_the_scatter_of_a_pair_is_that_within_stretches_and_not_between_them() -
     for records in (recorded(scatter=0.02), apart):
         assert list(scatter(records)) == ["a", "b", "c", CONTROL]
         assert scatter(records)["a"] == pytest.approx(0.02, rel=0.2)
+    once = {**recorded()[0], "stretch": "of one pair, which scatters around nothing"}
+    assert scatter([*recorded(), once]) == scatter(recorded())
+    assert scatter([once]) == {}
 
 
 def test_an_instrument_that_prefers_a_side_shows_and_one_that_does_not_does_not() -> None:
