@@ -12,8 +12,11 @@ from typing import Any
 from reference_model.errors import UserError
 from reports.git import git
 
-# Of reports/gate: the campaign itself, and how a report looks.
-NOT_MEASURED = ("/campaign", "/output.py", "/page.py", "/page.html.j2", "/simulate.py")
+# Of reports/gate: the campaign itself, how a report looks, and what equal commits have no need of.
+NOT_MEASURED = (
+    *("/campaign", "/output.py", "/page.py", "/page.html.j2", "/simulate.py"),
+    "/environments.py",
+)
 
 
 def append(path: Path, record: dict[str, Any]) -> None:

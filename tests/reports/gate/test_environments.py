@@ -1,0 +1,107 @@
+"""Environments for commits that need different packages. What they pin, every environment has."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reports.gate.environments import FOLDER, main, options
+
+PREFIX = "import sys; print(sys.prefix)"
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository.write(".gitignore", f"__pycache__/\n{FOLDER}/\n")
+    monkeypatch.chdir(repository.path)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")  # no network
+
+
+def test_commits_that_need_the_same_get_no_environments(repository, capsys) -> None:
+    repository.commit(pins="pip>1\n")
+    repository.commit(pins="pip>1\n# a remark\n", model="BYTES = 1\n")
+    assert main(["--base=HEAD~1", "--head=HEAD"]) == 0
+    assert capsys.readouterr() == ("\n", "")
+    assert not Path(FOLDER).exists()
+
+
+def test_each_commit_gets_an_environment_of_what_it_pins_which_is_kept(repository, capsys) -> None:
+    repository.commit(pins="pip>1\n")
+    repository.commit(pins="pip>2\n")
+    repository.commit(pins="pip>3\n")  # what is checked out is neither
+    assert main(["--base=HEAD~2", "--head=HEAD~1"]) == 0
+    told = capsys.readouterr()
+    assert "the pinned versions of requirements.txt differ" in told.err
+    assert told.err.count("installing") == 2
+    given = dict(word.split("=") for word in shlex.split(told.out))
+    assert given.keys() == {"--base-python", "--head-python"}
+    for python, pins in zip(given.values(), ("pip>1\n", "pip>2\n"), strict=True):
+        folder = Path(python).absolute().parents[1]
+        found = subprocess.run([python, "-c", PREFIX], capture_output=True, text=True, check=True)
+        assert Path(found.stdout.strip()) == folder
+        assert (folder / "requirements.txt").read_text() == pins
+    assert repository.git("status", "--porcelain") == "", "the gate wants a clean tree"
+
+    assert main(["--base=HEAD~2", "--head=HEAD~1"]) == 0
+    again = capsys.readouterr()
+    assert again.out == told.out
+    assert "installing" not in again.err
+
+
+def test_bounds_that_change_nothing_of_what_is_pinned_leave_one_environment(repository) -> None:
+    repository.commit(pins="pip>1\n", project="[project]\n")
+    repository.commit(pins="pip>1\n", project='[project]\ndependencies = ["pip"]\n')
+    base, head = options(repository.path, "HEAD~1", "HEAD")
+    assert base.partition("=")[2] == head.partition("=")[2]
+    assert not Path(FOLDER).exists()
+
+
+def test_what_is_checked_out_runs_as_the_command_does_and_what_nobody_needs_is_removed(
+    repository,
+) -> None:
+    for pins in ("pip>1\n", "pip>2\n"):
+        repository.commit(pins=pins)
+    earlier = Path(FOLDER, "of other commits")
+    earlier.mkdir(parents=True)
+    base, head = options(repository.path, "HEAD~1", "HEAD")
+    assert os.path.abspath(head.partition("=")[2]) == sys.executable
+    assert Path(base.partition("=")[2]).parents[1] in Path(FOLDER).iterdir()
+    assert not earlier.exists()
+
+
+def test_what_cannot_be_installed_is_told_and_not_taken_for_an_environment(
+    repository, capsys
+) -> None:
+    repository.commit(pins="no-such-package==1\n")
+    repository.commit(pins="pip>1\n")
+    assert main(["--base=HEAD~1", "--head=HEAD"]) == 0
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "no environments: -m pip install failed: " in told.err
+    assert "no-such-package" in told.err
+    assert not list(Path(FOLDER).glob("*/complete")), "so that it is begun again"
+
+
+def test_a_commit_that_pins_nothing_leaves_the_gate_without(repository, capsys) -> None:
+    repository.git("rm", "--quiet", "requirements.txt")
+    repository.commit()
+    repository.commit(pins="pip>1\n")
+    assert main(["--base=HEAD~1", "--head=HEAD"]) == 0
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "has no requirements.txt to install from" in told.err
+
+
+def test_of_an_unknown_revision_the_gate_alone_complains(capsys) -> None:
+    assert main(["--base=nosuch", "--head=HEAD"]) == 0
+    assert capsys.readouterr() == ("\n", "")
+
+
+def test_wrong_arguments_are_one_line(capsys) -> None:
+    assert main(["--base=HEAD"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
