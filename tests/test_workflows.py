@@ -122,7 +122,14 @@ def run(folder: Path, script: str, *arguments: str, **variables: str) -> Any:
     )
 
 
-GATE = """echo "$*" >>asked
+ENVIRONMENTS = """
+if [ "$2" = reports.gate.environments ]; then
+    echo "$ENVIRONMENTS"
+    exit
+fi
+"""
+GATE = f"""echo "$*" >>asked
+{ENVIRONMENTS}
 while [ "$1" != --markdown ]; do shift; done
 echo "the summary" >"$2"
 exit $STATUS
@@ -138,24 +145,30 @@ def test_only_an_inconclusive_gate_passes_with_a_warning(
 ) -> None:
     tree, summary = stand_in(tmp_path / "tree", "gate", GATE), tmp_path / "summary"
     done = run(
-        tree, "gate", "--device", "cuda", STATUS=str(status), GITHUB_STEP_SUMMARY=str(summary)
+        tree,
+        *("gate", "--device", "cuda"),
+        STATUS=str(status),
+        GITHUB_STEP_SUMMARY=str(summary),
+        ENVIRONMENTS="--base-python=one --head-python=another",
     )
     assert done.returncode == exits, done.stderr
     assert ("::warning" in done.stdout) == (status == 11)
     assert ("::error" in done.stdout) == (status in (10, 12, 13))
     assert summary.read_text() == "the summary\n"
-    asked = (tree / "asked").read_text()
-    assert "--base HEAD^1 --head HEAD" in asked
-    assert "--device cuda" in asked
+    _, environments, gate = (tree / "asked").read_text().splitlines()
+    assert environments == "-m reports.gate.environments --base HEAD^1 --head HEAD"
+    commits = "--base HEAD^1 --head HEAD --base-python=one --head-python=another"
+    assert gate.startswith(f"-m reports.gate {commits} --json ")
+    assert gate.endswith(" --device cuda")
 
 
 def test_a_gate_that_wrote_no_summary_fails(tmp_path: Path) -> None:
-    tree = stand_in(tmp_path / "tree", "gate", "exit 0\n")
+    tree = stand_in(tmp_path / "tree", "gate", f"{ENVIRONMENTS}exit 0\n")
     assert run(tree, "gate", GITHUB_STEP_SUMMARY=str(tmp_path / "summary")).returncode == 12
 
 
 def test_a_gate_that_was_asked_wrongly_keeps_its_status_without_a_summary(tmp_path: Path) -> None:
-    tree = stand_in(tmp_path / "tree", "gate", "exit 13\n")
+    tree = stand_in(tmp_path / "tree", "gate", f"{ENVIRONMENTS}exit 13\n")
     assert run(tree, "gate", GITHUB_STEP_SUMMARY=str(tmp_path / "summary")).returncode == 13
 
 
