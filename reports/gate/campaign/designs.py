@@ -1,6 +1,6 @@
 """How a pair should be measured: the scatter of a pair, and what a pair costs, for five designs.
 
-- sequential: two fresh processes, one after the other
+- sequential: two fresh processes, one after the other, on the same processor
 - bursts: two fresh processes, alive at once, that step in turns of 30 ms, each after a warm-up
 - calls: the same in turns of a single call
 - ahead: the same, while those of the next pair start on the other processor (what the gate does)
@@ -35,16 +35,17 @@ CALLS = (3, 60)  # at least and at most, in one burst
 
 
 def sequential(arms: tuple[Arm, Arm], ids: Sequence[str], rng: random.Random) -> Ratios:
-    order = list(arms)
+    order, processor = list(arms), a_processor(rng)
     rng.shuffle(order)
-    seconds = [_alone(arm, ids, rng) for arm in order]
+    seconds = [_alone(arm, ids, rng, processor) for arm in order]
     sign = 1 if order[0] is arms[0] else -1
     return {id: sign * math.log(seconds[1][id] / seconds[0][id]) for id in ids}
 
 
-def _alone(arm: Arm, ids: Sequence[str], rng: random.Random) -> dict[str, float]:
+def _alone(
+    arm: Arm, ids: Sequence[str], rng: random.Random, processor: int | None
+) -> dict[str, float]:
     found = {}
-    processor = a_processor(rng)
     with running([arm], "cpu", rng) as ((worker,), _):
         for id in rng.sample(list(ids), len(ids)):
             worker.ask("prepare", id=id)
