@@ -66,8 +66,9 @@ history: $(VENV)/.installed ## follow speed and size over the last COMMITS=5 com
 	@echo "The pages: $(RUN) -m asv preview, then open the address that it names"
 
 gate: $(VENV)/.assets ## did a commit make it worse? BASE=HEAD~1 HEAD=HEAD (CI calls the module: its exit status tells)
-	$(RUN) -m reports.gate --base $(BASE) --head $(HEAD) --html $(PAGE)/gate.html --json $(PAGE)/gate.json \
-		$$($(RUN) -m reports.gate.environments --base $(BASE) --head $(HEAD))
+	environments=$$($(RUN) -m reports.gate.environments --base '$(BASE)' --head '$(HEAD)') && \
+		exec $(RUN) -m reports.gate --base '$(BASE)' --head '$(HEAD)' $$environments \
+		--html $(PAGE)/gate.html --json $(PAGE)/gate.json
 
 gate-proof: $(VENV)/.assets ## measure the gate's own error rates (hours of an idle machine; resumed where it stopped)
 	$(RUN) -m reports.gate.campaign all --out reports/published/gate.json --html reports/published/gate.html

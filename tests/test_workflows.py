@@ -154,7 +154,8 @@ def test_only_an_inconclusive_gate_passes_with_a_warning(
     assert done.returncode == exits, done.stderr
     assert ("::warning" in done.stdout) == (status == 11)
     assert ("::error" in done.stdout) == (status in (10, 12, 13))
-    assert summary.read_text() == "the summary\n"
+    told = "The commits need different packages: `--base-python=one --head-python=another`."
+    assert summary.read_text() == f"the summary\n\n{told}\n"
     _, environments, gate = (tree / "asked").read_text().splitlines()
     assert environments == "-m reports.gate.environments --base HEAD^1 --head HEAD"
     commits = "--base HEAD^1 --head HEAD --base-python=one --head-python=another"
@@ -162,14 +163,26 @@ def test_only_an_inconclusive_gate_passes_with_a_warning(
     assert gate.endswith(" --device cuda")
 
 
-def test_a_gate_that_wrote_no_summary_fails(tmp_path: Path) -> None:
-    tree = stand_in(tmp_path / "tree", "gate", f"{ENVIRONMENTS}exit 0\n")
-    assert run(tree, "gate", GITHUB_STEP_SUMMARY=str(tmp_path / "summary")).returncode == 12
+@pytest.mark.parametrize(
+    ("status", "exits"), [(0, 12), (12, 12), (13, 13)],
+    ids=["which is no pass", "as where the model cannot be imported", "but keeps its status"],
+)  # fmt: skip
+def test_a_gate_that_wrote_no_summary_gets_one_that_says_so(
+    tmp_path: Path, status: int, exits: int
+) -> None:
+    tree = stand_in(tmp_path / "tree", "gate", f"{ENVIRONMENTS}exit {status}\n")
+    summary = tmp_path / "summary"
+    assert run(tree, "gate", GITHUB_STEP_SUMMARY=str(summary)).returncode == exits
+    told = f"### Gate: no summary was written, exit status {exits}; see the log\n"
+    assert summary.read_text() == told
 
 
-def test_a_gate_that_was_asked_wrongly_keeps_its_status_without_a_summary(tmp_path: Path) -> None:
-    tree = stand_in(tmp_path / "tree", "gate", f"{ENVIRONMENTS}exit 13\n")
-    assert run(tree, "gate", GITHUB_STEP_SUMMARY=str(tmp_path / "summary")).returncode == 13
+def test_a_gate_without_an_environment_is_an_error(tmp_path: Path) -> None:
+    tree = stand_in(tmp_path / "tree", "gate", "exit 0\n")
+    (tree / "bin/make").write_text("#!/bin/sh\nexit 2\n")
+    done = run(tree, "gate")
+    assert done.returncode == 12
+    assert "::error title=The gate does not pass::the environment could not be made" in done.stdout
 
 
 def test_a_change_has_to_pass_lint_the_suite_the_tests_with_a_browser_and_a_smoke_report(

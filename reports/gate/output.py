@@ -39,11 +39,17 @@ def headline(report: Report) -> str:
 
 
 def remarks(report: Report) -> list[str]:
-    """What was not compared, and what the machine did beside the work."""
+    """What was not compared, on what, and what the machine did beside the work."""
     found = []
-    if skipped := report["skipped"]:
-        reasons = "; ".join(dict.fromkeys(skipped.values()))
-        found.append(f"{len(skipped)} skipped on both sides: {reasons}")
+    base, head = report.get("versions") or ({}, {})
+    if differ := [
+        f"{name} {base[name]} and {head[name]}" for name in base if base[name] != head[name]
+    ]:
+        found.append(f"base and head ran on different versions: {', '.join(differ)}")
+    for reason in dict.fromkeys(report["skipped"].values()):
+        ids = [id for id, why in report["skipped"].items() if why == reason]
+        names = ", ".join(dict.fromkeys(id.partition("(")[0] for id in ids))
+        found.append(f"{len(ids)} skipped on both sides, of {names}: {reason}")
     if troubles := report["troubles"]:
         found.append(f"the machine: {', '.join(troubles)}")
     return found

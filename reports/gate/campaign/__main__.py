@@ -247,7 +247,12 @@ def agreement(row: dict[str, Any], one: Replayed, every: Replayed) -> str | None
     leads to lies between what that of one benchmark and that of every one does. Nothing that is
     replayed ends as an error, so that an error never agrees.
     """
-    slowdowns = {"nothing": 0.0, "slower by 3 %": 0.03, "slower by 5 %": 0.05}
+    slowdowns = {
+        "nothing": 0.0,
+        "slower by 3 %": 0.03,
+        "slower by 5 %": 0.05,
+        "slower by 10 %": 0.1,
+    }
     machine = NEIGHBOUR if row["neighbour"] else QUIET
     if row["tool"] != real.GATE or row["case"] not in slowdowns or machine not in one:
         return None

@@ -6,8 +6,9 @@ coin: exact where base and head are exchangeable, as they are in A/A pairs. A sl
 into one benchmark, drawn for each run, or into every one. A run ends where the gate's budget would
 end it, by the seconds that its pairs took; what is decided is not measured again, and a pair then
 takes less, by as much as those of real runs. Intervals resample stretches, since what happens to
-pairs of one stretch happens to all of its runs, and are as wide as the number of runs alone makes
-them, at the least. What a machine that was not recorded would do is in none of them.
+pairs of one stretch happens to all of its runs, and are as wide as the number of distinct runs
+alone makes them, at the least: to replay more often adds none. Runs of a stretch share its pairs,
+which is in no interval, nor is what a machine that was not recorded would do.
 """
 
 from __future__ import annotations
@@ -96,26 +97,24 @@ def replay(
     rng = np.random.default_rng(seed)
     rows = []
     for slowdown in slowdowns:
-        of_stretches = np.array(
-            [
-                _one_stretch(
-                    pairs,
-                    ids,
-                    rule,
-                    slowdown,
-                    runs,
-                    rng,
-                    seconds[pairs[0]["neighbour"]],
-                    slowed,
-                    budget,
-                )
-                for pairs in parts
-            ]
-        )
-        rows.append(
-            {"slowdown": slowdown, "stretches": len(parts), "runs": runs * len(parts)}
-            | _with_intervals(of_stretches, runs, rng)
-        )
+        found = [
+            _one_stretch(
+                pairs,
+                ids,
+                rule,
+                slowdown,
+                runs,
+                rng,
+                seconds[pairs[0]["neighbour"]],
+                slowed,
+                budget,
+            )
+            for pairs in parts
+        ]
+        distinct = sum(number for _, number in found)
+        counted = {"stretches": len(parts), "runs": runs * len(parts), "distinct runs": distinct}
+        of_stretches = np.array([metrics for metrics, _ in found])
+        rows.append({"slowdown": slowdown} | counted | _with_intervals(of_stretches, distinct, rng))
     return rows
 
 
@@ -129,15 +128,17 @@ def _one_stretch(
     seconds: Seconds,
     slowed: Slowed,
     budget: float,
-) -> list[float]:
+) -> tuple[list[float], int]:
+    """The metrics of its runs, and how many of them are distinct."""
     matrix = np.array([[pair["log_ratios"][id] for id in (*ids, CONTROL)] for pair in pairs])
     took = np.array([pair["took"] for pair in pairs])
     at, signs = drawn_runs(len(pairs), rule.most_pairs, runs, rng)
     x, took = matrix[at] * signs[:, :, None], took[at]
+    which = rng.integers(len(ids), size=runs)  # what is slowed, where it is one
     if slowed == "every":
         x[:, :, : len(ids)] += math.log1p(slowdown)
     else:
-        x[np.arange(runs), :, rng.integers(len(ids), size=runs)] += math.log1p(slowdown)
+        x[np.arange(runs), :, which] += math.log1p(slowdown)
     spent = np.empty_like(took)
 
     def affordable(measured: NDArray[np.int_]) -> NDArray[np.int_]:
@@ -153,7 +154,12 @@ def _one_stretch(
     shares = [float((outcomes == name).mean()) for name in METRICS[:SHARES]]
     of_pairs = np.where(taken > 0, spent[np.arange(runs), taken - 1], 0.0)
     total = seconds.around + seconds.before + float(np.median(of_pairs))
-    return [*shares, float(np.median(taken)), total]
+    used = np.arange(rule.most_pairs) < taken[:, None]
+    alike = [at[:, :1], np.where(used, signs, 0.0)]
+    if slowed == "one" and slowdown:
+        alike.append(which[:, None])
+    distinct = len(np.unique(np.hstack(alike), axis=0))
+    return [*shares, float(np.median(taken)), total], distinct
 
 
 def drawn_runs(
@@ -166,7 +172,9 @@ def drawn_runs(
     return at, np.repeat(blocks, BLOCK, axis=1)[:, :length]
 
 
-def _with_intervals(of_stretches: Floats, runs: int, rng: np.random.Generator) -> dict[str, Any]:
+def _with_intervals(
+    of_stretches: Floats, distinct: int, rng: np.random.Generator
+) -> dict[str, Any]:
     """The mean of each metric over stretches, and the quantiles of means of resampled ones.
 
     Means of few resampled stretches scatter too little, so that quantiles further out are taken:
@@ -179,7 +187,7 @@ def _with_intervals(of_stretches: Floats, runs: int, rng: np.random.Generator) -
     low, high = np.quantile(means, (tail, 1 - tail), axis=0)
     for i, share in enumerate(of_stretches[:, :SHARES].mean(axis=0)):
         # Of no stretch with an alarm the resampled ones have none, and that is not never.
-        exact = proportion_interval(round(share * runs * count), runs * count).interval
+        exact = proportion_interval(round(share * distinct), distinct).interval
         low[i], high[i] = min(low[i], exact[0]), max(high[i], exact[1])
     return {
         name: {

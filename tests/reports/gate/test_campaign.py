@@ -421,8 +421,10 @@ def test_records_of_another_gate_are_not_gone_on_with(
         assert main([*command, f"--lines={path}"]) == 2
         assert "of another gate, suite or model than HEAD's" in capsys.readouterr().err
     lines.append(path, {"kind": "pair", "commit": git(repository.path, "rev-parse", "HEAD")})
-    assert main(["replay", f"--lines={path}"]) == 2
-    assert "holds records of different gates" in capsys.readouterr().err
+    for folder in (repository.path, repository.path / "reference_model"):
+        monkeypatch.chdir(folder)
+        assert main(["replay", f"--lines={path}"]) == 2
+        assert "holds records of different gates" in capsys.readouterr().err
 
 
 def test_real_runs_with_an_option_are_not_those_of_the_gate_as_shipped(tmp_path: Path) -> None:

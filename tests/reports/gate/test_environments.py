@@ -6,18 +6,18 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from reports.gate.environments import FOLDER, main, options
+from reports.gate.environments import FOLDER, _installed, main, options
 
 PREFIX = "import sys; print(sys.prefix)"
 
 
 @pytest.fixture(autouse=True)
 def _in_the_repository(repository, monkeypatch: pytest.MonkeyPatch) -> None:
-    repository.write(".gitignore", f"__pycache__/\n{FOLDER}/\n")
     monkeypatch.chdir(repository.path)
     monkeypatch.setenv("PIP_NO_INDEX", "1")  # no network
 
@@ -36,7 +36,7 @@ def test_each_commit_gets_an_environment_of_what_it_pins_which_is_kept(repositor
     repository.commit(pins="pip>3\n")  # what is checked out is neither
     assert main(["--base=HEAD~2", "--head=HEAD~1"]) == 0
     told = capsys.readouterr()
-    assert "the pinned versions of requirements.txt differ" in told.err
+    assert "the pinned versions of requirements.txt differ: each has its own" in told.err
     assert told.err.count("installing") == 2
     given = dict(word.split("=") for word in shlex.split(told.out))
     assert given.keys() == {"--base-python", "--head-python"}
@@ -53,12 +53,41 @@ def test_each_commit_gets_an_environment_of_what_it_pins_which_is_kept(repositor
     assert "installing" not in again.err
 
 
-def test_bounds_that_change_nothing_of_what_is_pinned_leave_one_environment(repository) -> None:
+def test_bounds_that_change_nothing_of_what_is_pinned_leave_one_environment(
+    repository, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
     repository.commit(pins="pip>1\n", project="[project]\n")
     repository.commit(pins="pip>1\n", project='[project]\ndependencies = ["pip"]\n')
-    base, head = options(repository.path, "HEAD~1", "HEAD")
+    monkeypatch.chdir(repository.path / "benchmarks")  # wherever the command runs
+    base, head = options(Path.cwd(), "HEAD~1", "HEAD")
     assert base.partition("=")[2] == head.partition("=")[2]
-    assert not Path(FOLDER).exists()
+    told = "dependencies of pyproject.toml differ: one environment serves both\n"
+    assert capsys.readouterr().err == told
+
+
+def test_a_commit_that_does_not_run_on_this_python_leaves_the_gate_without(
+    repository, capsys
+) -> None:
+    repository.commit(pins="pip>1\n", project='[project]\nrequires-python = ">=3"\n')
+    repository.commit(project='[project]\nrequires-python = ">=4"\n')
+    assert main(["--base=HEAD~1", "--head=HEAD"]) == 0
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "requires Python >=4, and this is 3." in told.err
+
+
+@pytest.mark.parametrize(
+    ("pins", "here"),
+    [
+        (["pip"], True),
+        (["pip>1", "no-such-package==1; python_version < '3'"], True),
+        (["pip<1"], False),
+        (["no-such-package==1"], False),
+        (["--requirement other.txt"], False),
+    ],
+)
+def test_what_is_checked_out_has_to_be_installed_to_be_used(pins: list[str], here: bool) -> None:
+    assert _installed(pins) == here
 
 
 def test_what_is_checked_out_runs_as_the_command_does_and_what_nobody_needs_is_removed(
@@ -66,12 +95,15 @@ def test_what_is_checked_out_runs_as_the_command_does_and_what_nobody_needs_is_r
 ) -> None:
     for pins in ("pip>1\n", "pip>2\n"):
         repository.commit(pins=pins)
-    earlier = Path(FOLDER, "of other commits")
-    earlier.mkdir(parents=True)
+    known = [Path(FOLDER, name, "complete") for name in ("of today", "of last month")]
+    for complete, days in zip(known, (0, 30), strict=True):
+        complete.parent.mkdir(parents=True)
+        complete.touch()
+        os.utime(complete, 2 * (time.time() - days * 24 * 3600,))
     base, head = options(repository.path, "HEAD~1", "HEAD")
     assert os.path.abspath(head.partition("=")[2]) == sys.executable
     assert Path(base.partition("=")[2]).parents[1] in Path(FOLDER).iterdir()
-    assert not earlier.exists()
+    assert [complete.exists() for complete in known] == [True, False]
 
 
 def test_what_cannot_be_installed_is_told_and_not_taken_for_an_environment(
@@ -84,7 +116,7 @@ def test_what_cannot_be_installed_is_told_and_not_taken_for_an_environment(
     assert told.out == ""
     assert "no environments: -m pip install failed: " in told.err
     assert "no-such-package" in told.err
-    assert not list(Path(FOLDER).glob("*/complete")), "so that it is begun again"
+    assert not list(Path(FOLDER).glob("*/")), "so that it is begun again"
 
 
 def test_a_commit_that_pins_nothing_leaves_the_gate_without(repository, capsys) -> None:

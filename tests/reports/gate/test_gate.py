@@ -198,7 +198,9 @@ def test_what_heads_suite_skips_on_both_sides_and_bases_own_measured_is_gone(
     assert report["exit_status"] == 0
     assert report["skipped"] == {TWO: "this commit has no step"}
     for text in (terminal(report), markdown(report), render(report)):
-        assert "1 skipped on both sides: this commit has no step" in text
+        assert (
+            "1 skipped on both sides, of bench_gate.Step.time_step: this commit has no step" in text
+        )
 
 
 def test_what_makes_a_number_worse_is_for_heads_suite_to_say(repository, monkeypatch) -> None:

@@ -163,9 +163,11 @@ def test_intervals_grow_where_stretches_differ() -> None:
 
 
 def test_what_never_happened_in_any_run_has_an_interval_that_is_not_never() -> None:
-    row = replay(recorded(), Rule(), (0.0,), runs=50)[0]["regression"]
-    assert row["value"] == 0
-    assert row["interval"][1] == pytest.approx(1 - 0.025 ** (1 / 300), rel=1e-3)
+    (row,) = replay(recorded(), Rule(), (0.0,), runs=50)
+    assert row["regression"]["value"] == 0
+    assert 200 < row["distinct runs"] <= row["runs"] == 300
+    upper = 1 - 0.025 ** (1 / row["distinct runs"])
+    assert row["regression"]["interval"][1] == pytest.approx(upper, rel=1e-3)
 
 
 def test_a_replayed_run_ends_where_the_budget_of_a_gate_would_end_it() -> None:
@@ -241,6 +243,19 @@ def test_an_interval_over_few_stretches_is_as_wide_as_students(count: int) -> No
     half = t.ppf(0.975, count - 1) * values.std(ddof=1) / math.sqrt(count)
     # Resampled means of so few are bounded by their extremes.
     assert (high - low) / 2 == pytest.approx(min(half, values.max()), rel=0.12)
+
+
+def test_to_replay_more_often_makes_no_interval_narrower_than_distinct_runs_do() -> None:
+    bounds = {}
+    for runs in (20, 2000, 20000):
+        (row,) = replay(recorded(stretches=2, pairs=10), Rule(), (0.0,), runs=runs)
+        assert row["regression"]["value"] == 0
+        bounds[runs] = row["regression"]["interval"][1]
+        # Of ten pairs in a ring, and of a coin for each five of them.
+        assert row["distinct runs"] <= 2 * 10 * 2 ** math.ceil(max(row["pairs"]["stretches"]) / 5)
+    assert bounds[20] > bounds[2000] == bounds[20000]
+    (slower,) = replay(recorded(stretches=2, pairs=10), Rule(), (0.03,), runs=20000)
+    assert slower["distinct runs"] > 2 * row["distinct runs"], "each of three may be slowed"
 
 
 def test_a_single_stretch_has_no_interval() -> None:
