@@ -154,7 +154,7 @@ def test_only_an_inconclusive_gate_passes_with_a_warning(
     assert done.returncode == exits, done.stderr
     assert ("::warning" in done.stdout) == (status == 11)
     assert ("::error" in done.stdout) == (status in (10, 12, 13))
-    told = "The commits need different packages: `--base-python=one --head-python=another`."
+    told = "What the commits need differs; they ran with `--base-python=one --head-python=another`."
     assert summary.read_text() == f"the summary\n\n{told}\n"
     _, environments, gate = (tree / "asked").read_text().splitlines()
     assert environments == "-m reports.gate.environments --base HEAD^1 --head HEAD"

@@ -61,8 +61,7 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
 def options(repository: Path, base: str, head: str) -> list[str]:
     """``--base-python`` and ``--head-python`` where the commits differ in what they need.
 
-    Paths are relative to the current folder, below which a repository has them: spaces above it
-    stay out of what a shell splits into words.
+    Paths are relative to the current folder: a shell splits words at spaces, which may be above it.
     """
     try:
         top = Path(git(repository, "rev-parse", "--show-toplevel"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import subprocess
@@ -109,9 +110,9 @@ def test_what_is_checked_out_runs_as_the_command_does_and_what_nobody_needs_is_r
 def test_what_cannot_be_installed_is_told_and_not_taken_for_an_environment(
     repository, capsys
 ) -> None:
-    repository.commit(pins="no-such-package==1\n")
     repository.commit(pins="pip>1\n")
-    assert main(["--base=HEAD~1", "--head=HEAD"]) == 0
+    repository.commit(pins="no-such-package==1\n")  # what is checked out is not installed either
+    assert main(["--base=HEAD", "--head=HEAD~1"]) == 0
     told = capsys.readouterr()
     assert told.out == ""
     assert "no environments: -m pip install failed: " in told.err
@@ -132,6 +133,19 @@ def test_a_commit_that_pins_nothing_leaves_the_gate_without(repository, capsys) 
 def test_of_an_unknown_revision_the_gate_alone_complains(capsys) -> None:
     assert main(["--base=nosuch", "--head=HEAD"]) == 0
     assert capsys.readouterr() == ("\n", "")
+
+
+def test_of_two_that_install_at_once_one_waits(repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository.commit(pins="pip>1\n")
+    repository.commit(pins="pip>2\n")
+    Path(FOLDER).mkdir()
+    with Path(FOLDER, "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # To fail is quicker seen than to wait.
+        monkeypatch.setattr(fcntl, "LOCK_EX", fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with pytest.raises(BlockingIOError):
+            options(repository.path, "HEAD~1", "HEAD")
+    assert not list(Path(FOLDER).glob("*/"))
 
 
 def test_wrong_arguments_are_one_line(capsys) -> None:
