@@ -17,6 +17,25 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, print_b
 settings.load_profile("repeatable")
 
 
+# What breaks on input that comes from elsewhere, by kind; tests/README.md says what each asks for.
+FAULTS = {
+    "K1": "weights and settings of a folder contradict each other",
+    "K2": "a foreign configuration holds what we do not know",
+    "K3": "rewrites of a model work one by one and not together",
+    "K4": "git answers by the user's settings",
+    "K6": "a half-finished file or folder is taken for a whole one",
+    "K7": "numbers that are not numbers",
+    "K8": "files from elsewhere are not bounded",
+    "K9": "a value becomes shell text",
+    "K10": "an interval says more than its sample",
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for kind, meaning in FAULTS.items():
+        config.addinivalue_line("markers", f"{kind}: {meaning}")
+
+
 @pytest.fixture(autouse=True)
 def _fixed_seed() -> None:
     """A model built without a seed of its own is the same in each run and in any order of tests."""
