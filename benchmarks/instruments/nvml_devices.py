@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.instruments.nvml_library import NoAnswer, ask
+from benchmarks.instruments.nvml_library import NoAnswer, OtherPackage, ask
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,8 @@ def _all_devices() -> Iterator[Device]:
 def _instances(gpu: Any) -> Iterator[Device]:
     try:
         places = ask("nvmlDeviceGetMaxMigDeviceCount", gpu)  # 0 where MIG is off
+    except OtherPackage:  # the GPU's figures may not be those of the instance in use
+        raise
     except NoAnswer:  # most GPUs know no MIG
         return
     for place in range(places):

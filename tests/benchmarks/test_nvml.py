@@ -7,12 +7,13 @@ import pickle
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.instruments import nvml
+from benchmarks.instruments import nvml, nvml_library
 from benchmarks.instruments.nvml import energy_between, throttle_words
 from benchmarks.instruments.readings import Reading, Unavailable
 
@@ -192,6 +193,62 @@ def test_an_environment_without_nvidias_package_says_so(ask: Any) -> None:
     hidden = "(sys.modules.update(pynvml=None), nvml.device_readings())[1]"
     expected = "the package nvidia-ml-py is not installed; run make setup"
     assert reasons(ask(expression=hidden)) == {expected}
+
+
+@pytest.mark.K8
+def test_another_package_called_pynvml_is_named_and_keeps_the_figures_that_it_has(
+    ask: Any, tmp_path: Path
+) -> None:
+    # Version 11.5.0 of the package pynvml has this function by an older name.
+    name = "nvmlDeviceGetCurrentClocksEventReasons"
+    information = tmp_path / "site" / "pynvml-11.5.0.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: pynvml\nVersion: 11.5.0\n")
+    (information / "top_level.txt").write_text("pynvml\n")
+    found = ask(
+        expression=f"(delattr(pynvml, {name!r}), nvml.device_readings())[1]",
+        torch_sees=[{"uuid": FIRST.removeprefix("GPU-")}],
+        PYTHONPATH=str(information.parent),
+    )
+    (absent,) = (k for k, v in found.items() if isinstance(v, Unavailable))
+    reason = found[absent].reason
+    assert absent == "throttle_reasons"
+    assert reason.startswith(f"{name}: pynvml is that of pynvml 11.5.0 and nvidia-ml-py ")
+    assert reason.endswith(f"; uninstall it, and install {nvml_library.PACKAGE}")
+    assert "\n" not in reason
+
+
+@pytest.mark.K8
+def test_a_package_that_knows_no_mig_gives_no_figure_that_may_be_anothers(ask: Any) -> None:
+    # So is nvidia-ml-py3 7.352.0; it also takes one argument for memory, and answers in bytes.
+    hidden = (
+        "delattr(pynvml, 'nvmlDeviceGetMaxMigDeviceCount'),"
+        "setattr(pynvml, 'v1', pynvml.nvmlDeviceGetMemoryInfo),"
+        "setattr(pynvml, 'nvmlDeviceGetMemoryInfo', lambda handle: pynvml.v1(handle)),"
+        "setattr(pynvml, 'told', pynvml.nvmlSystemGetDriverVersion),"
+        "setattr(pynvml, 'nvmlSystemGetDriverVersion', lambda: pynvml.told().encode()),"
+    )
+    (reason,) = reasons(ask(expression=f"({hidden} nvml.device_readings())[-1]", **BY_BUS))
+    assert reason.startswith("nvmlDeviceGetMaxMigDeviceCount: pynvml is that of nvidia-ml-py ")
+    assert ask(expression=f"({hidden} nvml.driver_version())[-1]") == "570.86.15"
+    with_mig = f"({hidden} setattr(nvml_devices, '_instances', lambda gpu: ()), "
+    found = ask(expression=f"{with_mig} nvml.device_readings())[-1]", **BY_BUS)
+    absent = {k for k, v in found.items() if isinstance(v, Unavailable)}
+    assert absent == {"used", "reserved", "total"}
+    assert "takes 1 positional argument but 2 were given" in found["used"].reason
+
+
+@pytest.mark.K8
+def test_a_module_called_pynvml_that_is_no_nvml_at_all_is_a_reason(ask: Any) -> None:
+    empty = "(sys.modules.update(pynvml=types.SimpleNamespace()), nvml.device_readings())[1]"
+    (reason,) = reasons(ask(expression=empty))
+    assert reason.startswith("nvmlInit: pynvml is that of nvidia-ml-py ")
+
+
+@pytest.mark.K8
+def test_the_package_that_is_advised_is_the_one_that_is_declared(root: Path) -> None:
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert nvml_library.PACKAGE in project["optional-dependencies"]["suite"]
 
 
 def test_a_gpu_that_is_lost_before_it_is_asked_gives_one_reason(ask: Any) -> None:
