@@ -25,7 +25,7 @@ export TOKENIZERS_PARALLELISM := false
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup report readme test lint train history gate gate-proof peers
+.PHONY: help setup report readme test fuzz lint train history gate gate-proof peers
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ readme: $(VENV)/.installed ## write the README's table of verdicts anew from the
 
 test: $(VENV)/.assets ## run all tests
 	$(RUN) -m pytest --durations=10
+
+fuzz: $(VENV)/.assets ## throw thousands of damaged and hostile inputs at it (seeded, 10 minutes)
+	$(RUN) -m tests.fuzz
 
 lint: $(VENV)/.installed ## check style, types and workflows
 	$(RUN) -m ruff check .

@@ -34,7 +34,7 @@ def finished_setup(tmp_path: Path) -> Path:
 def test_make_alone_lists_every_target(root: Path) -> None:
     listed = make(root).stdout
     assert [line.split()[1] for line in listed.splitlines()] == [
-        "setup", "report", "readme", "test", "lint", "train", "history",
+        "setup", "report", "readme", "test", "fuzz", "lint", "train", "history",
         "gate", "gate-proof", "peers",
     ]  # fmt: skip
 
