@@ -1,13 +1,14 @@
 """The KV cache: what a token costs with it and without, in time, work and memory."""
 
 from benchmarks import workloads
+from benchmarks.benchmark import Benchmark
 from benchmarks.workloads import NEW_TOKENS, SIZE
 
 MODELS, LENGTHS, CACHES = (SIZE.model,), SIZE.lengths, ("cached", "uncached")
 timeout = 180
 
 
-class Decode:
+class Decode(Benchmark):
     """One token after so many others."""
 
     version = "1"
@@ -22,7 +23,7 @@ class Decode:
         self.step()
 
 
-class Prefill:
+class Prefill(Benchmark):
     """A prompt at once, with the scores of its last position alone."""
 
     version = "1"
@@ -37,7 +38,7 @@ class Prefill:
         self.step()
 
 
-class Generation:
+class Generation(Benchmark):
     """Tokens as a user gets them, the choice of each included."""
 
     version = "1"
@@ -52,7 +53,7 @@ class Generation:
         return workloads.seconds_per_token(self.model, cache == "cached")
 
 
-class DecodeOverIdeal:
+class DecodeOverIdeal(Benchmark):
     """1: as fast as the machine reads what has to be read."""
 
     version = "1"
@@ -69,7 +70,7 @@ class DecodeOverIdeal:
         return workloads.over_ideal(self.step, self.bound)
 
 
-class PrefillOverIdeal:
+class PrefillOverIdeal(Benchmark):
     """1: as fast as the machine multiplies."""
 
     version = "1"
@@ -86,7 +87,7 @@ class PrefillOverIdeal:
         return workloads.over_ideal(self.step, self.bound)
 
 
-class Work:
+class Work(Benchmark):
     """What one token makes the machine do."""
 
     version = "1"
@@ -107,7 +108,7 @@ class Work:
     track_operators_per_token.unit = "operators"  # type: ignore[attr-defined]
 
 
-class CacheBytes:
+class CacheBytes(Benchmark):
     """What the cache itself takes."""
 
     version = "1"
@@ -122,7 +123,7 @@ class CacheBytes:
         return workloads.cache_bytes(self.kv)
 
 
-class PeakMemory:
+class PeakMemory(Benchmark):
     """What a generation adds to a fresh process at most, the model included."""
 
     version = "1"
@@ -137,7 +138,7 @@ class PeakMemory:
         return workloads.peak_bytes(model, cache == "cached")
 
 
-class DeviceMemory:
+class DeviceMemory(Benchmark):
     """What the driver sees in use on the GPU after a generation; skipped where there is none."""
 
     version = "1"

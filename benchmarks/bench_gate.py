@@ -1,12 +1,13 @@
 """Short steps that touch every choice: what `python -m reports.gate` compares two commits by."""
 
 from benchmarks import gate_workloads, int8_workloads, workloads
+from benchmarks.benchmark import Benchmark
 from benchmarks.gate_workloads import OUTPUTS, STEPS
 
 timeout = 120
 
 
-class Step:
+class Step(Benchmark):
     version = "2"  # encoding: four times the tokens
     rounds, repeat, warmup_time = 2, (3, 30, 1.0), 0.1
     params = (tuple(STEPS),)
@@ -19,7 +20,7 @@ class Step:
         self.step()
 
 
-class Work:
+class Work(Benchmark):
     """What one call makes the machine do."""
 
     version = "1"
@@ -43,7 +44,7 @@ class Work:
     track_bytes_moved.unit = "bytes"  # type: ignore[attr-defined]
 
 
-class Launches:
+class Launches(Benchmark):
     """Kernels of one call on the GPU; skipped where there is none."""
 
     version = "1"
@@ -58,7 +59,7 @@ class Launches:
         return self.launches
 
 
-class Outputs:
+class Outputs(Benchmark):
     """Logits of fixed weights: that they are still the same, and the same through a cache."""
 
     version = "1"
@@ -78,7 +79,7 @@ class Outputs:
     track_cached_deviation.unit = "of the logits' root mean square"  # type: ignore[attr-defined]
 
 
-class Int8Quality:
+class Int8Quality(Benchmark):
     """How far int8 moves the checkpoint's predictions, never by luck downwards, and its loss."""
 
     version = "2"  # fewer tokens

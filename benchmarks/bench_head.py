@@ -1,13 +1,14 @@
 """The head: tied to the embedding or a matrix of its own."""
 
 from benchmarks import workloads
+from benchmarks.benchmark import Benchmark
 from benchmarks.workloads import PROMPT_TOKENS, SIZE
 
 MODELS, HEADS = (SIZE.model,), ("tied", "untied")
 timeout = 120
 
 
-class Decode:
+class Decode(Benchmark):
     version = "1"
     rounds, repeat, warmup_time = 2, (3, 30, 1.0), 0.1
     params = (MODELS, HEADS)
@@ -20,7 +21,7 @@ class Decode:
         self.step()
 
 
-class Weights:
+class Weights(Benchmark):
     version = "1"
     unit = "bytes"
     params = (MODELS, HEADS)

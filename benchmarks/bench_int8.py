@@ -1,6 +1,7 @@
 """INT8 weights: simulated rounding and its error; models that hold int8, their bytes and speed."""
 
 from benchmarks import int8_workloads, workloads
+from benchmarks.benchmark import Benchmark
 from benchmarks.workloads import PROMPT_TOKENS, SIZE
 
 MODELS, GRANULARITIES = (SIZE.small_model,), ("per tensor", "per channel")
@@ -8,7 +9,7 @@ PRODUCTS = ("int_mm", "packed")
 timeout = 120
 
 
-class Rounding:
+class Rounding(Benchmark):
     version = "1"
     rounds, repeat, warmup_time = 2, (3, 8, 1.0), 0.1
     params = (MODELS, GRANULARITIES)
@@ -21,7 +22,7 @@ class Rounding:
         self.round()
 
 
-class RoundingError:
+class RoundingError(Benchmark):
     version = "1"
     unit = "of the weights' root mean square"
     params = (MODELS, GRANULARITIES)
@@ -35,7 +36,7 @@ class RoundingError:
         return workloads.relative_error(self.model, self.round())
 
 
-class Bytes:
+class Bytes(Benchmark):
     """Of weights that are really held in int8."""
 
     version = "1"
@@ -50,7 +51,7 @@ class Bytes:
         return int8_workloads.bytes_over_float32(model, product)
 
 
-class Decode:
+class Decode(Benchmark):
     """One token after so many others."""
 
     version = "2"
@@ -65,7 +66,7 @@ class Decode:
         self.step()
 
 
-class Prefill:
+class Prefill(Benchmark):
     """A prompt at once."""
 
     version = "1"
@@ -80,7 +81,7 @@ class Prefill:
         self.step()
 
 
-class Loss:
+class Loss(Benchmark):
     """What the checkpoint loses on a piece of held-out text, with norms left alone and not."""
 
     version = "1"

@@ -1,6 +1,7 @@
 """The KV cache in few bits: what it holds, what it loses, and what it costs in time."""
 
 from benchmarks import codec_workloads, workloads
+from benchmarks.benchmark import Benchmark
 from benchmarks.workloads import SIZE
 
 CODECS = ("turboquant 2", "turboquant 3", "turboquant 4", "prod 3", "rotated blocks 3", "token 3")
@@ -8,7 +9,7 @@ TURBOQUANT = CODECS[:3]
 timeout = 180
 
 
-class Bytes:
+class Bytes(Benchmark):
     """Of a full cache, everything included."""
 
     version = "1"
@@ -24,7 +25,7 @@ class Bytes:
         return codec_workloads.bits_per_value(self.model, self.kv, tokens)
 
 
-class Distortion:
+class Distortion(Benchmark):
     """Of random unit vectors, as wide as GPT-2's heads."""
 
     version = "1"
@@ -39,7 +40,7 @@ class Distortion:
         return codec_workloads.distortion(self.codec)
 
 
-class Loss:
+class Loss(Benchmark):
     """What the checkpoint loses on a piece of held-out text that it reads through the cache."""
 
     version = "1"
@@ -57,7 +58,7 @@ class Loss:
         return self.quality["loss_increase"]
 
 
-class Codec:
+class Codec(Benchmark):
     """All keys of a cache to bytes and back."""
 
     version = "1"
@@ -75,7 +76,7 @@ class Codec:
         self.decode()
 
 
-class Decode:
+class Decode(Benchmark):
     """One token after so many others."""
 
     version = "1"

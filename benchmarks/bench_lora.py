@@ -1,6 +1,7 @@
 """LoRA: what adapters cost beside the plain linears, what merging rounds, the laws of the rank."""
 
 from benchmarks import lora_workloads
+from benchmarks.benchmark import Benchmark
 from benchmarks.workloads import SIZE
 
 RANK, MODELS, ARMS = 16, (SIZE.small_model,), ("plain", "adapted", "merged")
@@ -8,7 +9,7 @@ TRAINED = ("adapters", "everything")
 timeout = 120
 
 
-class Forward:
+class Forward(Benchmark):
     """Of 512 tokens through one linear, 768 wide."""
 
     version = "1"
@@ -23,7 +24,7 @@ class Forward:
         self.forward()
 
 
-class Step:
+class Step(Benchmark):
     """One step of AdamW on query and value of every layer, or on all weights."""
 
     version = "1"
@@ -38,7 +39,7 @@ class Step:
         self.step()
 
 
-class OverPlain:
+class OverPlain(Benchmark):
     """The same in turns: a slow machine slows both down."""
 
     version = "1"
@@ -57,7 +58,7 @@ class OverPlain:
         return lora_workloads.ratio(self.steps, "adapters", "everything", SIZE.rounds)
 
 
-class Merging:
+class Merging(Benchmark):
     version = "1"
     unit = "largest difference of logits"
     params = (("reference",), (RANK,))
@@ -70,7 +71,7 @@ class Merging:
         return self.error()
 
 
-class Share:
+class Share(Benchmark):
     version = "1"
     unit = "of all weights"
     params = (MODELS, (RANK,))
@@ -83,7 +84,7 @@ class Share:
         return self.share
 
 
-class Exponents:
+class Exponents(Benchmark):
     """Of the variance of a random update in the rank: -1 and 0 by the laws."""
 
     version = "1"

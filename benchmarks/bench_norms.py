@@ -1,6 +1,7 @@
 """The norm and its place: what they cost a decode step, which they fill with small operators."""
 
 from benchmarks import workloads
+from benchmarks.benchmark import Benchmark
 from benchmarks.workloads import PROMPT_TOKENS, SIZE
 
 MODELS = (SIZE.small_model,)
@@ -8,7 +9,7 @@ NORMS, PLACEMENTS = ("layernorm", "rmsnorm"), ("pre", "post", "double", "deepnor
 timeout = 120
 
 
-class Decode:
+class Decode(Benchmark):
     version = "1"
     rounds, repeat, warmup_time = 1, (5, 20, 0.5), 0.1
     params = (MODELS, NORMS, ("pre", "double"))
@@ -22,7 +23,7 @@ class Decode:
         self.step()
 
 
-class Work:
+class Work(Benchmark):
     version = "1"
     unit = "operators"
     params = (MODELS, NORMS, PLACEMENTS)

@@ -1,13 +1,14 @@
 """The position encoding: what each one costs a decode step, and how many weights it holds."""
 
 from benchmarks import workloads
+from benchmarks.benchmark import Benchmark
 from benchmarks.workloads import PROMPT_TOKENS, SIZE
 
 MODELS, POSITIONS = (SIZE.small_model,), ("learned", "sinusoidal", "rope", "alibi", "none")
 timeout = 120
 
 
-class Decode:
+class Decode(Benchmark):
     version = "1"
     rounds, repeat, warmup_time = 1, (5, 20, 0.5), 0.1
     params = (MODELS, POSITIONS)
@@ -21,7 +22,7 @@ class Decode:
         self.step()
 
 
-class Work:
+class Work(Benchmark):
     version = "1"
     params = (MODELS, POSITIONS)
     param_names = ("model", "position")

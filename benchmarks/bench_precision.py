@@ -1,13 +1,14 @@
 """The floating-point format of weights and cache: time, time over the ideal, and bytes."""
 
 from benchmarks import workloads
+from benchmarks.benchmark import Benchmark
 from benchmarks.workloads import PROMPT_TOKENS, SIZE
 
 MODELS, DTYPES = (SIZE.model,), ("float32", "bfloat16", "float16")
 timeout = 120
 
 
-class Decode:
+class Decode(Benchmark):
     version = "1"
     rounds, repeat, warmup_time = 2, (3, 30, 1.0), 0.1
     params = (MODELS, DTYPES)
@@ -20,7 +21,7 @@ class Decode:
         self.step()
 
 
-class DecodeOverIdeal:
+class DecodeOverIdeal(Benchmark):
     """1: as fast as the machine reads weights and cache in this format."""
 
     version = "1"
@@ -37,7 +38,7 @@ class DecodeOverIdeal:
         return workloads.over_ideal(self.step, self.bound, dtype)
 
 
-class Bytes:
+class Bytes(Benchmark):
     version = "1"
     unit = "bytes"
     params = (MODELS, DTYPES)

@@ -166,6 +166,44 @@ def test_every_benchmark_gives_a_finite_number_for_all_its_parameters(
         assert value > 0 or name in MAY_BE_NEGATIVE or (value == 0 and name in MAY_BE_ZERO)
 
 
+class Found(float):
+    """A number that a benchmark gets whatever it asks, from whom or from itself."""
+
+    param_names = ("choice",)
+
+    def __getattr__(self, name: str) -> Found:
+        return self
+
+    def __call__(self, *_: object) -> Found:
+        return self
+
+    def __getitem__(self, _: object) -> Found:
+        return self
+
+
+@pytest.mark.K7
+@pytest.mark.parametrize("name", sorted(name for name in SUITE if ".track_" in name))
+def test_a_tracked_number_that_is_not_finite_is_an_error_and_not_skipped(
+    suite: dict[str, Benchmark], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    # What asv calls, with a stand-in for the instance and for every workload.
+    track = suite[name].func.__func__
+    module = sys.modules[track.__module__]
+    parameters = [values[0] for values in suite[name].params]
+    for found in map(Found, (1.5, math.nan, math.inf, -math.inf)):
+        for used in vars(module):
+            if used.endswith("workloads"):
+                monkeypatch.setattr(module, used, found)
+        # The claims' numbers are made once for all parameters, and come first.
+        given = [found, *parameters] if suite[name].setup_cache_key else parameters
+        if math.isfinite(found):
+            assert track(found, *given) in (1.5, 3.0)  # one is a sum of two
+            continue
+        with pytest.raises(ValueError, match="which is not a measurement") as caught:
+            track(found, *given)
+        assert str(caught.value).startswith(f"{name}({parameters[-1]}) gives {float(found)},")
+
+
 def test_a_step_can_be_repeated_as_often_as_it_says(workloads: ModuleType) -> None:
     model = workloads.model_of("toy")
     step = workloads.decode_step(model, past=5, calls=2)
