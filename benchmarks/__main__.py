@@ -17,6 +17,7 @@ from benchmarks.claims import Claim, load_claims, select
 from benchmarks.experiment import PROFILES, Settings
 from benchmarks.results import check_writable, write_results
 from reference_model.command_line import Parser, exit_status
+from reference_model.printing import say, warn
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         options = _parser().parse_args(arguments)
         claims = load_claims()
         if options.command == "list":
-            print(_list(claims))
+            say(_list(claims))
             return 0
         return _run(claims, options)
 
@@ -71,11 +72,11 @@ def _run(claims: list[Claim], options: argparse.Namespace) -> int:
         results = run(settings, claims, selected, all_experiments())
     except ExperimentsFailed as failures:
         for line in str(failures).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        print(f"error: {options.out} is not written", file=sys.stderr)
+            warn(f"error: {line}")
+        warn(f"error: {options.out} is not written")
         return 1
     write_results(options.out, results)
-    print(_verdicts(results, {claim.id for claim in selected}))
+    say(_verdicts(results, {claim.id for claim in selected}))
     return 0
 
 

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Literal
 
 from reference_model.command_line import exit_status
 from reference_model.errors import UserError
+from reference_model.printing import say
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -263,7 +264,7 @@ def main() -> int:
 
     def command() -> None:
         for asset in ASSETS:
-            print(f"{asset.project} {asset.version}: {fetch(asset)}")
+            say(f"{asset.project} {asset.version}: {fetch(asset)}")
 
     return exit_status(command)
 

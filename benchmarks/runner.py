@@ -16,6 +16,7 @@ from benchmarks.instruments.environment import StealClock, environment_stamp, us
 from benchmarks.results import SCHEMA_VERSION, Measurement
 from benchmarks.verdicts import NOT_BUILT, judge_claim
 from reference_model.errors import UserError
+from reference_model.printing import clean
 
 NOT_SELECTED = "not selected in this run; --only selects it"
 
@@ -82,7 +83,7 @@ def run(
                 outcomes[each.claim] = Outcome([], None, _one_line(reason))
             except Exception as error:  # the others still run, and all failures are told at once
                 if not isinstance(error, UserError):
-                    bar.write(traceback.format_exc(), file=sys.stderr)
+                    bar.write(clean(traceback.format_exc(), lines=True), file=sys.stderr)
                 failures.append(f"{each.claim} failed: {_one_line(error)}")
             bar.update(_seconds(each, settings))
         bar.set_description_str("done")

@@ -20,6 +20,7 @@ from benchmarks.assets import PLAYS, Split, play_texts
 from reference_model.command_line import Parser, exit_status
 from reference_model.config import preset
 from reference_model.files import write_whole
+from reference_model.printing import say
 
 if TYPE_CHECKING:  # asv imports this module too: torch and the like only where they are needed
     from tokenizers import Tokenizer
@@ -148,7 +149,7 @@ def run(work: Path, out: Path) -> None:
                 bar.set_postfix(
                     train=f"{last['train']:.3f}", validation=f"{last['validation']:.3f}"
                 )
-    print(f"trained for {(time.monotonic() - started) / 60:.0f} minutes in this run")
+    say(f"trained for {(time.monotonic() - started) / 60:.0f} minutes in this run")
     model.config = CONFIG.replace(dropout=0.0)  # what is shipped is for measuring, not for training
     checkpoints.save(model, work / "finished", torch.float16)
     shipped = checkpoints.load(work / "finished")
@@ -159,7 +160,7 @@ def run(work: Path, out: Path) -> None:
     files["test_slice.safetensors"] = safetensors.torch.save({"tokens": test_slice})
     files["card.json"] = (json.dumps(card, indent=2) + "\n").encode()
     write_whole(out, files)
-    print(f"loss {card['loss']}\nbits per byte {card['bits_per_byte']}")
+    say(f"loss {card['loss']}\nbits per byte {card['bits_per_byte']}")
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 from reference_model.command_line import Parser, exit_status, seed
 from reference_model.config import PRESETS, GPTConfig, preset
 from reference_model.errors import UserError
+from reference_model.printing import say
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def command() -> None:
         options = _parser().parse_args(arguments)
-        print(_describe(options) if options.command == "describe" else _generate(options))
+        say(_describe(options) if options.command == "describe" else _generate(options))
 
     return exit_status(command)
 

@@ -1,12 +1,11 @@
 """What the command lines share: a mistake of the user is one line, without a traceback."""
 
 import argparse
-import os
-import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from reference_model.errors import UserError
+from reference_model.printing import say, warn
 
 MISTAKE = 2
 INTERRUPTED = 130
@@ -17,6 +16,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; {self.prog} --help explains")
+
+    def print_help(self, file: Any = None) -> None:
+        say(self.format_help(), end="")
 
 
 def seed(text: str) -> int:
@@ -29,15 +31,10 @@ def seed(text: str) -> int:
 def exit_status(command: Callable[[], int | None]) -> int:
     """Run a command; its own exit status, 2 after a `UserError`, 130 when interrupted."""
     try:
-        status = command() or 0
-        sys.stdout.flush()
-        return status
+        return command() or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        warn(f"error: {error}")
         return MISTAKE
     except KeyboardInterrupt:
-        print("error: interrupted; nothing half done is left behind", file=sys.stderr)
+        warn("error: interrupted; nothing half done is left behind")
         return INTERRUPTED
-    except BrokenPipeError:  # who read along, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reference_model.command_line import Parser, exit_status
+from reference_model.printing import say, warn
 
 WRITTEN_BY = "what python -m benchmarks run wrote"
 
@@ -95,7 +96,7 @@ def _add_format(parser: argparse.ArgumentParser) -> None:
 def _build(given: argparse.Namespace) -> None:
     from reports.render.site import build_site
 
-    print(build_site(given.results, given.out))
+    say(build_site(given.results, given.out))
 
 
 def _table(given: argparse.Namespace) -> None:
@@ -106,7 +107,7 @@ def _table(given: argparse.Namespace) -> None:
     if given.into:
         put_into(given.into, verdict_table(results))
     else:
-        print(verdict_table(results) if given.format == "markdown" else terminal_table(results))
+        say(verdict_table(results) if given.format == "markdown" else terminal_table(results))
 
 
 def _history(given: argparse.Namespace) -> None:
@@ -114,17 +115,17 @@ def _history(given: argparse.Namespace) -> None:
 
     view = build_history(given.results, given.out, given.repository)
     for name, reason in view["skipped_files"]:
-        print(f"skipped {name}: {reason}", file=sys.stderr)
+        warn(f"skipped {name}: {reason}")
     counts = view["counts"]
-    print(f"{counts['series']} series, {counts['steps']} steps, {counts['worse']} for the worse")
-    print(f"The history: {given.out.resolve().as_uri()}")
+    say(f"{counts['series']} series, {counts['steps']} steps, {counts['worse']} for the worse")
+    say(f"The history: {given.out.resolve().as_uri()}")
 
 
 def _measurements(given: argparse.Namespace) -> None:
     from benchmarks.results import read_results
     from reports.table import measurement_table
 
-    print(measurement_table(read_results(given.results), given.claim, given.metrics))
+    say(measurement_table(read_results(given.results), given.claim, given.metrics))
 
 
 def _compare(given: argparse.Namespace) -> None:
@@ -138,7 +139,7 @@ def _compare(given: argparse.Namespace) -> None:
         _write(given.out, render_comparison(comparison))
     else:
         layout = "github" if given.format == "markdown" else "simple"
-        print(as_text(comparison, given.all, layout))
+        say(as_text(comparison, given.all, layout))
 
 
 def _csv(given: argparse.Namespace) -> None:
@@ -149,7 +150,7 @@ def _csv(given: argparse.Namespace) -> None:
     if given.out:
         _write(given.out, text)
     else:
-        sys.stdout.write(text)
+        say(text, end="")
 
 
 def _svg(given: argparse.Namespace) -> None:
@@ -159,14 +160,14 @@ def _svg(given: argparse.Namespace) -> None:
 
     drawings = as_svgs(read_results(given.results))
     write_whole(given.out, {name: svg.encode() for name, svg in drawings.items()})
-    print(f"{len(drawings)} drawings in {given.out}")
+    say(f"{len(drawings)} drawings in {given.out}")
 
 
 def _write(path: Path, text: str) -> None:
     from reference_model.files import write_whole
 
     write_whole(path.parent, {path.name: text.encode()})
-    print(path)
+    say(path)
 
 
 if __name__ == "__main__":

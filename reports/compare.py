@@ -10,6 +10,7 @@ from typing import Any
 from tabulate import tabulate
 
 from reference_model.errors import UserError
+from reports import markdown
 from reports.render.formats import MINUS, label, moment, number, with_interval, words
 
 Results = dict[str, Any]
@@ -182,9 +183,10 @@ def _change_heads(letters: Sequence[str]) -> list[str]:
 
 
 def _table(rows: Sequence[Sequence[str]], headers: Sequence[str], layout: str) -> str:
-    flat = [[" ".join(cell.split()) for cell in row] for row in rows]
     if layout == "github":
-        flat = [[cell.replace("|", "\\|") for cell in row] for row in flat]
+        flat = [[markdown.text(cell) for cell in row] for row in rows]
+    else:
+        flat = [[" ".join(cell.split()) for cell in row] for row in rows]
     return tabulate(flat, headers, tablefmt=layout, disable_numparse=True)
 
 

@@ -6,9 +6,10 @@ import csv
 import io
 import json
 import re
-import sys
+import unicodedata
 from typing import Any
 
+from reference_model.printing import clean, warn
 from reports.render.charts import panels
 from reports.render.drawing import standalone_svg
 from reports.render.page import CANNOT_BE_DRAWN
@@ -19,8 +20,8 @@ COLUMNS = (
 )  # fmt: skip
 
 
-# What a spreadsheet would compute, were it the first character of a cell.
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# What a spreadsheet would compute, were it the first character of a cell that is no blank.
+FORMULA = frozenset("=+-@")
 
 
 def as_csv(results: dict[str, Any]) -> str:
@@ -38,12 +39,17 @@ def as_csv(results: dict[str, Any]) -> str:
         parameters = json.dumps(m["parameters"], ensure_ascii=False)
         verdict = verdicts.get(m["claim"], "")
         row = {**m, "verdict": verdict, "parameters": parameters, "lo": low, "hi": high}
-        table.writerow({key: _no_formula(value) for key, value in row.items()})
+        table.writerow({key: _cell(value) for key, value in row.items()})
     return text.getvalue()
 
 
-def _no_formula(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+def _cell(value: Any) -> Any:
+    """Numbers as they are; of a text, what steers is spelled out and nothing is a formula."""
+    if not isinstance(value, str):
+        return value
+    value = clean(value, lines=True)
+    first = unicodedata.normalize("NFKC", value.lstrip()[:1])  # a full-width sign is one, too
+    return f"'{value}" if first in FORMULA else value
 
 
 def as_svgs(results: dict[str, Any]) -> dict[str, str]:
@@ -55,7 +61,7 @@ def as_svgs(results: dict[str, Any]) -> dict[str, str]:
         try:
             drawn = [standalone_svg(panel) for panel in panels(claim, own)] if own else []
         except CANNOT_BE_DRAWN as error:  # as on the page: one claim costs no other its charts
-            print(f"no chart of {claim['id']}: {type(error).__name__}", file=sys.stderr)
+            warn(f"no chart of {claim['id']}: {type(error).__name__}")
             continue
         drawings |= {f"{name}-{index}.svg": svg for index, svg in enumerate(drawn)}
     return drawings

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.results import read_results
 from reference_model.errors import UserError
+from reference_model.printing import warn
 
 Results = dict[str, Any]
 
@@ -30,9 +30,9 @@ def gather(paths: Sequence[Path]) -> Results:
         others = f" (and {len(paths) - 1} more that cannot be used)" if len(paths) > 1 else ""
         raise UserError(f"{skipped[0]}{others}")
     for reason in skipped:
-        print(f"skipped: {reason}", file=sys.stderr)
+        warn(f"skipped: {reason}")
     if skipped:
-        print(f"skipped {len(skipped)} of {len(paths)} results files", file=sys.stderr)
+        warn(f"skipped {len(skipped)} of {len(paths)} results files")
     whole = found[0]
     for later in found[1:]:
         whole = _with(whole, later)

@@ -13,6 +13,7 @@ from tabulate import tabulate
 
 from reference_model.errors import UserError
 from reference_model.files import write_whole
+from reports import markdown
 from reports.render.formats import label, with_interval, words
 
 START, END = "<!-- verdicts -->", "<!-- /verdicts -->"
@@ -21,11 +22,17 @@ START, END = "<!-- verdicts -->", "<!-- /verdicts -->"
 def verdict_table(results: dict[str, Any]) -> str:
     """A row per claim that was measured; those not measured are left to the page."""
     rows = [
-        [f"`{claim['id']}`", claim["verdict"], _cell(claim["scale"]), _cell(claim["because"])]
+        [
+            markdown.code(claim["id"]),
+            claim["verdict"],
+            markdown.text(claim["scale"]),
+            markdown.text(claim["because"]),
+        ]
         for claim in results["claims"]
         if claim["measurements"]
     ]
-    padded = tabulate(rows, headers=["claim", "verdict", "at", "because"], tablefmt="github")
+    headers = ["claim", "verdict", "at", "because"]
+    padded = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
     # Columns as wide as their longest sentence would make every line of the file that long.
     head, rule, *lines = (re.sub(r" +\|", " |", line) for line in padded.splitlines())
     return "\n".join([head, re.sub("-+", "---", rule), *lines])
@@ -67,15 +74,20 @@ def measurement_table(results: dict[str, Any], claim: str, metrics: Sequence[str
             "measurements"
         )
     table = [
-        [label(dict(row).get(key, "")) for key in keys] + [cells.get(name, "") for name in metrics]
+        [markdown.text(label(dict(row).get(key, ""))) for key in keys]
+        + [cells.get(name, "") for name in metrics]
         for row, cells in rows.items()
     ]
-    titles = [words(name) for name in (*keys, *metrics)]
+    titles = [markdown.text(words(name)) for name in (*keys, *metrics)]
     return tabulate(table, headers=titles, tablefmt="github", disable_numparse=True)
 
 
 def put_into(path: Path, table: str) -> None:
-    """Replace what stands between the two marks of a text file; UserError where one is missing."""
+    """Replace what stands between the two marks of a text file.
+
+    UserError where one of them is missing, or stands in it or in the table once more: the next
+    table would replace something else.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -84,9 +96,9 @@ def put_into(path: Path, table: str) -> None:
     _, end, after = rest.partition(END)
     if not start or not end:
         raise UserError(f"{path} has no place for a table; put {START} and {END} where it belongs")
+    if text.count(START) > 1 or text.count(END) > 1:
+        raise UserError(f"{path} has {START} or {END} twice; leave one of each")
+    if START in table or END in table:
+        raise UserError(f"the table holds {START} or {END}, so that it would end there; reword it")
     new = f"{before}{START}\n{table}\n{END}{after}"
     write_whole(path.parent, {path.name: new.encode()})
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")

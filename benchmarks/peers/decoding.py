@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from reference_model.config import GPTConfig
 
 from reference_model.files import write_whole
+from reference_model.printing import say, warn
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTENDERS = (
@@ -216,7 +217,7 @@ def installed(plan: Plan, folder: Path) -> tuple[list[str], dict[str, bool]]:
         try:
             worker = Worker(name, plan, folder)
         except MissingPeer as error:
-            print(error, file=sys.stderr)
+            warn(error)
             continue
         try:
             if name not in VARIANTS + ROUNDED:
@@ -342,12 +343,12 @@ def main(arguments: Sequence[str]) -> int:
         shuffled = random.Random(plan.seed)
         seen = []
         for number in range(1, plan.observations + 1):
-            print(f"observation {number} of {plan.observations}", file=sys.stderr, flush=True)
+            warn(f"observation {number} of {plan.observations}")
             seen.append(observe(plan, Path(folder), shuffled))
             if out is not None:  # after each: minutes of measuring outlive an interruption
                 text = json.dumps({"same_tokens": same, "observations": seen}, indent=1) + "\n"
                 write_whole(out.parent, {out.name: text.encode()})
-    print(table(plan, seen, same))
+    say(table(plan, seen, same))
     return 0
 
 

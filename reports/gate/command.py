@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import signal
-import sys
 import traceback
 from collections.abc import Sequence
 from functools import partial
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from reference_model.command_line import Parser, seed
 from reference_model.errors import UserError
+from reference_model.printing import say, warn
 from reports.gate.verdict import NotComparable, Verdict
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _failed(given, request, Verdict.ERROR, "interrupted")
     except Exception as error:
-        traceback.print_exc()
+        warn(traceback.format_exc(), lines=True)
         return _failed(given, request, Verdict.ERROR, f"{type(error).__name__}: {error}")
     finally:
         _end_after(0.0)
@@ -98,8 +98,8 @@ def _run(given: argparse.Namespace, request: Request) -> int:
     from reports.gate.output import terminal
 
     _end_after(max(request.budget, BUDGET) + GRACE)
-    report = compare(Path.cwd(), request, lambda line: print(line, file=sys.stderr, flush=True))
-    print(terminal(report))
+    report = compare(Path.cwd(), request, warn)
+    say(terminal(report))
     _write(given, report)
     return int(report["exit_status"])
 
@@ -109,14 +109,14 @@ def _failed(
 ) -> int:
     """Say why there is no verdict, also in the files, and never as one."""
     reason = " ".join(reason.split())
-    print(f"{verdict.words}: {reason}", file=sys.stderr)
+    warn(f"{verdict.words}: {reason}")
     try:
         if given is not None and (given.json or given.html or given.markdown):
             from reports.gate.compare import failed
 
             _write(given, failed(request, verdict, reason))
     except Exception as error:
-        print(f"error: {error}", file=sys.stderr)
+        warn(f"error: {error}")
     return int(verdict)
 
 

@@ -30,6 +30,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from reference_model.command_line import Parser, exit_status
 from reference_model.errors import UserError
+from reference_model.printing import say, warn
 from reports.gate.revisions import PINS, PROJECT, changed_environment, commit_of, short
 from reports.git import git
 
@@ -47,9 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument("--head", required=True, help="revision, as of the gate")
         given = parser.parse_args(arguments)
         try:
-            print(*options(Path.cwd(), given.base, given.head))
+            say(" ".join(options(Path.cwd(), given.base, given.head)))
         except UserError as error:
-            _tell(f"no environments: {error}")
+            warn(f"no environments: {error}")
 
     return exit_status(command)
 
@@ -77,7 +78,7 @@ def options(repository: Path, base: str, head: str) -> list[str]:
         pythons = [_python(top, commit) for commit in commits]
         _forget_old(top / FOLDER)
     told = "one environment serves both" if len(set(pythons)) == 1 else "each has its own"
-    _tell(f"{changed} differ: {told}")
+    warn(f"{changed} differ: {told}")
     return [
         f"--{name}-python={os.path.relpath(python)}"
         for name, python in zip(("base", "head"), pythons, strict=True)
@@ -119,7 +120,7 @@ def _python(top: Path, commit: str) -> Path:
     folder = top / FOLDER / name
     python, complete = folder / "bin" / "python", folder / "complete"
     if not complete.exists():
-        _tell(f"installing what {short(commit)} pins")
+        warn(f"installing what {short(commit)} pins")
         try:
             _run(sys.executable, "-m", "venv", "--clear", str(folder))
             wanted = folder / PINS
@@ -166,10 +167,6 @@ def _forget_old(folder: Path) -> None:
     for complete in folder.glob("*/complete"):
         if time.time() - complete.stat().st_mtime > KEPT_SECONDS:
             shutil.rmtree(complete.parent, ignore_errors=True)
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

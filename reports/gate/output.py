@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Sequence
 from typing import Any
 
 from tabulate import tabulate
 
+from reports import markdown as md
 from reports.gate.decision import UNSTABLE
 
 Report = dict[str, Any]
@@ -57,12 +57,9 @@ def remarks(report: Report) -> list[str]:
 
 def markdown(report: Report) -> str:
     """Escaped: names of revisions and errors are written by others."""
-
-    def cell(text: object) -> str:
-        return html.escape(" ".join(str(text).split()), quote=False).replace("|", "\\|")
-
+    cell = md.text
     lines = [f"### Gate: {cell(report['verdict'])}", "", cell(report["reason"]), ""]
-    lines += [f"`{_code(_name(report['base']))}` → `{_code(_name(report['head']))}`", ""]
+    lines += [f"{md.code(_name(report['base']))} → {md.code(_name(report['head']))}", ""]
     if rows := timed_rows(report):
         lines += [_table(timed_titles(report), [[cell(c) for c in row] for row in rows]), ""]
     if rows := exact_rows(report):
@@ -139,10 +136,6 @@ def _value(value: float | None) -> str:
 
 def _name(side: dict[str, Any]) -> str:
     return f"{side['revision']} {(side['commit'] or '')[:12]}".strip()
-
-
-def _code(text: str) -> str:
-    return text.replace("`", "'").replace("\n", " ")
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from reference_model.printing import say
 from reports.gate.decision import Rule, outcomes_of_runs
 
 Floats = NDArray[np.float64]
@@ -125,7 +126,7 @@ def main() -> None:
     ]  # fmt: skip
     titles = ["rule", "sd of a pair", "lag 1", "slowdown", "regression", "pass", "inconclusive",
               "pairs"]  # fmt: skip
-    print(tabulate(rows, headers=titles, floatfmt=".4g", tablefmt="github"))
+    say(tabulate(rows, headers=titles, floatfmt=".4g", tablefmt="github"))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from benchmarks.stats import proportion_interval
 from reference_model.command_line import Parser, exit_status, seed
 from reference_model.errors import UserError
 from reference_model.files import write_whole
+from reference_model.printing import say
 from reports.history.steps import fits, noisy_steps, price_of_a_step
 
 Values = NDArray[np.float64]
@@ -184,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_whole(given.out.parent, {given.out.name: content})
         everything = found["false_steps_of_all"]
         low, high = everything["interval"]
-        print(
+        say(
             f"penalty {found['penalty']:g}: a false step in {100 * everything['share']:.2f} % "
             f"[{100 * low:.2f}, {100 * high:.2f}] of {everything['n']} series"
         )

@@ -23,6 +23,7 @@ from typing import Any
 from reference_model.command_line import Parser, exit_status
 from reference_model.errors import UserError
 from reference_model.files import write_whole
+from reference_model.printing import say, warn
 from reports.git import git, last_line, run_git
 
 BRANCH, RESULTS = "asv-results", Path(".asv/results")
@@ -83,7 +84,7 @@ def merged(ours: Content, theirs: Content) -> Content:
     """
     if _processor(ours) != _processor(theirs):
         commit = str(ours.get("commit_hash"))[:8]
-        print(f"two processors under one machine's name at {commit}: name them", file=sys.stderr)
+        warn(f"two processors under one machine's name at {commit}: name them")
         return max(ours, theirs, key=lambda side: len(side["results"]))
     columns = list(dict.fromkeys([*ours["result_columns"], *theirs["result_columns"]]))
     rows = {}
@@ -154,7 +155,7 @@ def _content(path: Path) -> Content | None:
         content = None
     if isinstance(content, dict) and ("results" not in content or _has_rows(content)):
         return content
-    print(f"skipped: {path.name} is no result of asv", file=sys.stderr)
+    warn(f"skipped: {path.name} is no result of asv")
     return None
 
 
@@ -231,11 +232,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _act(given: argparse.Namespace) -> None:
     here = Path.cwd()
     if given.command == "bring":
-        print(f"{bring(here, given.remote, given.results)} files of results came from {BRANCH}")
+        say(f"{bring(here, given.remote, given.results)} files of results came from {BRANCH}")
     elif keep(here, given.remote, given.results, given.message):
-        print(f"{given.results} is on {BRANCH} of {given.remote}")
+        say(f"{given.results} is on {BRANCH} of {given.remote}")
     else:
-        print(f"{BRANCH} of {given.remote} has all of {given.results} already")
+        say(f"{BRANCH} of {given.remote} has all of {given.results} already")
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ def test_the_command_prints_text_or_markdown_or_writes_a_page(
     assert main(["compare", *paths, "--format", "markdown"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "## Verdicts" in lines
-    assert any("<b>a \\| b</b> c, 2 cores" in line for line in lines)
+    assert any("&lt;b&gt;a \\| b&lt;/b&gt; c, 2 cores" in line for line in lines)
     page = tmp_path / "new" / "page.html"
     assert main(["compare", *paths, "--out", str(page)]) == 0
     written = page.read_text(encoding="utf-8")

@@ -33,14 +33,32 @@ def test_every_measurement_reads_back_from_its_row_to_the_last_digit(results: Re
 
 
 def test_quotes_commas_and_line_ends_in_a_text_stay_in_their_cell(few_results: Results) -> None:
-    hostile = 'a "b", c\nd\r\n;e'
+    hostile = 'a "b", c\nd\n;e'
     few_results["measurements"][0]["source"] = hostile
     rows = list(csv.DictReader(io.StringIO(as_csv(few_results), newline="")))
     assert rows[0]["source"] == hostile
     assert len(rows) == len(few_results["measurements"])
 
 
-@pytest.mark.parametrize("text", ['=HYPERLINK("http://x.org")', "+1", "-2+3", "@SUM(1)", "\t=1"])
+@pytest.mark.K8
+@pytest.mark.parametrize(
+    "text",
+    [
+        '=HYPERLINK("http://x.org")',
+        "+1",
+        "-2+3",
+        "@SUM(1)",
+        "\t=1",
+        "\n=1",
+        " =1",
+        "\u3000\xa0=1",
+        "＝1",
+        " ＋1",
+        "－1",
+        "＠SUM(1)",
+        "﹦1",
+    ],
+)
 def test_a_text_is_no_formula_to_a_spreadsheet_and_a_number_stays_one(
     few_results: Results, text: str
 ) -> None:
@@ -48,6 +66,19 @@ def test_a_text_is_no_formula_to_a_spreadsheet_and_a_number_stays_one(
     row = next(csv.DictReader(io.StringIO(as_csv(few_results), newline="")))
     assert row["source"] == f"'{text}"
     assert (row["value"], row["lo"], row["hi"]) == ("-1.5", "-2.0", "-1.0")
+
+
+@pytest.mark.K8
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [("\r=1", "\\r=1"), ("\u200b=1", "\\u200b=1"), ("a\x1b[2J\u202eb", "a\\x1b[2J\\u202eb")],
+)
+def test_what_is_unseen_before_a_formula_or_steers_is_spelled_out(
+    few_results: Results, text: str, cell: str
+) -> None:
+    few_results["measurements"][0]["source"] = text
+    row = next(csv.DictReader(io.StringIO(as_csv(few_results), newline="")))
+    assert row["source"] == cell
 
 
 def test_a_drawing_stands_alone_with_its_title_legend_and_colours(results: Results) -> None:

@@ -60,6 +60,48 @@ def test_a_file_without_a_place_for_the_table_is_refused_and_left_alone(
     assert path.read_text(encoding="utf-8") == text
 
 
+@pytest.mark.K8
+@pytest.mark.parametrize(
+    "text", [f"{START}\n{END}\n{START}\n{END}\n", f"{START} {START} {END}", f"{START} {END} {END}"]
+)
+def test_a_file_with_a_mark_twice_is_refused_and_left_alone(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "page.md"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match="twice; leave one of each") as raised:
+        put_into(path, "table")
+    assert "\n" not in str(raised.value)
+    assert path.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.K8
+def test_no_text_of_the_results_ends_the_table_or_becomes_markup(
+    few_results: dict[str, Any], tmp_path: Path
+) -> None:
+    claim = next(claim for claim in few_results["claims"] if claim["measurements"])
+    claim["because"] = f"{END}\n# mine <img src=x> [a](//b.org) @all #1 | \x1b[2J \u202e"
+    path = tmp_path / "page.md"
+    path.write_text(f"{START}\n{END}\nafter\n", encoding="utf-8")
+    for _ in range(2):
+        put_into(path, verdict_table(few_results))
+    text = path.read_text(encoding="utf-8")
+    assert (text.count(START), text.count(END)) == (1, 1)
+    assert text.endswith(f"|\n{END}\nafter\n")
+    told = (
+        r"&lt;!-- /verdicts --&gt; # mine &lt;img src=x&gt; \[a\](//b.org) @&#8203;all #&#8203;1 \|"
+    )
+    assert f"| {told} \\\\x1b\\[2J \\\\u202e |" in text
+
+
+@pytest.mark.K8
+@pytest.mark.parametrize("mark", [START, END])
+def test_a_table_that_holds_a_mark_is_not_put_anywhere(tmp_path: Path, mark: str) -> None:
+    path = tmp_path / "page.md"
+    path.write_text(f"{START}{END}", encoding="utf-8")
+    with pytest.raises(UserError, match="the table holds"):
+        put_into(path, f"| {mark} |")
+    assert path.read_text(encoding="utf-8") == f"{START}{END}"
+
+
 def test_a_missing_file_is_no_place_for_the_table(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot read"):
         put_into(tmp_path / "none.md", "table")

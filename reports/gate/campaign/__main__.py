@@ -25,6 +25,7 @@ from benchmarks.instruments.environment import environment_stamp, usable_cores
 from reference_model.command_line import Parser, exit_status
 from reference_model.errors import UserError
 from reference_model.files import write_whole
+from reference_model.printing import say, warn
 from reports.gate.arms import worktrees
 from reports.gate.campaign import designs, lines, real, reorderings, rivals, turns
 from reports.gate.campaign.injections import INJECTIONS, names
@@ -119,10 +120,6 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def _designs(given: argparse.Namespace) -> None:
     _record_designs(given.lines, given.select, given.pairs)
     _show(designs.summary(given.lines), given.out)
@@ -131,14 +128,14 @@ def _designs(given: argparse.Namespace) -> None:
 def _record_designs(path: Path, select: str, pairs: int) -> None:
     lines.check_gate(path, Path.cwd())
     with worktrees(Path.cwd(), "HEAD", "HEAD") as arms:
-        designs.record_designs(path, arms, timed_ids(arms, select), pairs, _tell)
+        designs.record_designs(path, arms, timed_ids(arms, select), pairs, warn)
 
 
 def _turns(given: argparse.Namespace) -> None:
     lines.check_gate(given.lines, Path.cwd())
     with worktrees(Path.cwd(), "HEAD", "HEAD") as arms, beside(given.neighbour, seed=0) as other:
         ids = timed_ids(arms, given.select)
-        turns.record_turns(given.lines, arms, ids, given.pairs, given.neighbour, _tell)
+        turns.record_turns(given.lines, arms, ids, given.pairs, given.neighbour, warn)
         other.check()
     _show(turns.summary(given.lines), given.out)
 
@@ -172,7 +169,7 @@ def _record(given: argparse.Namespace) -> None:
                 "machine": pair.machine,
             }
             lines.append(given.lines, record)
-            _tell(f"{given.stretch}, pair {number + 1} of {given.pairs}: {pair.took:.1f} s")
+            warn(f"{given.stretch}, pair {number + 1} of {given.pairs}: {pair.took:.1f} s")
 
 
 def _replay(given: argparse.Namespace) -> None:
@@ -277,7 +274,7 @@ def _real(given: argparse.Namespace) -> None:
     asked = {"--select": None if given.select == "*" else given.select, "--budget": given.budget}
     arguments = tuple(f"{name}={value}" for name, value in asked.items() if value)
     for name in names(given.case):
-        real.real_runs(given.lines, Path.cwd(), name, given.runs, _tell, given.neighbour, arguments)
+        real.real_runs(given.lines, Path.cwd(), name, given.runs, warn, given.neighbour, arguments)
     _show(real.tally(given.lines), given.out)
 
 
@@ -300,7 +297,7 @@ def _record_rivals(path: Path, cases: Sequence[str], runs: int | None) -> None:
     for case in cases or OF_RIVALS:
         for tool in rivals.RIVALS:
             upto = runs or OF_RIVALS.get(case, OTHERS)
-            rivals.rival_runs(path, Path.cwd(), tool, case, upto, _tell)
+            rivals.rival_runs(path, Path.cwd(), tool, case, upto, warn)
 
 
 def _all(given: argparse.Namespace) -> None:
@@ -316,9 +313,9 @@ def _all(given: argparse.Namespace) -> None:
         # Real runs between the stretches, so that these lie apart in time.
         for name, runs in REAL.items():
             upto = runs_by(stretch, runs)
-            real.real_runs(given.lines, Path.cwd(), name, upto, _tell, neighbour)
+            real.real_runs(given.lines, Path.cwd(), name, upto, warn, neighbour)
     for name in (name for name in INJECTIONS if name not in REAL):
-        real.real_runs(given.lines, Path.cwd(), name, OTHERS, _tell)
+        real.real_runs(given.lines, Path.cwd(), name, OTHERS, warn)
     _record_rivals(given.lines, [], None)
     reordered = _reordered("*")
     # Written last: a file that git knows would be an uncommitted change to whatever is measured.
@@ -352,7 +349,7 @@ def runs_by(stretch: int, runs: int) -> int:
 def _show(summary: Any, out: Path | None) -> None:
     text = json.dumps(summary, indent=1) + "\n"
     if out is None:
-        print(text, end="")
+        say(text, end="")
     else:
         write_whole(out.parent, {out.name: text.encode()})
 

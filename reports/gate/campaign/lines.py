@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from reference_model.errors import UserError
+from reference_model.printing import warn
 from reports.git import git
 
 # Of reports/gate: the campaign itself, how a report looks, and what equal commits have no need of.
@@ -92,4 +92,4 @@ def gate_of(repository: Path, commit: str) -> str:
 
 @cache  # a campaign reads its lines many times
 def _say_skipped(path: Path, number: int) -> None:
-    print(f"skipped: line {number} of {path} was cut off, or is no record", file=sys.stderr)
+    warn(f"skipped: line {number} of {path} was cut off, or is no record")

@@ -283,7 +283,7 @@ def test_a_real_run_is_the_gate_of_a_clone_with_the_injection(
         source, target = root / package, repository.path / package
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, target)
-    for name in ("errors.py", "files.py"):
+    for name in ("errors.py", "files.py", "printing.py"):
         shutil.copy(root / "reference_model" / name, repository.path / "reference_model")
     shutil.copytree(root / "benchmarks" / "instruments", repository.path / "benchmarks/instruments")
     for name in ("experiment.py", "json_files.py", "results.py"):

@@ -1,0 +1,80 @@
+"""Texts from elsewhere in Markdown: they stay text, and call for nobody."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import pytest
+from markdown_it import MarkdownIt
+
+from reports.markdown import APART, code, text
+
+pytestmark = pytest.mark.K8
+HOSTILE = [
+    "<img src=x onerror=alert(1)> & &lt; &#64;",
+    "[click](https://x.org) ![i](//x.org/i.png) [a]: b [^1] <https://x.org>",
+    "`code` ``two`` *em* **strong** ~~gone~~ $x$",
+    "__init__ _em_ a_b_c snake_case_",
+    "a | b \\| c \\",
+    "# heading",
+    "- item",
+    "+ item",
+    "12. item",
+    "3) item",
+    "1.2 is no item",
+    "---",
+    "===",
+    "-1.02 to -0.98",
+    "> quote",
+    "* item",
+    "\tcode\n    code",
+    "```\nfence",
+]
+
+
+def rendered(source: str) -> str:
+    return MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(source)
+
+
+def plain(value: str) -> str:
+    return " ".join(value.split())
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_in_a_paragraph_a_text_reads_as_it_was_and_is_nothing_else(value: str) -> None:
+    inside = re.fullmatch(r"<p>before\n(.*)</p>\n", rendered(f"before\n{text(value)}"))
+    assert inside, rendered(f"before\n{text(value)}")
+    assert "<" not in inside[1]
+    assert html.unescape(inside[1]).replace("\u200b", "") == plain(value)
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_in_a_cell_a_text_reads_as_it_was_and_the_table_keeps_its_shape(value: str) -> None:
+    page = rendered(f"| a | b |\n|---|---|\n| {text(value)} | {text(value)} |")
+    cells = re.findall("<td>(.*?)</td>", page, re.DOTALL)
+    assert len(cells) == 2
+    for cell in cells:
+        assert "<" not in cell
+        assert html.unescape(cell).replace("\u200b", "") == plain(value)
+
+
+@pytest.mark.parametrize(
+    "value", ["@octocat", "see #12", "a/b#3", "GH-7", "https://x.org", "www.x.org", "a@x.org"]
+)
+def test_what_github_would_link_to_or_call_is_parted(value: str) -> None:
+    mark = re.search("[@#:]|GH-|www", value)
+    assert mark
+    assert text(value) == f"{value[: mark.end()]}{APART}{value[mark.end() :]}"
+
+
+def test_what_steers_is_spelled_out_in_one_line() -> None:
+    assert text("a\n\x1b[2J\u202eb") == r"a \\x1b\[2J\\u202eb"
+    assert code("a`b\n\x1bc") == r"`a'b \x1bc`"
+
+
+def test_ordinary_sentences_are_left_alone() -> None:
+    sentence = (
+        "Update norm (step = 0) = 0 in 4 cases, at kaiming_uniform, -1.0 (95 % -2 to 1): ±1e-05"
+    )
+    assert text(sentence) == sentence
