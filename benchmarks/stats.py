@@ -22,11 +22,18 @@ RESAMPLES_AT_ONCE = 256  # bounds the memory of a bootstrap over thousands of bl
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value, its confidence interval, and the number of independent observations behind it."""
+    """A value, its confidence interval, and the number of independent observations behind it.
+
+    Raises ValueError where one of them is not finite.
+    """
 
     value: float
     interval: tuple[float, float]
     n: int
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, (self.value, *self.interval))):
+            raise ValueError(f"{self.value} within {self.interval} is no estimate: not finite")
 
 
 def mean_interval(samples: ArrayLike, level: float = 0.95) -> Estimate:
@@ -50,17 +57,19 @@ def bootstrap_mean_interval(blocks: ArrayLike, level: float = 0.95, seed: int = 
     values = np.asarray(blocks, dtype=np.float64)
     means = _finite(values if values.ndim == 1 else values.mean(axis=1), "blocks", least=2)
     mean = float(means.mean())
-    if np.ptp(means) == 0:  # the acceleration of BCa would be 0/0
+    spread = float(np.ptp(means))
+    if spread == 0:  # the acceleration of BCa would be 0/0
         return Estimate(mean, (mean, mean), len(means))
+    # In units of the spread: it would be 0/0, too, where means of the rest are rounded to one.
     low, high = stats.bootstrap(
-        (means,),
+        ((means - mean) / spread,),
         np.mean,
         confidence_level=level,
         n_resamples=RESAMPLES,
         batch=RESAMPLES_AT_ONCE,
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Estimate(mean, (float(low), float(high)), len(means))
+    return Estimate(mean, (mean + spread * float(low), mean + spread * float(high)), len(means))
 
 
 def paired_difference_interval(
