@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+
+from benchmarks.git import git
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -59,11 +60,5 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def repository_files(root: Path) -> list[Path]:
     """Every file that is in the repository or is about to be: generated ones are left out."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=root,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+    listed = git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     return [root / name for name in listed.split("\0") if name and (root / name).is_file()]

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import platform
 import re
-import subprocess
+import shutil
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from benchmarks.experiment import Settings
+from benchmarks.git import changes, git
 from benchmarks.instruments import nvml
 from benchmarks.instruments.readings import Unavailable
 from reference_model.errors import UserError
@@ -90,21 +91,16 @@ def _cores_granted(limit: Path) -> int:
 
 
 def _commit() -> tuple[str, bool | str]:
-    try:
-        top, commit = _git("rev-parse", "--show-toplevel", "HEAD").splitlines()
-        if Path(top).resolve() != ROOT:
-            raise OSError("the folder is not a checkout of its own")
-        return commit, bool(_git("status", "--porcelain"))
-    except FileNotFoundError:
+    if shutil.which("git") is None:
         reason = "unknown: git is not installed"
-    except (OSError, subprocess.CalledProcessError, ValueError):
+    elif not (ROOT / ".git").exists():  # it may still lie inside some other checkout
         reason = "unknown: not in a git checkout"
+    else:
+        try:
+            return git(ROOT, "rev-parse", "--verify", "HEAD"), bool(changes(ROOT))
+        except UserError:  # what git says names folders, and results are published
+            reason = "unknown: git cannot read this checkout; git status says why"
     return reason, reason
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(ROOT), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _cpu_model() -> str:

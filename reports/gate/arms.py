@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.git import git
 from reference_model.errors import UserError
 from reports.gate.revisions import (
     check_clean,
@@ -24,7 +25,6 @@ from reports.gate.revisions import (
     commit_of,
     short,
 )
-from reports.git import git
 
 MODEL, BENCHMARKS, WORKER = "reference_model", "benchmarks", "benchmarks/gate_worker.py"
 

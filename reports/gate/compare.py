@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gate_suite import Exactness
+from benchmarks.git import top_of
 from reference_model.errors import UserError
 from reports.gate.arms import Arm, worktrees
 from reports.gate.decision import Decision, Rule, as_plain
@@ -21,7 +22,6 @@ from reports.gate.pairs import CONTROL, Pairs
 from reports.gate.timed import Timed, run_pairs
 from reports.gate.verdict import NotComparable, Verdict
 from reports.gate.workers import Answer, Device, Worker, running
-from reports.git import git
 
 Report = dict[str, Any]
 SCHEMA = 1
@@ -48,7 +48,7 @@ class Request:
 def compare(repository: Path, request: Request, tell: Callable[[str], None]) -> Report:
     """The whole gate. `UserError` for whatever keeps it from a verdict."""
     started, rng = time.monotonic(), random.Random(request.seed)
-    repository = Path(git(repository, "rev-parse", "--show-toplevel"))
+    repository = top_of(repository)
     made = worktrees(
         repository, request.base, request.head, request.base_python, request.head_python
     )

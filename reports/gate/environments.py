@@ -28,11 +28,11 @@ from types import FrameType
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
+from benchmarks.git import git, top_of
 from reference_model.command_line import Parser, exit_status
 from reference_model.errors import UserError
 from reference_model.printing import say, warn
 from reports.gate.revisions import PINS, PROJECT, changed_environment, commit_of, short
-from reports.git import git
 
 FOLDER = ".venv-gate"  # at the top of the repository
 KEPT_SECONDS = 7 * 24 * 3600.0  # an environment takes a gigabyte
@@ -65,7 +65,7 @@ def options(repository: Path, base: str, head: str) -> list[str]:
     Paths are relative to the current folder: a shell splits words at spaces, which may be above it.
     """
     try:
-        top = Path(git(repository, "rev-parse", "--show-toplevel"))
+        top = top_of(repository)
         commits = [commit_of(top, revision) for revision in (base, head)]
         changed = changed_environment(top, *commits)
     except UserError:

@@ -6,9 +6,9 @@ import re
 import tomllib
 from pathlib import Path
 
+from benchmarks.git import answer, git, run_git
 from reference_model.errors import UserError
 from reports.gate.verdict import NotComparable
-from reports.git import git
 
 PINS, PROJECT = "requirements.txt", "pyproject.toml"
 
@@ -21,14 +21,14 @@ def check_repository(repository: Path) -> None:
 
 def commit_of(repository: Path, revision: str) -> str:
     """The commit that a revision names, in full."""
-    try:
-        return git(
-            repository, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}"
-        ).splitlines()[-1]
-    except UserError:
+    done = run_git(
+        repository, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}"
+    )
+    if done.returncode != 0:
         raise UserError(
             f"{revision!r} names no commit of this repository; git log --oneline lists them"
-        ) from None
+        )
+    return answer(done)
 
 
 def check_clean(repository: Path, commits: list[str]) -> None:
@@ -87,7 +87,7 @@ def _requirements(repository: Path, commit: str) -> dict[str, object]:
 def _content(repository: Path, commit: str, path: str) -> list[str]:
     if not git(repository, "ls-tree", commit, "--", path):
         return []
-    return git(repository, "show", f"{commit}:{path}").splitlines()
+    return git(repository, "cat-file", "blob", f"{commit}:{path}").splitlines()
 
 
 def short(commit: str) -> str:

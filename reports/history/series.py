@@ -19,8 +19,8 @@ from asv.results import Results
 from asv.util import UserError as AsvError
 
 from benchmarks.gate_suite import EXACT, EXACT_BUT_LONG, Exactness
+from benchmarks.git import git
 from reference_model.errors import UserError
-from reports.git import git
 
 State = Literal["measured", "failed", "skipped", "not measured"]
 # What reading JSON of unknown shape can raise.

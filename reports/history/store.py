@@ -13,6 +13,7 @@ import json
 import math
 import os
 import random
+import stat
 import sys
 import tempfile
 import time
@@ -20,16 +21,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.git import git, run_git, told
+from benchmarks.git_export import export
 from reference_model.command_line import Parser, exit_status
 from reference_model.errors import UserError
 from reference_model.files import write_whole
 from reference_model.printing import say, warn
-from reports.git import git, last_line, run_git
 
 BRANCH, RESULTS = "asv-results", Path(".asv/results")
 SUITE = "benchmarks.json"  # asv's description of all benchmarks; other files hold what was measured
 TRIES = 40  # pushes; each that came too late means that another one's arrived
 UNMOVED = 5  # refusals in a row while the branch stays where it was: not a race
+AT_ONCE = 500  # files named on one command line
 LONGEST_PAUSE = 2.0  # seconds; drawn anew each time, so that two do not meet again and again
 
 Content = dict[str, Any]
@@ -41,8 +44,8 @@ def bring(repository: Path, remote: str, results: Path) -> int:
     if tip is None:
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        stored = _checked_out(repository, tip, Path(folder))
-        return _merge_folder(stored, results)
+        export(repository, tip, Path(folder))
+        return _merge_folder(Path(folder), results)
 
 
 def keep(
@@ -71,7 +74,7 @@ def keep(
         before, tip = tip, _tip(repository, remote)
         unmoved = unmoved + 1 if tip == before else 0
         if unmoved == UNMOVED:
-            raise UserError(f"{remote} refuses {BRANCH}: {last_line(pushed)}")
+            raise UserError(f"{remote} refuses {BRANCH}: {told(pushed)}")
     raise UserError(f"{BRANCH} moved {TRIES} times meanwhile; try again, nothing is lost")
 
 
@@ -124,6 +127,9 @@ def _merge_folder(source: Path, target: Path) -> int:
     changed = 0
     for path in sorted(source.rglob("*.json")):
         other = target / path.relative_to(source)
+        if not _is_plain(path) or (os.path.lexists(other) and not _is_plain(other)):
+            warn(f"skipped: {path.name} is a folder, a link or a device")
+            continue
         text = path.read_bytes()
         if other.exists() and other.read_bytes() != text:
             ours, theirs = _content(path), _content(other)
@@ -137,6 +143,11 @@ def _merge_folder(source: Path, target: Path) -> int:
             write_whole(other.parent, {other.name: text})
             changed += 1
     return changed
+
+
+def _is_plain(path: Path) -> bool:
+    """A link may lead to what is nobody else's to read, and a pipe has no end."""
+    return stat.S_ISREG(path.lstat().st_mode)
 
 
 def _of_both(name: str, ours: Content, theirs: Content) -> Content:
@@ -179,40 +190,41 @@ def _tip(repository: Path, remote: str) -> str | None:
     tip = listed.split()[0]
     # By its hash, and not by FETCH_HEAD, which another one in the same clone may write meanwhile.
     wanted = ("--no-tags", "--no-write-fetch-head", remote, f"refs/heads/{BRANCH}")
-    git(repository, "fetch", "--quiet", *wanted)
+    fetched = run_git(repository, "fetch", "--quiet", *wanted)
+    if fetched.returncode != 0:
+        raise UserError(f"{BRANCH} does not come from {remote}: {told(fetched)}")
     return tip
-
-
-def _checked_out(repository: Path, tip: str, folder: Path) -> Path:
-    """The files of a commit, in a folder and under an index of their own."""
-    files, index = folder / "files", {"GIT_INDEX_FILE": str(folder / "index")}
-    files.mkdir()
-    git(repository, "read-tree", tip, environment=index)
-    git(repository, "checkout-index", "--all", f"--prefix={files}{os.sep}", environment=index)
-    return files
 
 
 def _commit(repository: Path, tip: str | None, results: Path, message: str) -> str | None:
     """A commit on top of ``tip`` with the folder merged into it; None where nothing is new."""
     with tempfile.TemporaryDirectory() as folder:
-        if tip is None:
-            files = Path(folder) / "files"
-            files.mkdir()
-        else:
-            files = _checked_out(repository, tip, Path(folder))
+        files = Path(folder) / "files"
+        files.mkdir()
+        if tip is not None:
+            export(repository, tip, files)
         changed = _merge_folder(results, files)
         if not changed and tip is not None:
             return None
-        # An index and a work tree of its own: the repository's files have no part in it.
-        own = {
-            "GIT_DIR": git(repository, "rev-parse", "--absolute-git-dir"),
-            "GIT_WORK_TREE": str(files),
-            "GIT_INDEX_FILE": str(Path(folder) / "fresh"),
-        }
-        git(files, "add", "--all", "--force", ".", environment=own)
-        tree = git(files, "write-tree", environment=own)
+        tree = _stored(repository, files, Path(folder) / "index")
         parents = ["-p", tip] if tip else []
         return git(repository, "commit-tree", tree, *parents, "-m", message)
+
+
+def _stored(repository: Path, files: Path, index: Path) -> str:
+    """The tree of a folder, each byte as it stands there, by an index of its own."""
+    paths = [path for path in sorted(files.rglob("*")) if _is_plain(path)]
+    hashes: list[str] = []
+    for start in range(0, len(paths), AT_ONCE):
+        some = map(str, paths[start : start + AT_ONCE])
+        hashes += git(repository, "hash-object", "-w", "--no-filters", "--", *some).split()
+    lines = [
+        f"100644 {name}\t{path.relative_to(files).as_posix()}\0"
+        for name, path in zip(hashes, paths, strict=True)
+    ]
+    own = {"GIT_INDEX_FILE": str(index)}
+    git(repository, "update-index", "-z", "--index-info", environment=own, given="".join(lines))
+    return git(repository, "write-tree", environment=own)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import torch
 
 from benchmarks.claims import load_claims
 from benchmarks.experiment import Settings
+from benchmarks.git import git
 from benchmarks.instruments import environment
 from benchmarks.instruments.environment import StealClock, environment_stamp, usable_cores
 from benchmarks.instruments.readings import Unavailable
@@ -35,14 +35,12 @@ def test_the_stamp_has_no_empty_field_and_no_host_name() -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    def git(*arguments: str) -> None:
-        identity = ["-c", "user.name=a", "-c", "user.email=a@b.invalid"]
-        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True)
-
-    git("init", "--quiet")
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "config", "user.name", "a")
+    git(tmp_path, "config", "user.email", "a@b.invalid")
     (tmp_path / "file").write_text("one")
-    git("add", "file")
-    git("commit", "--quiet", "--message", "one")
+    git(tmp_path, "add", "file")
+    git(tmp_path, "commit", "--quiet", "--message", "one")
     monkeypatch.setattr(environment, "ROOT", tmp_path.resolve())
     return tmp_path
 
@@ -55,6 +53,16 @@ def test_a_change_since_the_commit_makes_the_stamp_dirty(checkout: Path) -> None
     changed = environment_stamp(SETTINGS, 1)
     assert changed["dirty"] is True
     assert changed["commit"] == clean["commit"]
+
+
+@pytest.mark.K4
+def test_a_checkout_that_git_does_not_read_is_unknown_and_no_folder_is_named(
+    checkout: Path,
+) -> None:
+    (checkout / ".git/HEAD").write_text("nonsense")
+    stamp = environment_stamp(SETTINGS, 1)
+    reason = "unknown: git cannot read this checkout; git status says why"
+    assert stamp["commit"] == stamp["dirty"] == reason
 
 
 def test_a_copy_inside_some_other_checkout_does_not_claim_its_commit(

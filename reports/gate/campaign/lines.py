@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from benchmarks.git import git
 from reference_model.errors import UserError
 from reference_model.printing import warn
-from reports.git import git
 
 # Of reports/gate: the campaign itself, how a report looks, and what equal commits have no need of.
 NOT_MEASURED = (
@@ -84,7 +84,7 @@ def check_gate(path: Path, repository: Path) -> None:
 
 def gate_of(repository: Path, commit: str) -> str:
     """What of a commit a campaign measures: not its own code, nor how a report looks."""
-    measured = ("benchmarks", "reference_model", "requirements.txt", "reports/git.py")
+    measured = ("benchmarks", "reference_model", "requirements.txt")
     listed = git(repository, "ls-tree", "--full-tree", commit, "--", *measured)
     gate = git(repository, "ls-tree", "--full-tree", commit, "--", "reports/gate/").splitlines()
     return "\n".join([listed, *(line for line in gate if not line.endswith(NOT_MEASURED))])

@@ -14,13 +14,19 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.git import git
 from benchmarks.stats import proportion_interval
 from reports.gate.campaign import lines
 from reports.gate.campaign.injections import INJECTIONS, inject
 from reports.gate.campaign.neighbour import beside
-from reports.git import git
 
 GATE = "gate"  # beside other tools in one table
+IDENTITY = {
+    "GIT_AUTHOR_NAME": "campaign",
+    "GIT_AUTHOR_EMAIL": "campaign@example.invalid",
+    "GIT_COMMITTER_NAME": "campaign",
+    "GIT_COMMITTER_EMAIL": "campaign@example.invalid",
+}
 
 
 @contextmanager
@@ -28,11 +34,12 @@ def clone_with(repository: Path, name: str) -> Iterator[Path]:
     """A clone whose HEAD~1 is the repository's HEAD and whose HEAD has the injection."""
     with tempfile.TemporaryDirectory(prefix="gate-") as folder:
         clone = Path(folder).resolve() / "clone"
-        git(repository, "clone", "--quiet", "--no-hardlinks", str(repository), str(clone))
+        # Line ends as they are stored, for whatever works there.
+        ends = ("--config", "core.autocrlf=false", "--config", "core.eol=lf")
+        git(repository, "clone", "--quiet", "--no-hardlinks", *ends, str(repository), str(clone))
         inject(clone, name)
         git(clone, "add", "--all")
-        who = ("-c", "user.name=campaign", "-c", "user.email=campaign@example.invalid")
-        git(clone, *who, "commit", "--quiet", "--allow-empty", "--message", name)
+        git(clone, "commit", "--quiet", "--allow-empty", "--message", name, environment=IDENTITY)
         yield clone
 
 

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.git import git
 from reports.gate.campaign import lines
 from reports.gate.campaign.real import clone_with
 from reports.gate.verdict import Verdict
-from reports.git import git
 
 MACHINE = "gate-rivals"  # asv keeps what it knows of a machine under a name
 STEPS = "bench_gate.Step"

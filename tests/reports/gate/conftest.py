@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reports.git import git
+from benchmarks.git import git
 
 SUITE = """
 from types import SimpleNamespace

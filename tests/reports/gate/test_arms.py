@@ -15,7 +15,6 @@ from reports.gate.arms import check_origin, worktrees
 from reports.gate.revisions import changed_environment
 from reports.gate.verdict import NotComparable
 from reports.gate.workers import Worker, running
-from reports.git import git
 
 
 def test_each_arm_has_its_own_model_and_heads_benchmarks(repository) -> None:
@@ -237,12 +236,3 @@ def test_a_relative_interpreter_is_the_one_of_the_callers_folder(
     monkeypatch.chdir(tmp_path)
     with worktrees(repository.path, "HEAD", "HEAD", "./python", "./python") as arms:
         assert {arm.python for arm in arms} == {str(tmp_path / "python")}
-
-
-def test_git_works_on_the_repository_that_it_is_asked_about_also_in_a_hook(
-    repository, monkeypatch, tmp_path: Path
-) -> None:
-    head = git(repository.path, "rev-parse", "HEAD")
-    monkeypatch.setenv("GIT_DIR", str(tmp_path / "another"))
-    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "another" / "index"))
-    assert git(repository.path, "rev-parse", "HEAD") == head

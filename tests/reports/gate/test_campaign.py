@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.git import git
 from reference_model.errors import UserError
 from reports.gate.campaign import __main__ as campaign
 from reports.gate.campaign import designs, lines, real, reorderings, rivals
@@ -28,7 +29,6 @@ from reports.gate.campaign.injections import INJECTIONS, inject
 from reports.gate.campaign.neighbour import beside
 from reports.gate.pairs import CONTROL
 from reports.gate.verdict import Verdict
-from reports.git import git
 
 ONE, TWO = (f"bench_gate.Step.time_step({name})" for name in ("one", "two"))
 
@@ -286,7 +286,7 @@ def test_a_real_run_is_the_gate_of_a_clone_with_the_injection(
     for name in ("errors.py", "files.py", "printing.py"):
         shutil.copy(root / "reference_model" / name, repository.path / "reference_model")
     shutil.copytree(root / "benchmarks" / "instruments", repository.path / "benchmarks/instruments")
-    for name in ("experiment.py", "json_files.py", "results.py"):
+    for name in ("experiment.py", "git.py", "git_export.py", "json_files.py", "results.py"):
         shutil.copy(root / "benchmarks" / name, repository.path / "benchmarks")
     suite = (root / "benchmarks" / "gate_suite.py").read_text()
     repository.write("benchmarks/gate_suite.py", suite)

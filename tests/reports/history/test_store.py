@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.git import git, run_git
 from reference_model.errors import UserError
 from reports.history.store import BRANCH, bring, keep, merged
 
@@ -27,13 +28,6 @@ def identity(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"GIT_{who}_{what}", "store@example.invalid")
 
 
-def git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
-
-
 @pytest.fixture
 def remote(tmp_path: Path) -> Path:
     git(tmp_path, "init", "--quiet", "--bare", "remote.git")
@@ -42,7 +36,7 @@ def remote(tmp_path: Path) -> Path:
 
 def clone(remote: Path, name: str) -> Path:
     folder = remote.parent / name
-    git(remote.parent, "clone", "--quiet", str(remote), name)
+    run_git(remote.parent, "clone", "--quiet", str(remote), name)  # which warns: it is empty
     return folder
 
 
@@ -206,13 +200,81 @@ def test_nothing_is_lost_of_pushes_that_come_at_once(remote: Path, trial: int) -
         assert read(last, f"{name}/aaaa-env.json") == content(time_step=[trial])
 
 
+@pytest.mark.K4
+def test_what_is_kept_are_the_bytes_of_the_files_whatever_the_user_has_set(
+    remote: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = clone(remote, "one"), clone(remote, "two")
+    settings = one / "settings"
+    for name, value in (
+        ("core.autocrlf", "input"),
+        ("core.attributesFile", str(one / "attributes")),
+        ("filter.spoil.clean", "echo spoilt"),
+        ("filter.spoil.smudge", "echo spoilt"),
+        ("core.hooksPath", str(one / "hooks")),
+        ("push.followTags", "true"),
+        ("core.splitIndex", "true"),
+    ):
+        git(one, "config", "--file", str(settings), name, value)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
+    (one / "attributes").write_text("*.json filter=spoil text\n")
+    (one / "hooks").mkdir()
+    hook = one / "hooks/pre-push"
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    text = json.dumps(content(time_step=[1.5]), indent=1).replace("\n", "\r\n")
+    write(one, "local/aaaa-env.json", text)
+    assert kept(one)
+    git(one, "fetch", "--quiet", "origin", BRANCH)
+    git(one, "tag", "--annotate", "--message", "mine", "mine", "FETCH_HEAD")
+    write(one, "local/bbbb-env.json", text)
+    assert kept(one)
+    assert bring(two, "origin", two / ".asv/results") == 2
+    for name in ("aaaa", "bbbb"):
+        written = two / f".asv/results/local/{name}-env.json"
+        assert written.read_bytes() == text.encode()
+    assert git(remote, "tag") == ""
+    assert not list((one / ".git").glob("sharedindex*"))
+
+
+@pytest.mark.K8
+def test_what_is_no_file_among_the_results_is_named_and_never_read(
+    remote: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = clone(remote, "one")
+    write(one, "local/aaaa-env.json", content(time_step=[1.5]))
+    folder = one / ".asv/results/local"
+    (tmp_path / "secret").write_text(json.dumps(content(time_step=[9.0])))
+    (folder / "link.json").symlink_to(tmp_path / "secret")
+    (folder / "nowhere.json").symlink_to(tmp_path / "nowhere")
+    (folder / "folder.json").mkdir()
+    os.mkfifo(folder / "pipe.json")
+    assert kept(one)
+    assert capsys.readouterr().err.count("is a folder, a link or a device") == 4
+    assert git(remote, "ls-tree", "-r", "--name-only", BRANCH) == "local/aaaa-env.json"
+
+
+@pytest.mark.K8
+def test_a_link_on_the_branch_reads_nothing_of_whoever_brings_it(
+    remote: Path, tmp_path: Path
+) -> None:
+    one = clone(remote, "one")
+    (tmp_path / "secret").write_text(json.dumps(content(time_step=[9.0])))
+    place = git(one, "hash-object", "-w", "--stdin", given=str(tmp_path / "secret"))
+    tree = git(one, "mktree", given=f"120000 blob {place}\tlink.json\n")
+    commit = git(one, "commit-tree", tree, "-m", "a link")
+    git(one, "push", "--quiet", "origin", f"{commit}:refs/heads/{BRANCH}")
+    assert bring(one, "origin", one / ".asv/results") == 0
+
+
 def test_a_remote_that_refuses_is_named_and_not_asked_for_ever(remote: Path) -> None:
     one = clone(remote, "one")
     hook = remote / "hooks/pre-receive"
     hook.write_text("#!/bin/sh\nexit 1\n")
     hook.chmod(0o755)
     write(one, "local/aaaa-env.json", content(time_step=[1.5]))
-    with pytest.raises(UserError, match="origin refuses asv-results"):
+    refused = r"origin refuses asv-results: .*pre-receive hook declined"
+    with pytest.raises(UserError, match=refused):
         kept(one)
 
 
