@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import numbers
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -123,19 +122,6 @@ def _plain(value: Any) -> Any:
     if item is None:
         raise ValueError(f"{value!r} is neither a number, a text nor a truth value")
     return item()
-
-
-def check_writable(path: Path) -> None:
-    """Raise UserError where ``path`` cannot be written: before hours of measuring, not after."""
-    if path.is_dir():
-        raise UserError(f"cannot write {path}: it is a folder; name a file in it")
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror}; name a file in a folder you can write to"
-        ) from error
 
 
 def write_results(path: Path, results: dict[str, Any]) -> None:

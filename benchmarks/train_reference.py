@@ -128,8 +128,11 @@ def run(work: Path, out: Path) -> None:
 
     from benchmarks.instruments.texts import encode, joined, shuffled_windows
     from reference_model import checkpoints, training
+    from reference_model.files import check_writable
     from reference_model.model import GPT
 
+    for folder, name in ((work, training.STATE_FILE), (out, "card.json")):
+        check_writable(folder / name)
     recipe = training.Recipe(**RECIPE)
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(joined("train"), CONFIG.vocab_size)
@@ -155,7 +158,8 @@ def run(work: Path, out: Path) -> None:
     shipped = checkpoints.load(work / "finished")
     card = make_card(shipped, tokens, progress)
     test_slice = tokens["test"][:SLICE_TOKENS].to(torch.int16)
-    files = {path.name: path.read_bytes() for path in (work / "finished").iterdir()}
+    saved = (checkpoints.WEIGHTS_FILE, checkpoints.CONFIG_FILE)
+    files = {name: (work / "finished" / name).read_bytes() for name in saved}
     files["tokenizer.json"] = tokenizer.to_str(pretty=False).encode()
     files["test_slice.safetensors"] = safetensors.torch.save({"tokens": test_slice})
     files["card.json"] = (json.dumps(card, indent=2) + "\n").encode()

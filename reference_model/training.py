@@ -10,6 +10,7 @@ import math
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ Batches = Callable[[int], Tensor]  # step -> tokens (B, T + 1)
 Run = dict[str, Any]  # every field of the model's configuration and of the recipe, and the data
 
 STATE_FILE = "state.pt"
+DIGEST_BYTES = 32  # SHA-256 of all before, at the end of the file, where torch.load ignores it
 
 
 @dataclass(frozen=True)
@@ -226,24 +228,44 @@ def _save(
     }
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_whole(folder, {STATE_FILE: buffer.getvalue()})
+    content = buffer.getvalue()
+    write_whole(folder, {STATE_FILE: content + sha256(content).digest()})
 
 
 def _resume(
     folder: Path, model: GPT, optimizers: list[torch.optim.Optimizer], run: Run
 ) -> tuple[Progress, dict[str, Tensor]]:
     path = folder / STATE_FILE
+    state = _read_state(path)
     try:
-        state = torch.load(path, weights_only=True)
+        for field_name, value in run.items():
+            if state["run"].get(field_name) != value:
+                raise UserError(
+                    f"{path} belongs to a run with {field_name}="
+                    f"{state['run'].get(field_name)!r}, received {value!r}; "
+                    "delete it to start anew"
+                )
+        model.load_state_dict(state["model"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        return Progress(**state["progress"]), state["best"]
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError):
+        raise _not_whole(path) from None
+
+
+def _read_state(path: Path) -> Any:
+    """What `_save` wrote. Of a file that is not that bit by bit nothing is unpickled."""
+    try:
+        content = path.read_bytes() if path.is_file() else b""
+        content, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
+        if sha256(content).digest() != digest:
+            raise _not_whole(path)
+        return torch.load(io.BytesIO(content), weights_only=True)
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
-        raise UserError(f"{path} is not a whole training state; delete it to start anew") from None
-    for field_name, value in run.items():
-        if state["run"].get(field_name) != value:
-            raise UserError(
-                f"{path} belongs to a run with {field_name}={state['run'].get(field_name)!r}, "
-                f"received {value!r}; delete it to start anew"
-            )
-    model.load_state_dict(state["model"])
-    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict(saved)
-    return Progress(**state["progress"]), state["best"]
+        raise _not_whole(path) from None
+
+
+def _not_whole(path: Path) -> UserError:
+    return UserError(
+        f"{path} is not a whole training state of this version; delete it to start anew"
+    )

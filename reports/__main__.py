@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reference_model.command_line import Parser, exit_status
+from reference_model.files import check_writable, write_whole
 from reference_model.printing import say, warn
 
 WRITTEN_BY = "what python -m benchmarks run wrote"
@@ -96,6 +97,7 @@ def _add_format(parser: argparse.ArgumentParser) -> None:
 def _build(given: argparse.Namespace) -> None:
     from reports.render.site import build_site
 
+    check_writable(given.out / "index.html")
     say(build_site(given.results, given.out))
 
 
@@ -103,6 +105,8 @@ def _table(given: argparse.Namespace) -> None:
     from benchmarks.results import read_results
     from reports.table import put_into, terminal_table, verdict_table
 
+    if given.into:
+        check_writable(given.into)
     results = read_results(given.results)
     if given.into:
         put_into(given.into, verdict_table(results))
@@ -113,6 +117,7 @@ def _table(given: argparse.Namespace) -> None:
 def _history(given: argparse.Namespace) -> None:
     from reports.history.page import build_history
 
+    check_writable(given.out)
     view = build_history(given.results, given.out, given.repository)
     for name, reason in view["skipped_files"]:
         warn(f"skipped {name}: {reason}")
@@ -132,6 +137,8 @@ def _compare(given: argparse.Namespace) -> None:
     from benchmarks.results import read_results
     from reports.compare import as_text, compare
 
+    if given.out:
+        check_writable(given.out)
     comparison = compare([(str(path), read_results(path)) for path in given.results])
     if given.out:
         from reports.render.comparison import render_comparison
@@ -146,6 +153,8 @@ def _csv(given: argparse.Namespace) -> None:
     from benchmarks.results import read_results
     from reports.export import as_csv
 
+    if given.out:
+        check_writable(given.out)
     text = as_csv(read_results(given.results))
     if given.out:
         _write(given.out, text)
@@ -155,17 +164,15 @@ def _csv(given: argparse.Namespace) -> None:
 
 def _svg(given: argparse.Namespace) -> None:
     from benchmarks.results import read_results
-    from reference_model.files import write_whole
     from reports.export import as_svgs
 
+    check_writable(given.out / "chart.svg")
     drawings = as_svgs(read_results(given.results))
     write_whole(given.out, {name: svg.encode() for name, svg in drawings.items()})
     say(f"{len(drawings)} drawings in {given.out}")
 
 
 def _write(path: Path, text: str) -> None:
-    from reference_model.files import write_whole
-
     write_whole(path.parent, {path.name: text.encode()})
     say(path)
 

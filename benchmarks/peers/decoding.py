@@ -337,6 +337,10 @@ def main(arguments: Sequence[str]) -> int:
     given = vars(parser.parse_args(arguments))
     out = given.pop("out")
     plan = Plan(**given)
+    if out is not None:
+        from reference_model.files import check_writable  # an old commit's model has none
+
+        check_writable(out)
     with tempfile.TemporaryDirectory() as folder:
         found, same = installed(plan, Path(folder))
         plan = Plan(**{**given, "contenders": found})

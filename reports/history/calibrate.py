@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from benchmarks.stats import proportion_interval
 from reference_model.command_line import Parser, exit_status, seed
 from reference_model.errors import UserError
-from reference_model.files import write_whole
+from reference_model.files import check_writable, write_whole
 from reference_model.printing import say
 from reports.history.steps import fits, noisy_steps, price_of_a_step
 
@@ -179,6 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument("--seed", type=seed, default=0)
         parser.add_argument("--out", type=Path, help="a JSON file for the rates")
         given = parser.parse_args(arguments)
+        if given.out:
+            check_writable(given.out)
         found = calibrate(given.series, given.seed)
         if given.out:
             content = json.dumps(found, indent=1).encode() + b"\n"

@@ -130,6 +130,10 @@ def _merge_folder(source: Path, target: Path) -> int:
         if not _is_plain(path) or (os.path.lexists(other) and not _is_plain(other)):
             warn(f"skipped: {path.name} is a folder, a link or a device")
             continue
+        # The writer follows links, and a branch of results may hold one to anywhere.
+        if not other.resolve().is_relative_to(target.resolve()):
+            warn(f"skipped: {path.name} leads out of the folder of results")
+            continue
         text = path.read_bytes()
         if other.exists() and other.read_bytes() != text:
             ours, theirs = _content(path), _content(other)

@@ -14,7 +14,7 @@ import pytest
 from benchmarks.claims import load_claims
 from benchmarks.experiment import Settings
 from benchmarks.instruments.environment import environment_stamp
-from benchmarks.results import Measurement, check_writable, measured, read_results, write_results
+from benchmarks.results import Measurement, measured, read_results, write_results
 from benchmarks.runner import run
 from benchmarks.stats import Estimate
 from reference_model.errors import UserError
@@ -223,15 +223,6 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(
         write_results(path, results)
     assert path.read_text(encoding="utf-8") == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
-
-
-def test_a_folder_that_cannot_be_written_is_noticed_beforehand(tmp_path: Path) -> None:
-    check_writable(tmp_path / "results.json")
-    assert list(tmp_path.iterdir()) == []
-    with pytest.raises(UserError, match="No such file or directory"):
-        check_writable(tmp_path / "absent" / "results.json")
-    with pytest.raises(UserError, match="is a folder"):
-        check_writable(tmp_path)
 
 
 def test_the_stamp_of_this_machine_fits_the_schema(tmp_path: Path, results: dict[str, Any]) -> None:

@@ -228,16 +228,17 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """full_disk(name): writing a file with this in its name ends half-way, as on a full disk."""
-    write = Path.write_bytes
+    sync = os.fsync
 
     def fill(name: str) -> None:
-        def write_half(path: Path, content: bytes) -> int:
-            if name not in path.name:
-                return write(path, content)
-            write(path, content[: len(content) // 2])
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        def sync_or_fail(descriptor: int) -> None:
+            path = Path(f"/proc/self/fd/{descriptor}").readlink()
+            if name in path.name:
+                os.truncate(path, path.stat().st_size // 2)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            sync(descriptor)
 
-        monkeypatch.setattr(Path, "write_bytes", write_half)
+        monkeypatch.setattr(os, "fsync", sync_or_fail)
 
     return fill
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import io
 import math
+import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -231,13 +235,19 @@ def refusal(model: GPT, recipe: Recipe, folder: Path | None = None) -> str:
     return str(raised.value)
 
 
+def with_checksum(state: object) -> bytes:
+    saved = io.BytesIO()
+    torch.save(state, saved)
+    return saved.getvalue() + hashlib.sha256(saved.getvalue()).digest()
+
+
 def test_a_loss_that_is_no_number_ends_the_run_and_spares_its_state(tmp_path: Path) -> None:
     run(new_model(), RECIPE, tmp_path, stop_at=2)
     before = (tmp_path / "state.pt").read_bytes()
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     state["model"]["wte.weight"].fill_(math.nan)
-    torch.save(state, tmp_path / "state.pt")
-    broken = (tmp_path / "state.pt").read_bytes()
+    broken = with_checksum(state)
+    (tmp_path / "state.pt").write_bytes(broken)
     assert broken != before
     message = refusal(new_model(), RECIPE, tmp_path)
     assert message.startswith("the loss became nan at step 2; lower the learning rate")
@@ -280,6 +290,37 @@ def test_a_damaged_state_is_refused(tmp_path: Path, keep: int) -> None:
     run(new_model(), RECIPE, tmp_path, stop_at=3)
     whole = (tmp_path / "state.pt").read_bytes()
     (tmp_path / "state.pt").write_bytes(whole[:keep])
+    assert "state.pt is not a whole training state" in refusal(new_model(), RECIPE, tmp_path)
+
+
+@pytest.mark.K6
+def test_a_state_with_one_flipped_bit_is_refused_wherever_it_is(tmp_path: Path) -> None:
+    run(new_model(), RECIPE, tmp_path, stop_at=3)
+    path = tmp_path / "state.pt"
+    whole = path.read_bytes()
+    places = random.Random(0).sample(range(8 * len(whole)), 149)
+    for place in (0, 8 * len(whole) - 1, *places):
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        assert "state.pt is not a whole training state" in refusal(new_model(), RECIPE, tmp_path)
+
+
+@pytest.mark.K6
+@pytest.mark.parametrize("missing", ["everything", "run", "model", "optimizers", "progress"])
+def test_a_whole_file_that_lacks_something_is_refused(tmp_path: Path, missing: str) -> None:
+    run(new_model(), RECIPE, tmp_path, stop_at=3)
+    path = tmp_path / "state.pt"
+    state = torch.load(path, weights_only=True)
+    state.pop(missing, None)
+    path.write_bytes(with_checksum([] if missing == "everything" else state))
+    assert "state.pt is not a whole training state" in refusal(new_model(), RECIPE, tmp_path)
+
+
+@pytest.mark.K6
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["a folder", "a pipe"])
+def test_what_is_no_file_is_no_state(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "state.pt")
     assert "state.pt is not a whole training state" in refusal(new_model(), RECIPE, tmp_path)
 
 

@@ -24,7 +24,7 @@ from benchmarks.experiment import Settings
 from benchmarks.instruments.environment import environment_stamp, usable_cores
 from reference_model.command_line import Parser, exit_status
 from reference_model.errors import UserError
-from reference_model.files import write_whole
+from reference_model.files import check_writable, write_whole
 from reference_model.printing import say, warn
 from reports.gate.arms import worktrees
 from reports.gate.campaign import designs, lines, real, reorderings, rivals, turns
@@ -54,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         given = _parser().parse_args(arguments)
+        _check_places(given)
         {
             "designs": _designs,
             "turns": _turns,
@@ -108,6 +109,14 @@ def _parser() -> Parser:
         if name == "replay":
             each.add_argument("--without", help="leave benchmarks out, by a pattern")
     return parser
+
+
+def _check_places(given: argparse.Namespace) -> None:
+    """Before hours of measuring, not after."""
+    names = ("out", "html") if given.command == "replay" else ("lines", "out", "html")
+    for place in (getattr(given, name, None) for name in names):
+        if place:
+            check_writable(place)
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.git import git, run_git
 from reference_model.errors import UserError
-from reports.history.store import BRANCH, bring, keep, merged
+from reports.history.store import BRANCH, _merge_folder, bring, keep, merged
 
 # Fifty by LLM_DESIGN_BENCH_TRIALS=50: the figure in README.md.
 TRIALS = int(os.environ.get("LLM_DESIGN_BENCH_TRIALS", "1"))
@@ -168,6 +168,21 @@ def test_a_damaged_file_is_named_and_takes_no_place_of_a_whole_one(
     assert not kept(one)
     assert capsys.readouterr().err.count("is no result of asv") == 2
     assert git(remote, "ls-tree", "-r", "--name-only", BRANCH) == "local/aaaa-env.json"
+
+
+@pytest.mark.K6
+def test_a_folder_on_the_branch_that_is_a_link_leads_to_no_file_outside(
+    remote: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, outside = clone(remote, "one"), tmp_path / "outside"
+    outside.mkdir()
+    (folder / ".asv/results").mkdir(parents=True)
+    (folder / ".asv/results/local").symlink_to(outside)
+    other = clone(remote, "other")
+    write(other, "local/x.json", content())
+    assert _merge_folder(other / ".asv/results", folder / ".asv/results") == 0
+    assert list(outside.iterdir()) == []
+    assert capsys.readouterr().err == "skipped: x.json leads out of the folder of results\n"
 
 
 @pytest.mark.parametrize("trial", range(TRIALS))
