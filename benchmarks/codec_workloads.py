@@ -97,7 +97,11 @@ def reference_checkpoint() -> GPT:
 
 @of_this_commit()
 def held_out_tokens(model: GPT) -> Tensor:
-    """A piece of the test plays, (N,), as it is shipped with the checkpoint: asv has no other."""
+    """The start of one test play, (N,), as it is shipped with the checkpoint: asv has no other.
+
+    Commits are compared on it, token by token the same. It is no sample of a text, and nothing that
+    is measured on it claims an interval.
+    """
     from safetensors.torch import load_file
 
     from reference_model.checkpoints import REFERENCE_FOLDER
@@ -111,12 +115,14 @@ def held_out_tokens(model: GPT) -> Tensor:
 def quality_through_cache(name: str) -> dict[str, float]:
     """What reading held-out text through a compressed cache costs the checkpoint, nats a token."""
     from benchmarks.instruments.cache_quality import qualities
+    from benchmarks.instruments.windows import windows_of
     from reference_model.quantization.kv_cache import QuantizedKVCache
 
     model, codec = reference_checkpoint(), kv_codec(name)
-    window, tokens = model.config.context_length, held_out_tokens(model)
-    caches = {"codec": lambda batch: QuantizedKVCache(model, batch, window, codec)}
-    baseline, found = qualities(model, tokens, window, caches)
+    context = model.config.context_length
+    caches = {"codec": lambda batch: QuantizedKVCache(model, batch, context, codec)}
+    windows = windows_of(held_out_tokens(model), context)
+    baseline, found = qualities(model, windows, caches)
     quality = found["codec"]
     return {
         "loss_increase": float((quality.losses - baseline).mean()),

@@ -61,13 +61,14 @@ def bytes_over_float32(name: str, product: str) -> float:
 def loss_measurement(way: str) -> Callable[[], float]:
     """What the checkpoint loses on a piece of held-out text, nats a token, once called."""
     from benchmarks.instruments.perplexity import token_losses
+    from benchmarks.instruments.windows import windows_of
 
     model = reference_checkpoint()
     changed = _changed(model, way)
-    window, tokens = model.config.context_length, held_out_tokens(model)
+    windows = windows_of(held_out_tokens(model), model.config.context_length)
 
     def increase() -> float:
-        lost = token_losses(changed, tokens, window) - token_losses(model, tokens, window)
+        lost = token_losses(changed, windows) - token_losses(model, windows)
         return float(lost.mean())
 
     return increase

@@ -46,6 +46,7 @@ class Measurement:
     option: str  # the value on it, "rope"
     parameters: dict[str, Parameter]
     source: str  # "counted", "clock", "simulation", "published configuration", "checkpoint", ...
+    population: str | None = None  # what the interval speaks of, such as a text; None: not said
 
     def __post_init__(self) -> None:
         # numpy's scalars are welcome, but JSON knows only Python's.
@@ -108,6 +109,7 @@ def measured(
         option=option,
         parameters=dict(parameters),
         source=source,
+        population=estimate.population if estimate else None,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,13 +14,9 @@ from numpy.typing import NDArray
 from benchmarks.experiment import Profile, Settings, experiment
 from benchmarks.experiments.int8_factorial import factorial
 from benchmarks.experiments.planted import with_planted_outliers
-from benchmarks.instruments.perplexity import (
-    bits_per_byte,
-    held_out_loss,
-    loss_difference,
-    token_losses,
-)
-from benchmarks.instruments.texts import reference_tokens
+from benchmarks.instruments.perplexity import bits_per_byte, token_losses
+from benchmarks.instruments.texts import play_windows
+from benchmarks.instruments.windows import Windows
 from benchmarks.results import Measurement, Parameter, measured
 from benchmarks.stats import Estimate
 from reference_model.checkpoints import load_reference, reference_tokenizer
@@ -30,7 +27,7 @@ from reference_model.quantization.int8 import Product, packed_is_available, with
 from reference_model.quantization.norms import NormScheme, with_int8_norms
 from reference_model.quantization.rounding import with_rounded_linears
 
-# Windows of test text that are read; None: all of it. A bootstrap wants twenty at least.
+# Windows that are read, spread over all test plays; None: all of them.
 WINDOWS: dict[Profile, int | None] = {"smoke": 24, "quick": 40, "full": None}
 
 GRIDS = (
@@ -77,13 +74,13 @@ def norm_share(settings: Settings) -> list[Measurement]:
 @experiment("int8.weights-quality", smoke=6, quick=20, full=600)
 def weights_quality(settings: Settings) -> list[Measurement]:
     """What rounding every linear's weights costs on held-out text, norms left out."""
-    model, tokens = load_reference().to(settings.device), held_out_tokens(settings.profile)
+    model, windows = load_reference().to(settings.device), held_out_windows(settings)
     baseline = _baseline(settings)
-    found = _losses_of_the_checkpoint(settings, tokens, baseline)
+    found = _losses_of_the_checkpoint(windows, baseline)
     grids = {"smoke": GRIDS[:2], "quick": (*GRIDS[:2], GRIDS[4])}
     for grid in grids.get(settings.profile, GRIDS):
         rounded, names = with_rounded_linears(model, grid)
-        increase = loss_increase(model, rounded, names, tokens, baseline, settings.seed)
+        increase = loss_increase(model, rounded, names, windows, baseline)
         plain = grid in GRIDS[:2]
         labels: dict[str, Parameter] = {"granularity": grid.granularity}
         if not plain:  # beside the claim, which is about INT8 as it is usually meant
@@ -95,7 +92,7 @@ def weights_quality(settings: Settings) -> list[Measurement]:
         if product == "packed" and not (settings.device == "cpu" and packed_is_available()):
             continue
         int8 = with_int8_linears(model, product).model
-        increase = _loss_of(int8, model, tokens, baseline, settings.seed)
+        increase = _loss_of(int8, windows, baseline)
         labels = {"granularity": "per channel", "product": product}
         found.append(_of_int8("int8.weights-quality", increase, labels, "loss_increase_w8a8"))
     return [*found, *factorial(settings)] if settings.profile == "full" else found
@@ -120,7 +117,7 @@ def norm_damage(settings: Settings) -> list[Measurement]:
     Known answers: with planted outliers γ and β per tensor do harm, and integers without enough
     fractional bits do.
     """
-    tokens = held_out_tokens(settings.profile)
+    windows = held_out_windows(settings)
     model = load_reference().to(settings.device)
     models = {
         "reference checkpoint": model,
@@ -130,43 +127,35 @@ def norm_damage(settings: Settings) -> list[Measurement]:
     for name, each in models.items():
         for way, scheme in WAYS.items():
             changed, _ = with_int8_norms(each, scheme)
-            increase = _loss_of(changed, each, tokens, _baseline(settings), settings.seed)
+            increase = _loss_of(changed, windows, _baseline(settings))
             found.append(_of_int8("int8.norm-damage", increase, {"way": way, "model": name}))
     changed, _ = with_int8_norms(model, WAYS["integer statistics"], COARSE)
-    increase = _loss_of(changed, model, tokens, _baseline(settings), settings.seed)
+    increase = _loss_of(changed, windows, _baseline(settings))
     labels: dict[str, Parameter] = {"way": f"integer statistics, {COARSE} fractional bits"}
     found.append(_of_int8("int8.norm-damage", increase, {**labels, "model": "known to be coarse"}))
     return found
 
 
-def _loss_of(
-    changed: torch.nn.Module,
-    model: GPT,
-    tokens: torch.Tensor,
-    baseline: NDArray[np.float64],
-    seed: int,
-) -> Estimate:
+def _loss_of(changed: torch.nn.Module, windows: Windows, baseline: NDArray[np.float64]) -> Estimate:
     """Nats per token by which ``changed`` is worse; ValueError where it is as good to the bit."""
-    losses = token_losses(changed, tokens, model.config.context_length)
+    losses = token_losses(changed, windows)
     if np.array_equal(losses, baseline):
         raise ValueError("no loss changed, so that nothing was quantised")
-    return loss_difference(losses, baseline, seed=seed)
+    return windows.mean(losses - baseline)
 
 
-def held_out_tokens(profile: Profile) -> torch.Tensor:
-    """Token ids (N,) int64 of the test plays, one after the other, as many as the profile reads."""
-    tokens = reference_tokens("test")
-    windows = WINDOWS[profile]
-    return tokens if windows is None else tokens[: windows * _window() + 1]
+def held_out_windows(settings: Settings) -> Windows:
+    """Windows of the test plays, as many as the profile reads."""
+    context = preset("reference").context_length
+    return play_windows("test", context, WINDOWS[settings.profile], settings.seed)
 
 
 def loss_increase(
     model: GPT,
     rounded: GPT,
     names: Sequence[str],
-    tokens: torch.Tensor,
+    windows: Windows,
     baseline: NDArray[np.float64],
-    seed: int,
 ) -> Estimate:
     """Nats per token by which ``rounded`` is worse than ``model``, whose losses are ``baseline``.
 
@@ -179,28 +168,20 @@ def loss_increase(
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     if changed != set(names) | tied:
         raise ValueError(f"rounding {sorted(set(names))} changed {sorted(changed)}")
-    losses = token_losses(rounded, tokens, model.config.context_length)
-    return loss_difference(losses, baseline, seed=seed)
+    return windows.mean(token_losses(rounded, windows) - baseline)
 
 
 @functools.cache
 def _baseline(settings: Settings) -> NDArray[np.float64]:
-    """Losses of the checkpoint in float32, (windows, window), with which both claims compare."""
-    model = load_reference().to(settings.device)
-    return token_losses(model, held_out_tokens(settings.profile), model.config.context_length)
+    """Losses of the checkpoint in float32, (windows, T), with which both claims compare."""
+    return token_losses(load_reference().to(settings.device), held_out_windows(settings))
 
 
-def _window() -> int:
-    return preset("reference").context_length
-
-
-def _losses_of_the_checkpoint(
-    settings: Settings, tokens: torch.Tensor, losses: NDArray[np.float64]
-) -> list[Measurement]:
+def _losses_of_the_checkpoint(windows: Windows, losses: NDArray[np.float64]) -> list[Measurement]:
     """Its loss in nats, and the same loss as perplexity and as bits per byte."""
-    loss = held_out_loss(losses, seed=settings.seed)
-    predicted = tokens[1 : losses.size + 1].tolist()
-    text_bytes = len(reference_tokenizer().decode(predicted).encode())
+    loss = windows.mean(losses)
+    texts = reference_tokenizer().decode_batch(windows.targets.tolist())
+    text_bytes = sum(len(text.encode()) for text in texts)
     bits_of_a_nat = bits_per_byte(losses.size, text_bytes)  # one nat per token, that is
     conversions: tuple[tuple[str, str, Callable[[float], float]], ...] = (
         ("held_out_loss", "nats/token", lambda nats: nats),
@@ -209,8 +190,10 @@ def _losses_of_the_checkpoint(
     )
     return [
         measured(
-            Estimate(
-                convert(loss.value), (convert(loss.interval[0]), convert(loss.interval[1])), loss.n
+            replace(
+                loss,
+                value=convert(loss.value),
+                interval=(convert(loss.interval[0]), convert(loss.interval[1])),
             ),
             claim="int8.weights-quality",
             metric=metric,

@@ -13,15 +13,14 @@ from torch import Tensor, nn
 
 from benchmarks.experiment import Profile, Settings, experiment
 from benchmarks.experiments.planted import with_planted_outliers
-from benchmarks.instruments.perplexity import windows_of
-from benchmarks.instruments.texts import reference_tokens
+from benchmarks.instruments.texts import play_windows
+from benchmarks.instruments.windows import Windows
 from benchmarks.results import Measurement, Parameter, measured
-from benchmarks.stats import mean_interval
 from reference_model.checkpoints import load_reference
 from reference_model.model import GPT
 from reference_model.quantization.grid import Grid, rounded
 
-# Windows of test text, each one observation.
+# Windows that are read, spread over all test plays.
 WINDOWS: dict[Profile, int] = {"smoke": 4, "quick": 8, "full": 64}
 OUTLIER = 6  # standard deviations, as in LLM.int8() (2208.07339)
 PLANTED_CHANNELS, PLANTED_STRENGTH = (17, 101, 202), 100.0
@@ -49,7 +48,8 @@ def activation_range(settings: Settings) -> list[Measurement]:
     """
     model = load_reference().to(settings.device)
     planted = with_planted_outliers(model, PLANTED_CHANNELS, PLANTED_STRENGTH)
-    tokens = reference_tokens("test")[: WINDOWS[settings.profile] * model.config.context_length + 1]
+    context, count = model.config.context_length, WINDOWS[settings.profile]
+    windows = play_windows("test", context, count, settings.seed)
     formats = {
         "gradient_cosine": ("W8A8", with_fake_rounding(model, W8, activations=True)),
         "gradient_cosine_int4": ("W4A8", with_fake_rounding(model, W4, activations=True)),
@@ -58,24 +58,23 @@ def activation_range(settings: Settings) -> list[Measurement]:
         "gradient_cosine_planted": ("W8A8", with_fake_rounding(planted, W8, activations=True))
     }
     return [
-        *_of_model(model, "checkpoint", formats, tokens),
-        *_of_model(planted, "planted outliers", of_planted, tokens),
+        *_of_model(model, "checkpoint", formats, windows),
+        *_of_model(planted, "planted outliers", of_planted, windows),
     ]
 
 
 def _of_model(
-    model: GPT, name: str, formats: Mapping[str, tuple[str, GPT]], tokens: Tensor
+    model: GPT, name: str, formats: Mapping[str, tuple[str, GPT]], windows: Windows
 ) -> Iterator[Measurement]:
     """Statistics of the linears' inputs in float32; a cosine for each metric's rounded model."""
-    inputs, targets = windows_of(tokens, model.config.context_length, model.wte.weight.device)
     statistics: dict[Where, list[tuple[float, ...]]] = {}
     cosines: dict[str, list[list[float]]] = {metric: [] for metric in formats}
-    for x, y in zip(inputs.split(1), targets.split(1), strict=True):
+    for x, y in windows.batches(1, model.wte.weight.device):
         with _watching(model, statistics):
             exact = block_gradients(model, x, y)
         for metric, (_, fake) in formats.items():
             cosines[metric].append(_cosines(exact, block_gradients(fake, x, y)))
-    record = partial(_record, model=name)
+    record = partial(_record, windows, model=name)
     for (layer, kind), of_windows in statistics.items():
         for (metric, unit), values in zip(STATISTICS, zip(*of_windows, strict=True), strict=True):
             labels: dict[str, Parameter] = {"layer": layer, "kind": kind}
@@ -87,6 +86,7 @@ def _of_model(
 
 
 def _record(
+    windows: Windows,
     values: tuple[float, ...],
     *,
     metric: str,
@@ -96,7 +96,7 @@ def _record(
     labels: dict[str, Parameter],
 ) -> Measurement:
     return measured(
-        mean_interval(values),  # one value a window
+        windows.mean(values),  # one value a window
         claim="int8.activation-range",
         metric=metric,
         unit=unit,

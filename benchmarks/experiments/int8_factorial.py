@@ -7,10 +7,10 @@ from functools import partial
 
 from benchmarks.experiment import Profile, Settings
 from benchmarks.instruments.cache_quality import Array, qualities
-from benchmarks.instruments.perplexity import loss_difference
-from benchmarks.instruments.texts import reference_tokens
+from benchmarks.instruments.texts import play_windows
+from benchmarks.instruments.windows import Windows
 from benchmarks.results import Measurement, measured
-from benchmarks.stats import Estimate, paired_difference_interval
+from benchmarks.stats import Estimate
 from reference_model.cache import KVCache
 from reference_model.checkpoints import load_reference
 from reference_model.model import GPT
@@ -22,7 +22,7 @@ from reference_model.quantization.turboquant import TurboQuant
 
 BITS = (4, 3, 2)
 FLOAT, NO_CACHE = "float32 weights", "uncompressed"
-# Windows of test text; None: all of it. A bootstrap wants twenty at least.
+# Windows that are read, spread over all test plays; None: all of them.
 WINDOWS: dict[Profile, int | None] = {"smoke": 20, "quick": 20, "full": None}
 
 Cell = tuple[str, str]  # weights, cache
@@ -32,14 +32,14 @@ def factorial(settings: Settings) -> list[Measurement]:
     """Each kind of weights with each cache; of TurboQuant one rotation, the same in every cell."""
     model = load_reference().to(settings.device)
     length, count = model.config.context_length, WINDOWS[settings.profile]
-    tokens = reference_tokens("test")[: None if count is None else count * length + 1]
+    windows = play_windows("test", length, count, settings.seed)
     losses: dict[Cell, Array] = {}
     for weights, variant in _weights(model).items():
         caches = {f"{bits} bits": partial(_empty, variant, bits) for bits in BITS}
-        plain, through = qualities(variant, tokens, length, caches)
+        plain, through = qualities(variant, windows, caches)
         losses[weights, NO_CACHE] = plain
         losses |= {(weights, cache): quality.losses for cache, quality in through.items()}
-    return list(measurements(losses, settings.seed))
+    return list(measurements(losses, windows))
 
 
 def _weights(model: GPT) -> dict[str, GPT]:
@@ -55,17 +55,19 @@ def _empty(model: GPT, bits: int, batch_size: int) -> KVCache:
     return QuantizedKVCache(model, batch_size, model.config.context_length, codec)
 
 
-def interaction(losses: Mapping[Cell, Array], weights: str, cache: str, seed: int = 0) -> Estimate:
+def interaction(
+    losses: Mapping[Cell, Array], windows: Windows, weights: str, cache: str
+) -> Estimate:
     """L(both) − L(weights) − L(cache) + L(neither) per token: 0 where losses add.
 
-    Of losses (windows, window) in nats, by a bootstrap over windows.
+    Of losses (windows, T) in nats.
     """
     with_weights = losses[weights, cache] - losses[weights, NO_CACHE]
     without = losses[FLOAT, cache] - losses[FLOAT, NO_CACHE]
-    return paired_difference_interval(with_weights, without, seed=seed)
+    return windows.mean(with_weights - without)
 
 
-def measurements(losses: Mapping[Cell, Array], seed: int) -> Iterator[Measurement]:
+def measurements(losses: Mapping[Cell, Array], windows: Windows) -> Iterator[Measurement]:
     """What each cell loses against no rounding at all, and what of it neither half explains."""
     for weights, cache in losses:
         record = partial(
@@ -78,8 +80,8 @@ def measurements(losses: Mapping[Cell, Array], seed: int) -> Iterator[Measuremen
             source="checkpoint",
         )
         if (weights, cache) != (FLOAT, NO_CACHE):
-            increase = loss_difference(losses[weights, cache], losses[FLOAT, NO_CACHE], seed=seed)
+            increase = windows.mean(losses[weights, cache] - losses[FLOAT, NO_CACHE])
             yield record(increase, metric="factorial_loss_increase", direction="lower")
         if weights != FLOAT and cache != NO_CACHE:
-            both = interaction(losses, weights, cache, seed)
+            both = interaction(losses, windows, weights, cache)
             yield record(both, metric="interaction", direction="none")

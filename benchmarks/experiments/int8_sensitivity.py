@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.func import functional_call
 
 from benchmarks.experiment import Profile, Settings, experiment
-from benchmarks.instruments.perplexity import windows_of
-from benchmarks.instruments.texts import reference_tokens
+from benchmarks.instruments.texts import play_windows
+from benchmarks.instruments.windows import Windows
 from benchmarks.results import Direction, Measurement, Parameter, measured
-from benchmarks.stats import Estimate, bootstrap_mean_interval, paired_difference_interval
+from benchmarks.stats import Estimate, scaled
 from reference_model.checkpoints import load_reference
 from reference_model.model import GPT
 from reference_model.quantization.grid import Codes, Grid, to_grid
@@ -34,8 +34,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "norms": tuple(f"ln_{which}.{what}" for which in "12f" for what in ("weight", "bias")),
     "head": ("lm_head.weight",),
 }
-# Windows of test text; None: all of it. A bootstrap wants twenty at least.
-WINDOWS: dict[Profile, int | None] = {"smoke": 20, "quick": 20, "full": None}
+# Windows that are read, spread over all test plays.
+WINDOWS: dict[Profile, int] = {"smoke": 20, "quick": 20, "full": 72}
 MEGABYTE, SCALE_BYTES = 1e6, 4
 # Nats per token and megabyte: what loses less is taken to lose this much. So a ratio stays finite,
 # and the floor can only make it smaller.
@@ -73,16 +73,19 @@ def sensitivity(settings: Settings) -> list[Measurement]:
     Of the checkpoint untied, whose embedding and head can be rounded one without the other.
     """
     model = untied(load_reference()).to(settings.device)
-    window, count = model.config.context_length, WINDOWS[settings.profile]
-    tokens = reference_tokens("test")[: None if count is None else count * window + 1]
+    context, count = model.config.context_length, WINDOWS[settings.profile]
+    windows = play_windows("test", context, count, settings.seed)
     parts = [part for grid in (INT8, INT4) for part in kinds(model, grid)]
     parts += layers(model, INT4)
     if settings.profile == "full":
         parts += [*layers(model, INT8), *kinds_of_layers(model, INT4)]
-    found = readings(model, [rounded_part(model, part) for part in parts], tokens, window)
+    found = readings(model, [rounded_part(model, part) for part in parts], windows)
     return [
         m
-        for group in (_of_parts(model, parts, found, settings.seed), ratios(model, parts, found))
+        for group in (
+            _of_parts(model, parts, found, windows),
+            ratios(model, parts, found, windows),
+        )
         for m in group
     ]
 
@@ -155,17 +158,15 @@ def _codes(value: Tensor, grid: Grid) -> Codes:
 def readings(
     model: GPT,
     changes: Sequence[Mapping[str, Tensor]],
-    tokens: Tensor,
-    window: int,
+    windows: Windows,
     batch_size: int = 2,
 ) -> Readings:
     """The model as it is, and with each of ``changes``, parameters by name, over the same windows.
 
-    ``tokens`` (N,) are cut as `windows_of` does. Raises ValueError on losses that are not finite.
+    Raises ValueError on losses that are not finite.
     """
-    inputs, targets = windows_of(tokens, window, model.wte.weight.device)
     plain, losses, divergences = [], [], []
-    for x, y in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
+    for x, y in windows.batches(batch_size, model.wte.weight.device):
         expected = model(x).log_softmax(-1)  # (B, T, V)
         probabilities = expected.exp()
         plain.append(_window_losses(expected, y))
@@ -195,19 +196,19 @@ def _array(values: Tensor) -> Array:
 
 
 def _of_parts(
-    model: GPT, parts: Sequence[Part], found: Readings, seed: int
+    model: GPT, parts: Sequence[Part], found: Readings, windows: Windows
 ) -> Iterator[Measurement]:
     for index, part in enumerate(parts):
         record = partial(_record, prefix=part.prefix, option=part.grid.name, parameters=part.labels)
         saved = bytes_saved(model, part)
-        increase = paired_difference_interval(found.losses[index], found.baseline, seed=seed)
+        increase = windows.mean(found.increases[index])
         yield record(increase, metric="loss_increase", unit="nats/token")
-        divergence = bootstrap_mean_interval(found.divergences[index], seed=seed)
+        divergence = windows.mean(found.divergences[index])
         yield record(divergence, metric="prediction_kl", unit="nats/token")
         yield record(
             saved, metric="bytes_saved", unit="bytes", direction="higher", source="counted"
         )
-        per_megabyte = _scaled(increase, MEGABYTE / saved)
+        per_megabyte = scaled(increase, MEGABYTE / saved)
         yield record(per_megabyte, metric="loss_per_megabyte", unit="nats/token/MB")
 
 
@@ -235,12 +236,9 @@ def _record(
     )
 
 
-def _scaled(estimate: Estimate, factor: float) -> Estimate:
-    low, high = estimate.interval
-    return Estimate(estimate.value * factor, (low * factor, high * factor), estimate.n)
-
-
-def ratios(model: GPT, parts: Sequence[Part], found: Readings) -> Iterator[Measurement]:
+def ratios(
+    model: GPT, parts: Sequence[Part], found: Readings, windows: Windows
+) -> Iterator[Measurement]:
     """For each grid: the most sensitive kind's loss per megabyte over the least sensitive one's.
 
     All kinds, as the claim has it; and without the norms, which save next to nothing. And the same
@@ -253,25 +251,30 @@ def ratios(model: GPT, parts: Sequence[Part], found: Readings) -> Iterator[Measu
         without_norms = [i for i in of_grid if parts[i].labels["kind"] != "norms"]
         for suffix, chosen in (("", of_grid), ("_without_norms", without_norms)):
             record = partial(_record, unit="ratio", direction="none", option=grid.name)
-            ratio = sensitivity_ratio(losses[chosen], divergences[chosen])
+            ratio = sensitivity_ratio(losses[chosen], divergences[chosen], windows)
             yield record(ratio, metric=f"sensitivity_ratio{suffix}", parameters={})
-            ratio = sensitivity_ratio(divergences[chosen], divergences[chosen])
+            ratio = sensitivity_ratio(divergences[chosen], divergences[chosen], windows)
             yield record(ratio, metric=f"kl_ratio{suffix}", parameters={})
 
 
-def sensitivity_ratio(losses: Array, divergences: Array, seed: int = 0) -> Estimate:
+def sensitivity_ratio(
+    losses: Array, divergences: Array, windows: Windows, seed: int = 0
+) -> Estimate:
     """Mean loss of the kind with the largest mean divergence over that of the smallest's.
 
     Both (kinds, windows), per megabyte. Which two kinds are compared is left to the divergence,
     whose noise is small: the largest and the smallest of seven noisy losses lie far apart even
-    where all kinds are alike. The interval is made of percentiles over resampled windows, the same
-    ones for both kinds. A denominator below `FLOOR` counts as `FLOOR`.
+    where all kinds are alike. The interval is made of percentiles over resampled stretches of text,
+    the same ones for both kinds. A denominator below `FLOOR` counts as `FLOOR`.
     """
     order = divergences.mean(axis=1).argsort()
     pair = losses[[order[-1], order[0]]]  # (2, windows)
-    windows = pair.shape[1]
-    drawn = np.random.default_rng(seed).integers(windows, size=(RESAMPLES, windows))
-    top, bottom = pair[:, drawn].mean(axis=-1)  # (resamples,) each
+    _, stretches, sizes = np.unique(windows.stretches, return_inverse=True, return_counts=True)
+    sums = np.stack([np.bincount(stretches, row) for row in pair])  # (2, stretches)
+    n = len(sizes)
+    drawn = np.random.default_rng(seed).integers(n, size=(RESAMPLES, n))
+    top, bottom = sums[:, drawn].sum(axis=-1) / sizes[drawn].sum(axis=-1)  # (resamples,) each
     low, high = np.percentile(top / np.maximum(bottom, FLOOR), (2.5, 97.5))
     most, least = pair.mean(axis=1)
-    return Estimate(float(most / max(least, FLOOR)), (float(low), float(high)), windows)
+    ratio = float(most / max(least, FLOOR))
+    return Estimate(ratio, (float(low), float(high)), n, windows.population)

@@ -18,9 +18,8 @@ from benchmarks.instruments.cache_quality import (
     attention_errors,
     qualities,
 )
-from benchmarks.instruments.texts import reference_tokens
+from benchmarks.instruments.texts import play_windows
 from benchmarks.results import Measurement, Parameter, measured
-from benchmarks.stats import crossed_mean_interval
 from reference_model.checkpoints import load_reference
 from reference_model.config import preset
 from reference_model.model import GPT
@@ -39,8 +38,8 @@ from reference_model.quantization.turboquant import Projection, Scale, TurboQuan
 WIDTH = 64  # of the checkpoint's heads
 BITS = (2, 3, 4)
 SEEDS = 5
-# Windows of test text; None: all of it. A bootstrap wants twenty at least.
-WINDOWS: dict[Profile, int | None] = {"smoke": 20, "quick": 20, "full": 72}
+# Windows that are read, spread over all test plays.
+WINDOWS: dict[Profile, int] = {"smoke": 20, "quick": 20, "full": 72}
 PROBED_WINDOWS = 20  # of which attention errors are taken, in the full profile
 RECENT = 32  # tokens that stay exact in the formats that keep some
 
@@ -185,17 +184,18 @@ class _Measurer:
         )
         model = load_reference().to(settings.device)
         length, count = model.config.context_length, WINDOWS[settings.profile]
-        tokens = reference_tokens("test")[: None if count is None else count * length + 1]
+        self.windows = play_windows("test", length, count, settings.seed)
         caches = {
             (index, seed): make
             for index, way in enumerate(ways)
             for seed, make in enumerate(way.caches(model))
         }
         names = {f"{index}/{seed}": make for (index, seed), make in caches.items()}
-        self.baseline, found = qualities(model, tokens, length, names)
+        self.baseline, found = qualities(model, self.windows, names)
+        self.probed_windows = play_windows("test", length, PROBED_WINDOWS, settings.seed)
         probed: dict[str, AttentionErrors] = {}
         if settings.profile == "full":
-            probed = attention_errors(model, tokens[: PROBED_WINDOWS * length + 1], length, names)
+            probed = attention_errors(model, self.probed_windows, names)
         self._found: dict[int, list[Quality]] = {
             id(way): [found[f"{index}/{seed}"] for seed in range(len(way.pairs))]
             for index, way in enumerate(ways)
@@ -215,17 +215,17 @@ class _Measurer:
         seen = self._found[id(way)]
         labels = {**way.parameters, "seeds": len(seen)}
         record = partial(self.record, option=way.option, parameters=labels)
-        increase = crossed_mean_interval(self.losses(way) - self.baseline.mean(axis=1))
+        increase = self.windows.crossed_mean(self.losses(way) - self.baseline.mean(axis=1))
         yield record(increase, metric=f"{prefix}loss_increase", unit="nats/token")
         divergences = np.stack([quality.divergences.mean(axis=1) for quality in seen])
         yield record(
-            crossed_mean_interval(divergences),
+            self.windows.crossed_mean(divergences),
             metric=f"{prefix}prediction_kl",
             unit="nats/token",
         )
         agreements = np.stack([quality.agreements.mean(axis=1) for quality in seen])
         yield record(
-            crossed_mean_interval(agreements),
+            self.windows.crossed_mean(agreements),
             metric=f"{prefix}top1_agreement",
             unit="share of tokens",
             direction="higher",
@@ -233,7 +233,7 @@ class _Measurer:
         if id(way) in self._probed:
             errors = [each.output_errors for each in self._probed[id(way)]]
             yield record(
-                crossed_mean_interval(errors),
+                self.probed_windows.crossed_mean(errors),
                 metric=f"{prefix}attention_output_error",
                 unit="of ‖y‖²",
             )
@@ -273,7 +273,7 @@ def keys_need_more(settings: Settings) -> list[Measurement]:
         saved = measurer.losses(of_kind[2, 4]) - measurer.losses(of_kind[4, 2])
         found.append(
             measurer.record(
-                crossed_mean_interval(saved),
+                measurer.windows.crossed_mean(saved),
                 metric=f"loss_saved{suffix}",
                 unit="nats/token",
                 direction="none",

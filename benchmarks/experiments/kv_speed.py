@@ -14,8 +14,9 @@ import torch
 
 from benchmarks.instruments.clock import fresh_process_samples, interleaved_durations
 from benchmarks.instruments.memory import cache_bytes_held, held_rss
+from benchmarks.instruments.readings import Reading
 from benchmarks.results import Direction, Measurement, measured
-from benchmarks.stats import geometric_mean_ratio_interval
+from benchmarks.stats import geometric_mean_ratio_interval, mean_interval
 from reference_model.cache import KVCache
 from reference_model.config import preset
 from reference_model.model import GPT
@@ -26,6 +27,7 @@ CONTEXT = 1024  # tokens
 BITS = (2, 3, 4)
 ROUNDS = 12
 SHAPE = (12, 12, CONTEXT, 64)  # GPT-2 small's keys, all layers: what encoding is timed on
+RESIDENT_PAIRS = 5  # of fresh processes whose resident memory is read
 PIECE = 64  # tokens that are taken in at once while a cache is filled
 
 
@@ -101,13 +103,15 @@ def fill(cache: KVCache, tokens: int) -> None:
 
 def resident(claim: str) -> Iterator[Measurement]:
     """What the plain cache holds more than the one of 3 bits: by the buffers, and by the system."""
-    held, buffers = {}, {}
-    for name in ("plain", "turboquant"):
-        reading = held_rss(f"{__name__}:filled", {"name": name}, threads=1)
-        if not hasattr(reading, "value"):
+    names = ("plain", "turboquant")
+    freed = []
+    for _ in range(RESIDENT_PAIRS):
+        readings = [held_rss(f"{__name__}:filled", {"name": name}, threads=1) for name in names]
+        values = [reading.value for reading in readings if isinstance(reading, Reading)]
+        if len(values) < len(names):
             return  # the system does not tell
-        held[name] = reading.value
-        buffers[name] = cache_bytes_held(empty(name))["reserved"].value
+        freed.append(values[0] - values[1])
+    plain, turboquant = (cache_bytes_held(empty(name))["reserved"].value for name in names)
     record = partial(
         measured,
         claim=claim,
@@ -116,11 +120,11 @@ def resident(claim: str) -> Iterator[Measurement]:
         choice="cache format",
         option="turboquant",
     )
-    difference = buffers["plain"] - buffers["turboquant"]
+    difference = plain - turboquant
     labels = {"bits": 3, "tokens": CONTEXT}
     yield record(difference, metric="bytes_freed", parameters=labels, source="buffers")
     yield record(
-        held["plain"] - held["turboquant"] - difference,
+        mean_interval([each - difference for each in freed]),
         metric="resident_bytes_freed_beyond_buffers",
         parameters=labels,
         source="RSS of fresh processes",

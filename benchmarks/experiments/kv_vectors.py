@@ -5,29 +5,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from benchmarks.instruments.texts import reference_tokens
+from benchmarks.instruments.texts import play_windows
 from reference_model.cache import KVCache
 from reference_model.checkpoints import load_reference
 
 OUTLIERS, STRENGTH = 2, 20.0  # channels, and how many times as large
+LEAST_WINDOWS = 8  # of text from which vectors are drawn, spread over all test plays
 
 
 @torch.inference_mode()
 def keys_and_values(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """``count`` keys and as many values (count, D), of all layers and heads, biases dropped.
 
-    In a drawn order; the same for the same seed.
+    Drawn from windows that are spread over the test plays; the same for the same seed.
     """
     model = load_reference()
     config = model.config
-    per_token = config.n_layer * config.n_head
-    length = min(config.context_length, -(-count // per_token))
-    sequences = -(-count // (per_token * length))
-    tokens = reference_tokens("test")[: sequences * length].view(sequences, length)
-    cache = KVCache(config, sequences, length)
-    model(tokens, cache)
+    length, per_token = config.context_length, config.n_layer * config.n_head
+    needed = max(LEAST_WINDOWS, -(-count // (per_token * length)))
+    windows = play_windows("test", length, needed, seed)
+    cache = KVCache(config, len(windows), length)
+    model(windows.inputs, cache)
     order = torch.randperm(
-        sequences * length * per_token, generator=torch.Generator().manual_seed(seed)
+        len(windows) * length * per_token, generator=torch.Generator().manual_seed(seed)
     )[:count]
     found = []
     biases = torch.stack(

@@ -253,14 +253,19 @@ def update_variance(settings: Settings) -> list[Measurement]:
                 measurements += _at_ranks(
                     claim, scaling, labels, scaled, "variance_over_law", len(RANKS)
                 )
-    measurements += _p_values(claim, judged)
+    measurements += _p_values(claim, judged, precision)
     return [*measurements, *operating_characteristics(settings.profile, settings.seed)]
 
 
 def _p_values(
-    claim: str, judged: list[tuple[str, dict[str, Parameter], list[VarianceAtRank]]]
+    claim: str,
+    judged: list[tuple[str, dict[str, Parameter], list[VarianceAtRank]]],
+    precision: float,
 ) -> list[Measurement]:
-    """Of a difference of each exponent from its law, and of its equivalence to it."""
+    """Of a difference of each exponent from its law, and of its equivalence to it.
+
+    A p value speaks of one sample of one size, so the precision that it had is a label.
+    """
     checks = {"difference_p_value": exponent_check, "equivalence_p_value": equivalence_check}
     measurements = []
     for metric, check in checks.items():
@@ -274,7 +279,8 @@ def _p_values(
             for scaling, _, points in judged
         ]
         for (scaling, labels, _), p_value in zip(judged, holm(found), strict=True):
-            measurements.append(_estimated(claim, metric, scaling, labels, float(p_value)))
+            named = {**labels, "precision": precision}
+            measurements.append(_estimated(claim, metric, scaling, named, float(p_value)))
     return measurements
 
 

@@ -66,6 +66,7 @@ STEP_RANKS: dict[Profile, tuple[int, ...]] = {
 }
 EPSILON = 1e-8  # AdamW's
 ADAMW_RANKS = (4, 16, 64, 256)
+LEAST_ADAMW_DRAWS = 32  # with eight, Student's interval missed 1 at one rank of four
 
 RATES: dict[Optimizer, float] = {"sgd": RATE, "adamw": EQUAL_RATE}
 
@@ -266,7 +267,7 @@ def _adamw_ratios(settings: Settings, found: Sequence[Tensor]) -> Iterator[Measu
     level = 1 - 0.05 / len(ADAMW_RANKS)
     generator = torch.Generator().manual_seed(settings.seed)
     for rank in ADAMW_RANKS:
-        draws = max(8, DRAWS_AT_RANK_1[settings.profile] // (8 * rank))
+        draws = max(LEAST_ADAMW_DRAWS, DRAWS_AT_RANK_1[settings.profile] // (8 * rank))
         ratios = []
         for gradient in found:
             drawn = draws_of("gaussian", rank, draws, gradient.shape[1], generator)

@@ -22,8 +22,9 @@ from benchmarks.instruments.finetuning import (
     optimizer_steps,
     outcome_of,
     topic_batches,
+    topic_probe,
 )
-from benchmarks.instruments.topics import topic_tokens, topics_source
+from benchmarks.instruments.topics import topics_source
 from benchmarks.results import Measurement, Parameter, measured
 from benchmarks.stats import crossed_mean_interval, mean_interval, unweighted_slopes
 from reference_model.lora import LoRAConfig, LoRALinear, ScalingLaw, lora_linears
@@ -67,6 +68,8 @@ def activation_stability(settings: Settings) -> list[Measurement]:
     """
     profile = settings.profile
     marks, seeds, batch = MARKS[profile], MOMENT_SEEDS[profile], MOMENT_BATCH[profile]
+    # A mean over more tokens has a smaller gradient, and another fine-tune is another number.
+    of_batch: dict[str, Parameter] = {"batch_size": batch[0], "tokens": batch[1]}
     record = partial(
         measured,
         claim="lora.activation-stability",
@@ -98,7 +101,7 @@ def activation_stability(settings: Settings) -> list[Measurement]:
                 for index, quantity in enumerate(("output", "gradient")):
                     values, name = seen[:, :, k, index], f"{prefix}{quantity}_moment"
                     slopes = mean_interval(unweighted_slopes(RANKS, values))
-                    labels: dict[str, Parameter] = {"step": step}
+                    labels: dict[str, Parameter] = {"step": step, **of_batch}
                     measurements.append(
                         record(slopes, metric=f"{name}_exponent", option=option, parameters=labels)
                     )
@@ -122,7 +125,7 @@ def moments_along(
     model = adapted(config, seed)
     stepper = make_optimizer(model, optimizer, MOMENT_RATES[optimizer])
     size, length = batch
-    probe = topic_tokens("validation")[: size * (length + 1)].view(size, length + 1)
+    probe = topic_probe(size, length)
     found = []
     steps = optimizer_steps(model, stepper, topic_batches(size, length, seed), max(marks))
     for step, _ in enumerate(steps, start=1):

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from benchmarks.assets import play_texts
 from benchmarks.experiment import Settings, experiment
 from benchmarks.instruments.counting import counted_parameters
-from benchmarks.instruments.texts import encode, reference_tokens, shuffled_windows
+from benchmarks.instruments.texts import encode, play_windows, shuffled_windows
+from benchmarks.instruments.windows import Windows
 from benchmarks.results import Measurement, Parameter, measured
-from benchmarks.stats import Estimate, bootstrap_mean_interval, mean_interval
+from benchmarks.stats import Estimate, mean_interval
 from reference_model import training
 from reference_model.checkpoints import load_reference, reference_tokenizer
 from reference_model.config import EmbeddingScale, GPTConfig, Position, RopeScaling, preset
@@ -202,18 +203,13 @@ class Touch:
 def touch(model: GPT, windows: Tensor) -> Touch:
     """Compare what enters the first block with the embeddings over windows (windows, T) of ids."""
     growths, cosines, largest = [], [], 0.0
-    for piece in windows.split(WINDOWS_AT_ONCE):
+    for piece in windows.to(model.wte.weight.device).split(WINDOWS_AT_ONCE):
         touched, untouched = streams(model, piece)
         growths.append((touched.norm(dim=-1) / untouched.norm(dim=-1) - 1).cpu())
         cosines.append(torch.cosine_similarity(touched, untouched, dim=-1).cpu())
         largest = max(largest, float((touched - untouched).abs().max()))
     growth = torch.cat(growths)
     return Touch(growth.abs(), growth, torch.cat(cosines), largest)
-
-
-def in_windows(tokens: Tensor, window: int) -> Tensor:
-    """Token ids (N,) as windows (windows, window) without overlap."""
-    return tokens[: len(tokens) // window * window].view(-1, window)
 
 
 def train_sinusoidal(scale: EmbeddingScale, steps: int, seed: int, device: str = "cpu") -> GPT:
@@ -236,7 +232,7 @@ def train_sinusoidal(scale: EmbeddingScale, steps: int, seed: int, device: str =
     window = config.context_length
     tokens = _training_tokens(steps * BATCH_SIZE * window).to(device)
     batches = shuffled_windows(tokens, window, BATCH_SIZE, seed)
-    validation = _first_validation_tokens(16 * window + 1).to(device)
+    validation = _validation_tokens(16, window).to(device)
     for _ in training.train(model, batches, validation, recipe):
         pass
     return model.eval()
@@ -255,27 +251,29 @@ def _training_tokens(needed: int) -> Tensor:
 
 
 @functools.cache
-def _first_validation_tokens(count: int) -> Tensor:
-    return encode(reference_tokenizer(), next(iter(play_texts("validation").values())))[:count]
+def _validation_tokens(count: int, window: int) -> Tensor:
+    """Windows from all validation plays as one text: only their last targets are not their own."""
+    windows = play_windows("validation", window, count)
+    return torch.cat([windows.inputs.flatten(), windows.targets[-1, -1:]])
 
 
 @experiment("position.embedding-untouched", smoke=4, quick=46, full=3600)
 def embedding_untouched(settings: Settings) -> list[Measurement]:
     """What each encoding does to the stream that enters the first block, on the test plays.
 
-    Learned positions are those of the shipped checkpoint, with an interval of the text (blocks:
-    windows) given that model; encodings that add nothing are put in their place there. Sinusoidal
+    Learned positions are those of the shipped checkpoint, with an interval of the text given that
+    model; encodings that add nothing are put in their place there. Sinusoidal
     positions have models trained for them, each seed one observation. Embeddings grow in training
     while sinusoids do not, so that the change is still shrinking after as few steps as these: it
     is that of a briefly trained model, and the steps are a label.
     """
     reference = load_reference().to(settings.device)
-    tokens = reference_tokens("test").to(settings.device)
-    windows = in_windows(tokens, reference.config.context_length)
-    measurements = list(_shipped(reference, windows, settings.seed))
+    windows = play_windows("test", reference.config.context_length)
+    some = play_windows("test", reference.config.context_length, EXACT_WINDOWS, settings.seed)
+    measurements = list(_shipped(reference, windows))
     for position in ("rope", "alibi", "none"):
         other = with_weights_of(reference, reference.config.replace(position=position))
-        found = touch(other.to(settings.device), windows[:EXACT_WINDOWS])
+        found = touch(other.to(settings.device), some.inputs)
         measurements += [
             _touched("embedding_change", found.largest, position, SHIPPED, "checkpoint"),
             _touched(
@@ -285,19 +283,19 @@ def embedding_untouched(settings: Settings) -> list[Measurement]:
     if settings.profile in TRAINING:
         trained = TRAINING[settings.profile]
         for scale, seeds in trained.seeds.items():
-            measurements += _sinusoidal(scale, trained.steps, seeds, tokens, settings)
+            measurements += _sinusoidal(scale, trained.steps, seeds, settings)
     return measurements
 
 
 SHIPPED: dict[str, Parameter] = {"state": "trained", "model": "reference"}
 
 
-def _shipped(reference: GPT, windows: Tensor, seed: int) -> Iterator[Measurement]:
+def _shipped(reference: GPT, windows: Windows) -> Iterator[Measurement]:
     """The checkpoint's own positions: the largest difference, and means over tokens."""
-    found = touch(reference, windows)
+    found = touch(reference, windows.inputs)
     yield _touched("embedding_change", found.largest, "learned", SHIPPED, "checkpoint")
     for metric in ("norm_change", "norm_growth", "cosine"):
-        mean = bootstrap_mean_interval(getattr(found, metric).numpy(), seed=seed)
+        mean = windows.mean(getattr(found, metric).numpy())
         yield _touched(metric, mean, "learned", SHIPPED, "checkpoint")
 
 
@@ -310,13 +308,13 @@ def with_weights_of(model: GPT, config: GPTConfig) -> GPT:
 
 
 def _sinusoidal(
-    scale: EmbeddingScale, steps: int, seeds: int, tokens: Tensor, settings: Settings
+    scale: EmbeddingScale, steps: int, seeds: int, settings: Settings
 ) -> Iterator[Measurement]:
     """Means over trained models of each one's mean over tokens, with Student's interval."""
     by_metric = defaultdict(list)
     for seed in range(settings.seed, settings.seed + seeds):
         model = train_sinusoidal(scale, steps, seed, settings.device)
-        found = touch(model, in_windows(tokens, model.config.context_length))
+        found = touch(model, play_windows("test", model.config.context_length).inputs)
         by_metric["embedding_change"].append(found.largest)
         for metric in ("norm_change", "norm_growth", "cosine"):
             by_metric[metric].append(float(getattr(found, metric).mean()))

@@ -10,15 +10,16 @@ import numpy as np
 from benchmarks.experiment import Profile, Settings, experiment
 from benchmarks.experiments.turboquant import PACKED, PROJECTIONS, SEEDS, unit_vectors
 from benchmarks.instruments.cache_quality import attention_errors
-from benchmarks.instruments.texts import reference_tokens
+from benchmarks.instruments.texts import play_windows
 from benchmarks.results import Measurement, Parameter, measured
-from benchmarks.stats import crossed_mean_interval, exponential, mean_interval
+from benchmarks.stats import exponential, mean_interval
 from reference_model.checkpoints import load_reference
 from reference_model.model import GPT
 from reference_model.quantization.codec import Codec
 from reference_model.quantization.kv_cache import QuantizedKVCache
 from reference_model.quantization.turboquant import Projection, TurboQuant, TurboQuantProd
 
+# Windows whose attention is probed, spread over all test plays.
 PROBED_WINDOWS: dict[Profile, int] = {"quick": 4, "full": 20}
 
 
@@ -72,8 +73,8 @@ def empty_cache(model: GPT, codec: Codec, batch_size: int) -> QuantizedKVCache:
 
 def _attention(settings: Settings, record: Callable[..., Measurement]) -> Iterator[Measurement]:
     model = load_reference().to(settings.device)
-    window = model.config.context_length
-    tokens = reference_tokens("test")[: PROBED_WINDOWS[settings.profile] * window + 1]
+    context, count = model.config.context_length, PROBED_WINDOWS[settings.profile]
+    windows = play_windows("test", context, count, settings.seed)
     ways = {(bits, option): build for bits in PACKED for option, build in _ways(bits).items()}
     divergences: dict[tuple[int, str], list[list[float]]] = {way: [] for way in ways}
     errors: dict[tuple[int, str], list[list[float]]] = {way: [] for way in ways}
@@ -82,7 +83,7 @@ def _attention(settings: Settings, record: Callable[..., Measurement]) -> Iterat
             f"{bits} {option}": partial(empty_cache, model, build(seed))
             for (bits, option), build in ways.items()
         }
-        probed = attention_errors(model, tokens, window, caches)
+        probed = attention_errors(model, windows, caches)
         for bits, option in ways:
             divergences[bits, option].append(probed[f"{bits} {option}"].divergences)
             errors[bits, option].append(probed[f"{bits} {option}"].output_errors)
@@ -98,10 +99,10 @@ def _attention(settings: Settings, record: Callable[..., Measurement]) -> Iterat
             ("attention_kl", "nats", divergences[bits, option]),
             ("attention_output_error", "of ‖y‖²", errors[bits, option]),
         ):
-            yield of_way(crossed_mean_interval(table), metric=metric, unit=unit)
+            yield of_way(windows.crossed_mean(table), metric=metric, unit=unit)
         if projection:
             # (seeds, windows); the mean and its interval of their logs.
             logs = np.log(divergences[bits, option]) - np.log(divergences[bits, "turboquant"])
             yield of_way(
-                exponential(crossed_mean_interval(logs)), metric="attention_kl_ratio", unit="ratio"
+                exponential(windows.crossed_mean(logs)), metric="attention_kl_ratio", unit="ratio"
             )

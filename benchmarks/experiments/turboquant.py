@@ -17,7 +17,7 @@ from benchmarks.experiments.kv_speed import resident, speeds
 from benchmarks.experiments.kv_vectors import keys_and_values, with_outliers
 from benchmarks.instruments.memory import cache_bytes_held
 from benchmarks.results import Measurement, Parameter, measured
-from benchmarks.stats import Estimate, geometric_mean_ratio_interval, mean_interval
+from benchmarks.stats import Estimate, geometric_mean_ratio_interval, mean_interval, scaled
 from reference_model.cache import KVCache
 from reference_model.config import GPTConfig, preset
 from reference_model.model import GPT
@@ -142,10 +142,11 @@ def beta(settings: Settings) -> list[Measurement]:
         half = DKW / math.sqrt(len(unit))
         distance = _distance(turned)
         interval = (max(0.0, distance - half), distance + half)
+        width: dict[str, Parameter] = {"width": 64}
         # Unrotated vectors of one text depend on each other: of these vectors, and no more is said.
-        for metric, value in (
-            ("distance", Estimate(distance, interval, len(unit))),
-            ("distance_unrotated", _distance(unit[:, 0])),
+        for metric, value, labels in (
+            ("distance", Estimate(distance, interval, len(unit)), width),
+            ("distance_unrotated", _distance(unit[:, 0]), {**width, "vectors": len(unit)}),
         ):
             found.append(
                 measured(
@@ -156,7 +157,7 @@ def beta(settings: Settings) -> list[Measurement]:
                     direction="none",
                     choice="vectors",
                     option=name,
-                    parameters={"width": 64},
+                    parameters=labels,
                     source="simulation" if x is one_hot else "checkpoint",
                 )
             )
@@ -202,8 +203,8 @@ def distortion(settings: Settings) -> list[Measurement]:
                 ("distortion_over_bound", "ratio", 1 / upper_bound(bits)),
                 ("distortion_times_levels", "D·4^b", 4**bits),
             ):
-                scaled = _times(error, factor)
-                found.append(named(scaled, metric=metric, unit=unit, source="simulation"))
+                in_unit = scaled(error, factor)
+                found.append(named(in_unit, metric=metric, unit=unit, source="simulation"))
             for option, known in (
                 ("exact", exact),
                 ("the paper's table", PRINTED[bits]),
@@ -240,7 +241,7 @@ def _of_fixed_vectors(
                 for codec in codecs
             ]
             yield record(
-                _times(mean_interval(errors), 1 / lloyd_max(64, bits).distortion),
+                scaled(mean_interval(errors), 1 / lloyd_max(64, bits).distortion),
                 metric="fixed_vector_distortion_over_exact",
                 unit="ratio",
                 option=option,
@@ -302,11 +303,6 @@ def unit_vectors(count: int, width: int, seed: int) -> Tensor:
 def _error(codec: Codec, x: Tensor) -> Estimate:
     """E‖x − x̂‖² of unit vectors (N, D)."""
     return mean_interval((codec.decode(codec.encode(x)) - x).square().sum(-1))
-
-
-def _times(found: Estimate, factor: float) -> Estimate:
-    low, high = found.interval
-    return Estimate(found.value * factor, (low * factor, high * factor), found.n)
 
 
 # ---- what does the work

@@ -2,7 +2,7 @@
 
 Nothing here reads a key or value that the cache was not asked for: the model reads each window
 through the cache itself, and a cache that changed nothing at all is an error. Every variant reads
-the same tokens in the same windows as the model without a cache.
+the same windows as the model without a cache.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from benchmarks.instruments.perplexity import windows_of
+from benchmarks.instruments.windows import Windows
 from reference_model.cache import KVCache
 from reference_model.model import GPT
 from reference_model.quantization.kv_cache import QuantizedKVCache
@@ -31,7 +31,7 @@ LEAST_DIVERGENCE = 1e-7
 
 @dataclass
 class Quality:
-    """Of each predicted token, (windows, window) each, once all windows are read."""
+    """Of each predicted token, (windows, T) each, once all windows are read."""
 
     losses: Array  # nats
     divergences: Array  # KL(uncompressed ‖ compressed) of the predictions, nats
@@ -41,21 +41,18 @@ class Quality:
 @torch.inference_mode()
 def qualities(
     model: GPT,
-    tokens: Tensor,
-    window: int,
+    windows: Windows,
     caches: Mapping[str, Callable[[int], KVCache]],
     batch_size: int = 8,
 ) -> tuple[Array, dict[str, Quality]]:
-    """Losses of the model without a cache (windows, window), and `Quality` through each cache.
+    """Losses of the model without a cache (windows, T), and `Quality` through each cache.
 
-    ``tokens`` (N,) are cut as in `perplexity.token_losses`; ``caches`` make an empty cache for so
-    many sequences. Raises ValueError for a cache through which no logit changed, and for losses
-    that are not finite.
+    ``caches`` make an empty cache for so many sequences. Raises ValueError for a cache through
+    which no logit changed, and for losses that are not finite.
     """
-    inputs, targets = windows_of(tokens, window, model.wte.weight.device)
     plain: list[Tensor] = []
     rows: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name in caches}
-    for x, y in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
+    for x, y in windows.batches(batch_size, model.wte.weight.device):
         logits = model(x).float()  # (B, T, V)
         plain.append(cross_entropy(logits.mT, y, reduction="none"))
         expected = logits.log_softmax(-1)
@@ -156,16 +153,14 @@ def _log_weights(q: Tensor, k: Tensor) -> Tensor:
 @torch.inference_mode()
 def attention_errors(
     model: GPT,
-    tokens: Tensor,
-    window: int,
+    windows: Windows,
     caches: Mapping[str, Callable[[int], QuantizedKVCache]],
     batch_size: int = 4,
 ) -> dict[str, AttentionErrors]:
-    """Of each cache, over the windows of ``tokens`` (N,); ``caches`` are made as in `qualities`."""
-    inputs, _ = windows_of(tokens, window, model.wte.weight.device)
+    """Of each cache, over the windows; ``caches`` are made as in `qualities`."""
     found = {name: AttentionErrors() for name in caches}
-    for x in inputs.split(batch_size):
-        probe = AttentionProbe(model, len(x), window, caches)
+    for x, _ in windows.batches(batch_size, model.wte.weight.device):
+        probe = AttentionProbe(model, len(x), x.shape[1], caches)
         model(x, probe)
         for name, sums in probe.output_errors.items():
             found[name].output_errors += (sums / model.config.n_layer).tolist()

@@ -21,6 +21,7 @@ from torch import Tensor
 from benchmarks.instruments.perplexity import token_losses
 from benchmarks.instruments.texts import shuffled_windows
 from benchmarks.instruments.topics import topic_tokens, topics_digest
+from benchmarks.instruments.windows import spread, windows_of
 from reference_model.checkpoints import REFERENCE_FOLDER, WEIGHTS_FILE, load_reference
 from reference_model.costs import LoRATarget
 from reference_model.errors import UserError
@@ -104,6 +105,12 @@ def topic_batches(batch_size: int, length: int, seed: int) -> Batches:
     return shuffled_windows(topic_tokens("train"), length, batch_size, seed)
 
 
+def topic_probe(size: int, length: int) -> Tensor:
+    """One batch (B, T + 1) from all over the topics that are kept for validation."""
+    windows = spread(windows_of(topic_tokens("validation"), length), size, seed=0)
+    return torch.cat([windows.inputs, windows.targets[:, -1:]], dim=1)
+
+
 def optimizer_steps(
     model: GPT, optimizer: torch.optim.Optimizer, batches: Batches, count: int
 ) -> Iterator[float]:
@@ -166,7 +173,9 @@ def _losses(model: GPT, windows: tuple[int, int]) -> tuple[list[float], list[flo
     """Validation and held-out loss of each window, with the adapters merged."""
     merge_adapters(model)
     validation, held_out = (
-        token_losses(model, spread_windows(topic_tokens(split), count), WINDOW).mean(axis=1)
+        token_losses(model, windows_of(spread_windows(topic_tokens(split), count), WINDOW)).mean(
+            axis=1
+        )
         for split, count in zip(("validation", "test"), windows, strict=True)
     )
     return validation.tolist(), held_out.tolist()

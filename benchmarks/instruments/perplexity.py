@@ -12,32 +12,31 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.stats import Estimate, bootstrap_mean_interval, paired_difference_interval
-
 if TYPE_CHECKING:
     import torch
+
+    from benchmarks.instruments.windows import Windows
 
 NATS_PER_BIT = math.log(2)
 
 
 def token_losses(
-    model: torch.nn.Module, tokens: torch.Tensor, window: int, batch_size: int = 8
+    model: torch.nn.Module, windows: Windows, batch_size: int = 8
 ) -> NDArray[np.float64]:
-    """Nats per token, (windows, window); ``model`` maps tokens (B, T) to logits (B, T, V).
+    """Nats per token, (windows, T); ``model`` maps tokens (B, T) to logits (B, T, V).
 
-    ``tokens``: (N,) int64, cut as `windows_of` does. Raises ValueError on a text shorter than one
-    window, and on a loss that is not finite.
+    Raises ValueError on a loss that is not finite.
     """
     import torch
     from torch.nn.functional import cross_entropy
 
-    inputs, targets = windows_of(tokens, window, next(model.parameters()).device)
+    device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     losses = []
     try:
         with torch.inference_mode():
-            for x, y in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
+            for x, y in windows.batches(batch_size, device):
                 logits = model(x)  # (B, T, V)
                 if logits.dtype != torch.float64:
                     logits = logits.float()
@@ -50,40 +49,6 @@ def token_losses(
             f"{int((~np.isfinite(result)).sum())} of {result.size} losses are not finite"
         )
     return result
-
-
-def windows_of(
-    tokens: torch.Tensor, window: int, device: torch.device | str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs and targets of tokens (N,), (windows, window) each, on ``device``.
-
-    Window i predicts tokens[i*window + 1 : (i+1)*window + 1] from tokens[i*window : (i+1)*window];
-    a remainder that does not fill a window is left out. Raises ValueError on a text shorter than
-    one window.
-    """
-    windows = (len(tokens) - 1) // window
-    if windows < 1:
-        raise ValueError(f"{len(tokens)} tokens do not fill a window of {window} and its target")
-    inputs = tokens[: windows * window].view(windows, window).to(device)
-    return inputs, tokens[1 : windows * window + 1].view(windows, window).to(device)
-
-
-def held_out_loss(losses: NDArray[np.float64], level: float = 0.95, seed: int = 0) -> Estimate:
-    """Mean of ``losses`` (windows, window) in nats per token, by a bootstrap over windows."""
-    return bootstrap_mean_interval(losses, level, seed)
-
-
-def loss_difference(
-    losses: NDArray[np.float64],
-    baseline: NDArray[np.float64],
-    level: float = 0.95,
-    seed: int = 0,
-) -> Estimate:
-    """Mean of losses - baseline, both (windows, window), by a bootstrap over pairs of windows.
-
-    Positive: worse than the baseline.
-    """
-    return paired_difference_interval(losses, baseline, level, seed)
 
 
 def bits_per_byte(nats: float, text_bytes: int) -> float:

@@ -19,6 +19,7 @@ from benchmarks.instruments.cache_quality import (
     qualities,
 )
 from benchmarks.instruments.perplexity import token_losses
+from benchmarks.instruments.windows import windows_of
 from reference_model.cache import KVCache
 from reference_model.checkpoints import REFERENCE_FOLDER, load_reference
 from reference_model.model import GPT
@@ -48,7 +49,9 @@ def empty(model: GPT, codec: Codec, **how: int) -> Callable[[int], QuantizedKVCa
 
 def through(model: GPT, tokens: Tensor, codec: Codec, **how: int) -> tuple[np.ndarray, Quality]:
     baseline, found = qualities(
-        model, tokens, WINDOW, {"it": lambda n: QuantizedKVCache(model, n, WINDOW, codec, **how)}
+        model,
+        windows_of(tokens, WINDOW),
+        {"it": lambda n: QuantizedKVCache(model, n, WINDOW, codec, **how)},
     )
     return baseline, found["it"]
 
@@ -70,7 +73,7 @@ def test_reading_a_window_at_once_is_reading_it_token_by_token(model: GPT, token
 
 def test_the_baseline_is_the_loss_without_a_cache(model: GPT, tokens: Tensor) -> None:
     baseline, _ = through(model, tokens, TurboQuant(64, 3))
-    assert np.allclose(baseline, token_losses(model, tokens, WINDOW), atol=1e-5)
+    assert np.allclose(baseline, token_losses(model, windows_of(tokens, WINDOW)), atol=1e-5)
 
 
 def test_a_cache_that_changes_nothing_is_an_error(model: GPT, tokens: Tensor) -> None:
@@ -81,7 +84,7 @@ def test_a_cache_that_changes_nothing_is_an_error(model: GPT, tokens: Tensor) ->
     }
     for name, make in idle.items():
         with pytest.raises(ValueError, match=f"{name}: predictions are what they were"):
-            qualities(model, tokens, WINDOW, {name: make})
+            qualities(model, windows_of(tokens, WINDOW), {name: make})
 
 
 def test_a_cache_that_yields_no_numbers_is_an_error(model: GPT, tokens: Tensor) -> None:
@@ -134,7 +137,7 @@ def test_what_is_not_rounded_has_no_error_and_more_bits_have_less(
         "prod": TurboQuantProd(64, 2),
     }
     caches = {name: empty(model, codec) for name, codec in codecs.items()}
-    found = attention_errors(model, tokens, WINDOW, caches, batch_size=2)
+    found = attention_errors(model, windows_of(tokens, WINDOW), caches, batch_size=2)
     kl = {name: np.array(errors.divergences) for name, errors in found.items()}
     output = {name: np.array(errors.output_errors) for name, errors in found.items()}
     assert all(len(values) == 3 for values in (*kl.values(), *output.values()))
@@ -170,7 +173,7 @@ def test_a_codec_that_yields_no_numbers_is_an_error_of_attention(
             return super().dequantize(parts) * math.nan
 
     with pytest.raises(ValueError, match="broken: some errors of attention are not finite"):
-        attention_errors(model, tokens, WINDOW, {"broken": empty(model, Broken(64))})
+        attention_errors(model, windows_of(tokens, WINDOW), {"broken": empty(model, Broken(64))})
 
 
 def test_attention_errs_by_what_it_reads_decoded_and_not_by_what_waits(
@@ -183,7 +186,7 @@ def test_attention_errs_by_what_it_reads_decoded_and_not_by_what_waits(
         "groups and window": empty(model, PerChannel(64, 2), window=32),
         "all in the window": empty(model, TurboQuant(64, 2), window=WINDOW),
     }
-    found = attention_errors(model, tokens, WINDOW, caches)
+    found = attention_errors(model, windows_of(tokens, WINDOW), caches)
     error = {name: np.mean(errors.output_errors) for name, errors in found.items()}
     assert error["all in the window"] < 1e-9 < error["groups and window"] < error["groups"]
     assert error["groups"] < error["whole"]

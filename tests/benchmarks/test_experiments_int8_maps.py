@@ -35,6 +35,7 @@ from benchmarks.experiments.int8_sensitivity import (
     untied,
 )
 from benchmarks.experiments.planted import with_planted_outliers
+from benchmarks.instruments.windows import Windows, windows_of
 from benchmarks.results import Measurement
 from reference_model.checkpoints import REFERENCE_FOLDER, load_reference
 from reference_model.config import GPTConfig
@@ -52,6 +53,17 @@ def tokens() -> Tensor:
     """Two windows of the text that ships with the checkpoint, and the last target."""
     whole = load_file(REFERENCE_FOLDER / "test_slice.safetensors")["tokens"]
     return whole[: 2 * WINDOW + 1].long()
+
+
+@pytest.fixture
+def two_windows(tokens: Tensor) -> Windows:
+    """Each as a text of its own, so that each is one observation."""
+    return windows_of([tokens[: WINDOW + 1], tokens[WINDOW:]], WINDOW)
+
+
+def drawn_windows(count: int) -> Windows:
+    """Random tokens for `small`, each window a text of its own."""
+    return windows_of(list(torch.randint(128, (count, 33))), 32)
 
 
 @pytest.fixture
@@ -179,9 +191,8 @@ def test_a_kind_with_an_outlier_in_each_row_is_ranked_first(kind: str) -> None:
                 parameter.mul_(5)
             if name.endswith(KINDS[kind]):
                 parameter[:, 0] = 100.0 * parameter.abs().max()
-    tokens = torch.randint(128, (8 * 32 + 1,))
     parts = kinds(model, INT4)
-    found = readings(model, [rounded_part(model, part) for part in parts], tokens, 32)
+    found = readings(model, [rounded_part(model, part) for part in parts], drawn_windows(8))
     order = found.divergences.mean(axis=1).argsort()
     assert parts[order[-1]].labels["kind"] == kind
 
@@ -189,7 +200,7 @@ def test_a_kind_with_an_outlier_in_each_row_is_ranked_first(kind: str) -> None:
 def test_nothing_changed_reads_as_no_loss_and_no_divergence() -> None:
     model = small()
     same = {"h.0.mlp.c_fc.weight": model.h[0].mlp.c_fc.weight}
-    found = readings(model, [same], torch.randint(128, (4 * 32 + 1,)), 32)
+    found = readings(model, [same], drawn_windows(4))
     assert found.increases == pytest.approx(np.zeros((1, 4)))
     assert found.divergences == pytest.approx(np.zeros((1, 4)), abs=1e-7)
 
@@ -197,7 +208,7 @@ def test_nothing_changed_reads_as_no_loss_and_no_divergence() -> None:
 def test_a_ratio_that_was_built_in_is_found() -> None:
     noise = np.random.default_rng(0).normal(size=(3, 400)) * 0.1
     losses = np.array([[1.0], [5.0], [20.0]]) * (1 + noise)
-    found = sensitivity_ratio(losses, losses)
+    found = sensitivity_ratio(losses, losses, drawn_windows(400))
     low, high = found.interval
     assert low < 20 < high
     assert found.value == pytest.approx(20, rel=0.05)
@@ -205,17 +216,17 @@ def test_a_ratio_that_was_built_in_is_found() -> None:
 
 def test_kinds_that_are_alike_under_noise_are_not_told_apart() -> None:
     generator = np.random.default_rng(0)
-    lows = []
+    lows, windows = [], drawn_windows(20)
     for _ in range(40):
         losses = 1e-4 + 1e-3 * generator.normal(size=(7, 20))
         divergences = 1e-4 * (1 + 0.05 * generator.normal(size=(7, 20)))
-        lows.append(sensitivity_ratio(losses, divergences).interval[0])
+        lows.append(sensitivity_ratio(losses, divergences, windows).interval[0])
     assert np.mean(np.array(lows) >= 10) <= 0.05
 
 
 def test_a_kind_that_loses_nothing_leaves_the_ratio_finite() -> None:
     losses = np.array([[-1.0, -1.0], [2.0, 2.0]])
-    found = sensitivity_ratio(losses, np.abs(losses))
+    found = sensitivity_ratio(losses, np.abs(losses), drawn_windows(2))
     assert found.value == pytest.approx(2.0 / FLOOR)
 
 
@@ -223,8 +234,9 @@ def test_both_grids_have_a_ratio_with_the_norms_and_without() -> None:
     model = drawn_norms(small())
     parts = [part for grid in (INT8, INT4) for part in kinds(model, grid)]
     changes = [rounded_part(model, part) for part in parts]
-    found = readings(model, changes, torch.randint(128, (6 * 32 + 1,)), 32)
-    made = list(ratios(model, parts, found))
+    windows = drawn_windows(6)
+    found = readings(model, changes, windows)
+    made = list(ratios(model, parts, found, windows))
     assert {(m.metric, m.option) for m in made} == {
         (f"{name}{suffix}", grid.name)
         for name in ("sensitivity_ratio", "kl_ratio")
@@ -235,9 +247,9 @@ def test_both_grids_have_a_ratio_with_the_norms_and_without() -> None:
 
 
 def test_the_map_is_measured_on_the_checkpoint(
-    tokens: Tensor, monkeypatch: pytest.MonkeyPatch
+    two_windows: Windows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(int8_sensitivity, "reference_tokens", lambda split: tokens)
+    monkeypatch.setattr(int8_sensitivity, "play_windows", lambda *_: two_windows)
     found = int8_sensitivity.sensitivity(SMOKE)
     by_kind = {m.parameters["kind"] for m in found if m.metric == "loss_increase"}
     assert by_kind == set(KINDS)
@@ -290,9 +302,9 @@ def test_gradients_of_rounded_numbers_are_those_at_the_rounded_weights(tokens: T
 
 
 def test_rounding_turns_the_gradient_and_planted_outliers_turn_it_further(
-    tokens: Tensor, monkeypatch: pytest.MonkeyPatch
+    two_windows: Windows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(int8_activations, "reference_tokens", lambda split: tokens)
+    monkeypatch.setattr(int8_activations, "play_windows", lambda *_: two_windows)
     found = int8_activations.activation_range(SMOKE)
 
     def of(metric: str) -> list[float]:
@@ -326,7 +338,7 @@ def ranges_of(found: list[Measurement]) -> dict[tuple[object, ...], float]:
 
 
 def test_losses_that_add_have_no_interaction_and_others_have_theirs() -> None:
-    base = np.random.default_rng(0).normal(3, 1, size=(30, 8))
+    base, windows = np.random.default_rng(0).normal(3, 1, size=(30, 8)), drawn_windows(30)
     of_weights, of_cache = 0.01 * base, 0.02 * base
     losses = {
         (FLOAT, NO_CACHE): base,
@@ -334,18 +346,18 @@ def test_losses_that_add_have_no_interaction_and_others_have_theirs() -> None:
         (FLOAT, "3 bits"): base + of_cache,
         ("INT8", "3 bits"): base + of_weights + of_cache,
     }
-    assert interaction(losses, "INT8", "3 bits").value == pytest.approx(0, abs=1e-12)
+    assert interaction(losses, windows, "INT8", "3 bits").value == pytest.approx(0, abs=1e-12)
     losses["INT8", "3 bits"] = losses["INT8", "3 bits"] + 0.1 * base
-    found = interaction(losses, "INT8", "3 bits")
+    found = interaction(losses, windows, "INT8", "3 bits")
     assert found.value == pytest.approx(0.1 * base.mean())
     assert found.interval[0] > 0
     assert found.n == 30
 
 
 def test_the_factorial_measures_each_pair_and_an_interaction_for_each_of_both(
-    tokens: Tensor, monkeypatch: pytest.MonkeyPatch
+    two_windows: Windows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(int8_factorial, "reference_tokens", lambda split: tokens)
+    monkeypatch.setattr(int8_factorial, "play_windows", lambda *_: two_windows)
     found = int8_factorial.factorial(SMOKE)
     increases = {
         (m.option, m.parameters["cache"]): m.value

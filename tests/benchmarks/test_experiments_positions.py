@@ -174,7 +174,8 @@ def test_a_smoke_run_decides_all_but_the_models_it_has_no_time_to_train() -> Non
     assert verdicts["position.embedding-untouched"] in ("open", "refuted")
     norm = next(m for m in measurements if m.metric == "norm_change")
     assert norm.n is not None
-    assert norm.n > 100  # windows of the test plays, not their tokens
+    assert 20 < norm.n < 40  # stretches of the test plays, not their windows or tokens
+    assert norm.population == "the text of 3 plays"
 
 
 def test_a_run_that_trains_has_one_mean_over_models_for_each_scale(

@@ -11,25 +11,27 @@ import pytest
 from benchmarks.stats import (
     Array,
     Estimate,
-    bootstrap_mean_interval,
+    clustered_mean_interval,
     crossed_mean_interval,
     geometric_mean_ratio_interval,
     mean_interval,
-    paired_difference_interval,
     power_law_exponent,
     unweighted_slopes,
 )
 
 pytestmark = pytest.mark.K7
 
+PAIRS = np.arange(40) // 2
 X = np.array([1.0, 2.0, 4.0, 8.0, 16.0])
 
 # What each says of numbers (40,) that are all as good as `level`: the estimate, and its true value.
 INTERVALS: dict[str, Callable[[Array, float], tuple[Estimate, float]]] = {
     "mean": lambda y, level: (mean_interval(y), level),
-    "bootstrap": lambda y, level: (bootstrap_mean_interval(y), level),
-    "bootstrap over blocks": lambda y, level: (bootstrap_mean_interval(y.reshape(20, 2)), level),
-    "paired": lambda y, level: (paired_difference_interval(y, np.zeros(40)), level),
+    "clusters": lambda y, level: (clustered_mean_interval(y, PAIRS), level),
+    "clusters of blocks": lambda y, level: (
+        clustered_mean_interval(y.reshape(20, 2), PAIRS[:20]),
+        level,
+    ),
     "crossed": lambda y, level: (crossed_mean_interval(y.reshape(4, 10)), level),
     "one seed": lambda y, level: (crossed_mean_interval(y[None]), level),
     "geometric mean": lambda y, level: (geometric_mean_ratio_interval(y), level),
@@ -70,7 +72,7 @@ def test_an_interval_of_data_with_one_that_differs_is_finite(name: str) -> None:
 def test_a_difference_that_is_the_same_but_for_rounding_is_found() -> None:
     for seed in range(20):
         b = np.random.default_rng(seed).normal(size=40)
-        found = paired_difference_interval(b + 1.0, b)
+        found = clustered_mean_interval((b + 1.0) - b, PAIRS)
         assert (found.value, *found.interval) == pytest.approx((1.0, 1.0, 1.0), abs=1e-15)
 
 

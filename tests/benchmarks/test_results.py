@@ -56,8 +56,11 @@ def write_raw(path: Path, results: dict[str, Any]) -> Path:
 @pytest.mark.parametrize(
     ("found", "fields"),
     [
-        (Estimate(1.84, (1.79, 1.90), 7), {"value": 1.84, "interval": (1.79, 1.90), "n": 7}),
-        (np.int64(3), {"value": 3, "interval": None, "n": None}),
+        (
+            Estimate(1.84, (1.79, 1.90), 7, "two plays"),
+            {"value": 1.84, "interval": (1.79, 1.90), "n": 7, "population": "two plays"},
+        ),
+        (np.int64(3), {"value": 3, "interval": None, "n": None, "population": None}),
     ],
 )
 def test_an_estimate_brings_its_interval_and_a_number_is_exact(

@@ -9,14 +9,13 @@ import pytest
 
 from benchmarks.stats import (
     Estimate,
-    bootstrap_mean_interval,
+    clustered_mean_interval,
     crossed_mean_interval,
     difference_p_value,
     equivalence_p_value,
     geometric_mean_ratio_interval,
     holm,
     mean_interval,
-    paired_difference_interval,
     power_law_exponent,
     power_law_slopes,
     proportion_interval,
@@ -46,57 +45,63 @@ def test_students_interval_is_the_one_of_the_textbook() -> None:
     assert estimate.n == 4
 
 
-def test_the_bootstrap_agrees_with_student_on_many_normal_blocks() -> None:
-    blocks = np.random.default_rng(2).normal(size=(200, 8))
-    student = mean_interval(blocks.mean(axis=1))
-    bootstrap = bootstrap_mean_interval(blocks)
-    assert bootstrap.value == student.value
-    assert bootstrap.n == 200
-    assert bootstrap.interval == pytest.approx(
-        student.interval, abs=0.05 * np.ptp(student.interval)
-    )
+def test_clusters_of_one_are_students_interval() -> None:
+    values = np.random.default_rng(2).normal(size=(200, 8))
+    student = mean_interval(values.mean(axis=1))
+    found = clustered_mean_interval(values, np.arange(200))
+    assert (found.value, found.n) == (student.value, 200)
+    assert found.interval == pytest.approx(student.interval)
 
 
-def test_the_bootstrap_takes_blocks_as_units_not_the_values_in_them() -> None:
-    """Copies of a value inside its block tell nothing new, and must not narrow the interval."""
-    means = np.random.default_rng(3).normal(size=40)
-    copies = np.repeat(means[:, None], 50, axis=1)
-    assert bootstrap_mean_interval(copies).interval == pytest.approx(
-        bootstrap_mean_interval(means).interval
-    )
+def test_copies_of_a_value_inside_its_cluster_tell_nothing_new() -> None:
+    values = np.random.default_rng(3).normal(size=40)
+    found = clustered_mean_interval(np.repeat(values, 5), np.repeat(np.arange(40), 5))
+    assert found.interval == pytest.approx(mean_interval(values).interval)
+    assert found.n == 40
 
 
-def test_the_bootstrap_is_the_same_for_the_same_seed_only() -> None:
-    blocks = np.random.default_rng(4).exponential(size=30)
-    first, again, other = (bootstrap_mean_interval(blocks, seed=s).interval for s in (5, 5, 6))
-    assert first == again
-    assert first != other
+@pytest.mark.K10
+def test_an_interval_that_keeps_neighbours_together_covers_the_mean_of_what_depends_on_them() -> (
+    None
+):
+    """200 windows whose neighbours correlate by 0.35: in clusters of eight, and each alone."""
+
+    def windows(rng: np.random.Generator) -> np.ndarray:
+        noise, found = rng.normal(size=220), np.zeros(220)
+        for at in range(1, 220):
+            found[at] = 0.35 * found[at - 1] + noise[at]
+        return found[20:]
+
+    clusters = np.arange(200) // 8
+    kept = coverage(lambda rng: clustered_mean_interval(windows(rng), clusters), 0, 400)
+    alone = coverage(lambda rng: mean_interval(windows(rng)), 0, 400)
+    assert alone < 0.88 < 0.92 <= kept
 
 
-def test_the_bootstrap_covers_the_mean_of_a_skewed_law() -> None:
-    share = coverage(lambda rng: bootstrap_mean_interval(rng.exponential(size=60)), 1, 60)
-    assert 0.85 <= share < 1
+def test_clusters_of_different_sizes_cover_the_mean_as_often_as_they_say() -> None:
+    clusters = np.repeat(np.arange(24), np.arange(24) % 3 + 1)
+
+    def draw(rng: np.random.Generator) -> Estimate:
+        own = rng.exponential(size=24)[clusters]
+        return clustered_mean_interval(own + rng.normal(0, 0.3, size=len(own)), clusters)
+
+    assert 0.90 <= coverage(draw, 1, 400) <= 0.98
 
 
-def test_blocks_that_are_all_the_same_have_an_interval_of_no_width() -> None:
-    assert bootstrap_mean_interval([2.0] * 5) == Estimate(2.0, (2.0, 2.0), 5)
+def test_an_interval_needs_a_cluster_for_each_value_and_two_clusters() -> None:
+    for clusters in ([0, 0, 0], [0, 1]):
+        with pytest.raises(ValueError, match="need a cluster for each of 3 values"):
+            clustered_mean_interval([1.0, 2.0, 3.0], clusters)
 
 
 def test_pairing_finds_an_effect_that_the_spread_between_blocks_would_hide() -> None:
     rng = np.random.default_rng(7)
     hard = rng.normal(3, 1, size=(50, 4))
     shifted = hard + 0.01 + rng.normal(0, 0.005, size=hard.shape)
-    low, high = paired_difference_interval(shifted, hard).interval
+    low, high = mean_interval((shifted - hard).mean(axis=1)).interval
     assert 0 < low < 0.01 < high < 0.02
     apart = mean_interval(shifted.mean(axis=1)).interval
     assert apart[0] < mean_interval(hard.mean(axis=1)).value < apart[1]
-
-
-def test_pairing_sees_no_effect_where_there_is_none() -> None:
-    rng = np.random.default_rng(8)
-    a, b = rng.normal(size=(2, 80, 4))
-    low, high = paired_difference_interval(a, b).interval
-    assert low < 0 < high
 
 
 def test_a_ratio_and_its_inverse_have_inverse_intervals() -> None:
@@ -160,8 +165,7 @@ def test_the_scatter_of_slopes_covers_the_exponent_as_often_as_it_says() -> None
     [
         (lambda: mean_interval([1.0]), "need 2 values"),
         (lambda: mean_interval([1.0, np.nan]), "1 values are not finite"),
-        (lambda: bootstrap_mean_interval(np.ones((1, 9))), "need 2 values"),
-        (lambda: paired_difference_interval([1, 2], [1, 2, 3]), "equal shapes"),
+        (lambda: clustered_mean_interval(np.ones((1, 9)), [0]), "need 2 values"),
         (lambda: geometric_mean_ratio_interval([1, -1]), "positive"),
         (lambda: power_law_exponent([1, 2], [1, 2], [0, 1]), "positive"),
         (lambda: power_law_exponent([2, 2], [1, 2], [1, 1]), "all x are the same"),
