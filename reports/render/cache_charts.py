@@ -87,6 +87,8 @@ def _roof(measurements: Sequence[Measurement]) -> Iterator[Panel]:
     if len(points) < 2 or not bandwidths or not rates:
         return
     bandwidth, rate = bandwidths[0]["value"], rates[0]["value"]
+    if bandwidth <= 0 or rate <= 0:  # a machine that does nothing has no roof
+        return
     ends = [labels(point)["intensity"] for point in points]
     corner = rate / bandwidth
     roof = [

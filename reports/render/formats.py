@@ -64,7 +64,7 @@ def with_interval(value: float, interval: tuple[float, float] | None) -> tuple[s
     if interval is None:
         return number(value, 6), "exact"
     low, high = interval
-    half = (high - low) / 2
+    half = high / 2 - low / 2  # the difference itself may be too large for a float
     largest = max(abs(value), abs(low), abs(high))
     if half <= 0 or largest == 0:
         return number(value), f"[{number(low)}, {number(high)}]"

@@ -11,15 +11,14 @@ from reports.render.formats import label, number, words
 from reports.render.marks import (
     INK,
     SERIES_COLOURS,
-    Channel,
     Measurement,
     Panel,
-    Row,
     curve,
     labels,
     rows,
     tooltips,
 )
+from reports.render.scales import Channel, Row
 from reports.render.selection import (
     CURVE_NEEDS,
     Claim,
@@ -55,7 +54,7 @@ def sensitivity(measurements: Sequence[Measurement], claim: Claim) -> Panels:
         if len(found) >= 2:
             panels.append(bordered_dots(title, found, claim, NATS))
     compared = of(measurements, "sensitivity_ratio")
-    if len(compared) >= 2 and all(m["value"] > 0 for m in compared):
+    if len(compared) >= 2:
         title = "the most sensitive kind's loss per megabyte over the least sensitive one's"
         panels.append(bordered_dots(title, compared, claim, "ratio", log=True))
     return panels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -51,12 +52,13 @@ def variance_by_rank(measurements: Sequence[Measurement], claim: Claim) -> Panel
 
 def _law(measured: Sequence[Measurement], ratios: Sequence[Measurement]) -> list[Measurement]:
     """What the law predicts: each variance over its measured ratio to the law."""
-    by_labels = {str(labels(m)): m["value"] for m in ratios}
-    return [
+    by_labels = {str(labels(m)): m["value"] for m in ratios if m["value"]}
+    predicted = [
         {**m, "value": m["value"] / by_labels[str(labels(m))], "interval": None}
         for m in measured
         if str(labels(m)) in by_labels
     ]
+    return [m for m in predicted if math.isfinite(m["value"])]
 
 
 def error_rates(measurements: Sequence[Measurement], claim: Claim) -> Panels:

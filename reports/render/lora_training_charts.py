@@ -92,9 +92,7 @@ def _by_rate(measurements: Sequence[Measurement]) -> Panels:
 
 
 def _by_rank(title: str, chosen: Sequence[Measurement], y_title: str, log_y: bool = False) -> Panel:
-    # An interval of a few seeds may reach below 0, where a log scale has no place.
-    positive = all((m["interval"] or [m["value"]])[0] > 0 for m in chosen)
-    return _curve(title, chosen, "rank", "rank r", y_title, log_y=log_y and positive)
+    return _curve(title, chosen, "rank", "rank r", y_title, log_y=log_y)
 
 
 def _curve(

@@ -6,19 +6,18 @@ field or an expression. Colours are CSS variables: one drawing serves light and 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from textwrap import wrap
-from typing import Any, TypeVar
+from typing import Any
 
 import altair as alt
 
 from reports.render.formats import label, number, with_interval, words
+from reports.render.scales import Row, ValueScale, parameter_axis
 
 Measurement = dict[str, Any]
-Row = dict[str, Any]
 AnyChart = alt.LayerChart | alt.FacetChart  # what alt.layer is typed to return
 
 INK = "currentColor"
@@ -155,11 +154,15 @@ def curve(
     """
     keys = [key for key in varying(measurements) if key != x]
     ordered = sorted(measurements, key=lambda m: labels(m)[x])
-    data = rows(ordered, [name_of(m, keys) for m in ordered], x)
+    measured = rows(ordered, [name_of(m, keys) for m in ordered], x)
+    predicted = sorted(dashed, key=lambda m: labels(m)[x])
+    law = rows(predicted, [name_of(m, keys) for m in predicted], x)
     order = list(dict.fromkeys(name_of(m, keys) for m in measurements))
     reach = rows(y_reach or ordered, [""] * len(y_reach or ordered))
-    x_axis = _x_axis(x_title, [row["x"] for row in data], log_x)
-    y_axis = _value_axis(alt.Y, y_title, reach, log_y)
+    scale = ValueScale.over(reach, log_y)
+    data = scale.place(measured)
+    x_axis = parameter_axis(x_title, [row["x"] for row in (*data, *law)], log_x)
+    y_axis = scale.axis(alt.Y, y_title)
     base = alt.Chart(alt.Data(values=data)).encode(x=x_axis, color=_colour(order))
     crowded = len(data) > MANY_POINTS * max(1, len(order))
     interval = base.mark_area(opacity=0.18) if crowded else base.mark_rule(strokeWidth=2.2)
@@ -170,16 +173,14 @@ def curve(
         ),
     ]
     if dashed:
-        predicted = sorted(dashed, key=lambda m: labels(m)[x])
-        law = rows(predicted, [name_of(m, keys) for m in predicted], x)
-        line = alt.Chart(alt.Data(values=law)).mark_line(**DASHED)
+        line = alt.Chart(alt.Data(values=scale.place(law))).mark_line(**DASHED)
         layers.insert(0, line.encode(x=x_axis, y=y_axis, detail="name:N"))
     else:
         layers.insert(1, base.mark_line(strokeWidth=1.6, opacity=0.85).encode(y=y_axis))
     return Panel(
         title,
         alt.layer(*layers).properties(height=280),
-        f"Dashed: {dashed_is}." if dashed else "",
+        f"{f'Dashed: {dashed_is}.' if dashed else ''} {scale.note([*measured, *law])}".strip(),
         tuple(order) if len(order) > 1 else (),
     )
 
@@ -194,20 +195,14 @@ def dots(
 ) -> Panel:
     """One row per measurement, a dot with its interval; ``borders`` end the claim's region.
 
-    A zero has no place on a log scale: it is drawn at a tenth of the smallest value that has one.
+    One at 0 or below is not drawn on a log scale.
     """
     names = _row_names(measurements)
-    data = rows(measurements, names)
-    note = _border_note([number(border) for border in borders])
-    if log_x:
-        if any(row["value"] <= 0 for row in data):
-            note = f"{note} A zero is drawn at a tenth of the smallest other value.".strip()
-        floor = min(row["value"] for row in data if row["value"] > 0) / 10
-        data = [
-            {**row, **{k: max(row[k], floor) for k in ("low", "value", "high")}} for row in data
-        ]
-    reach = [*data, *({"low": border, "high": border} for border in borders)]
-    x_axis = _value_axis(alt.X, x_title, reach, log_x)
+    measured = rows(measurements, names)
+    scale = ValueScale.over(measured, log_x, borders)
+    borders = [end for end in borders if end > 0 or not scale.log]
+    data, x_axis = scale.place(measured), scale.axis(alt.X, x_title)
+    note = f"{_border_note([number(end) for end in borders])} {scale.note(measured)}".strip()
     base = alt.Chart(alt.Data(values=data)).encode(y=_rows_axis(names))
     layers = [
         *_border_lines(borders),
@@ -314,35 +309,3 @@ def _colour(order: Sequence[str]) -> alt.Color:
 def _shape(order: Sequence[str]) -> alt.Shape:
     scale = alt.Scale(domain=list(order), range=list(SERIES_SHAPES))
     return alt.Shape("name:N", scale=scale, legend=None)
-
-
-def _x_axis(title: str, values: Sequence[float], log: bool) -> alt.X:
-    """Ticks at the tested values themselves where these grow by factors."""
-    if not log:
-        axis = alt.Axis(tickCount=8, grid=False)
-        return alt.X("x:Q", title=title, scale=alt.Scale(zero=False, nice=False), axis=axis)
-    tested = sorted(set(values))
-    axis = alt.Axis(values=tested[:: -(-len(tested) // 8)], grid=False, format=",~g")
-    return alt.X("x:Q", title=title, scale=alt.Scale(type="log", base=2, nice=False), axis=axis)
-
-
-Channel = TypeVar("Channel", alt.X, alt.Y)
-
-
-def _value_axis(channel: type[Channel], title: str, data: Sequence[Row], log: bool) -> Channel:
-    """The axis of the values; on a log scale it has a tick at each power of ten, or few more."""
-    if not log:
-        scale = alt.Scale(zero=False)
-        axis = alt.Axis(tickCount=5, grid=True, labelOverlap=True)
-        return channel("value:Q", title=title, scale=scale, axis=axis)
-    positive = [row[end] for row in data for end in ("low", "high") if row[end] > 0]
-    low, high = math.log10(min(positive)), math.log10(max(positive))
-    margin = max(0.06 * (high - low), 0.03)
-    powers = range(math.floor(low - margin), math.ceil(high + margin) + 1)
-    steps = (1,) if high - low > 2 else (1, 2, 5)
-    spacing = -(-len(powers) // 8)
-    ticks = [step * 10.0**power for power in powers[::spacing] for step in steps]
-    scale = alt.Scale(type="log", nice=False, domain=[10 ** (low - margin), 10 ** (high + margin)])
-    plain = min(positive) >= 1e-4 and max(positive) < 1e7
-    axis = alt.Axis(values=ticks, format=",~g" if plain else ".0e", grid=True)
-    return channel("value:Q", title=title, scale=scale, axis=axis)

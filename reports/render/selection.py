@@ -43,7 +43,7 @@ def borders(claim: Claim, metric: str) -> list[float]:
 def bordered_dots(
     title: str, chosen: list[Measurement], claim: Claim, x_title: str, log: bool = False
 ) -> Panel:
-    ends = [end for end in borders(claim, chosen[0]["metric"]) if end > 0 or not log]
+    ends = borders(claim, chosen[0]["metric"])
     return dots(title, chosen, x_title=x_title, log_x=log, borders=ends)
 
 

@@ -110,7 +110,7 @@ def test_layers_are_drawn_against_kinds_only_where_they_were_measured() -> None:
     ]
 
 
-def test_the_ratio_is_drawn_with_the_border_of_the_region_unless_it_has_no_logarithm() -> None:
+def test_the_ratio_is_drawn_with_the_border_of_the_region_also_where_it_has_no_logarithm() -> None:
     claim = {
         "id": "any",
         "requirements": [{"metric": "sensitivity_ratio", "region": {"at_least": 10}}],
@@ -119,7 +119,8 @@ def test_the_ratio_is_drawn_with_the_border_of_the_region_unless_it_has_no_logar
     below = [
         {**m, "value": -4.0} if m["metric"] == "sensitivity_ratio" else m for m in sensitivities()
     ]
-    assert not any("least sensitive" in p.title for p in sensitivity(below, claim))
+    panel = titled(sensitivity(below, claim), "least sensitive")
+    assert panel.note.startswith("Dashed: where the claim's region ends, 10. 0 and less is drawn")
 
 
 def test_cosines_are_drawn_by_layer_apart_for_planted_outliers() -> None:

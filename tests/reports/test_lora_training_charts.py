@@ -126,14 +126,6 @@ def test_moments_are_those_after_the_last_step() -> None:
     assert {row["value"] for row in all_rows(panel)} == {40 / rank for rank in RANKS}
 
 
-def test_an_interval_below_zero_is_shown_on_a_plain_scale() -> None:
-    made = all_moments()
-    made[-1]["interval"] = [-1.0, 1.0]
-    shown = [panel for panel in moments(made, CLAIM) if "second moment of" in panel.title]
-    output, gradient = (str(panel.chart.to_dict()["layer"]).count("'log'") for panel in shown)
-    assert output > gradient  # whose scale of ranks alone is logarithmic
-
-
 def test_loss_against_rank_has_both_scalings_at_both_rates() -> None:
     panel = next(p for p in rank_pays(losses(), CLAIM) if p.title == "held-out loss against rank")
     assert len(panel.series) == 4
