@@ -8,7 +8,7 @@ from typing import Any
 
 from reports.gate.output import exact_rows, remarks, timed_rows, timed_titles
 from reports.gate.pairs import CONTROL
-from reports.templating import templates
+from reports.templating import page, templates
 
 HERE = Path(__file__).parent
 WIDTH, HEIGHT, LEFT = 560, 90, 46  # pixels of a drawing, and where its points begin
@@ -19,19 +19,17 @@ View = dict[str, Any]
 
 def render(report: View) -> str:
     """``report`` as `compare` returns it; all of its texts are escaped."""
-    return (
-        templates(HERE)
-        .get_template("page.html.j2")
-        .render(
-            report=report,
-            exact=exact_rows(report),
-            titles=timed_titles(report),
-            timed=timed_rows(report),
-            drawings=drawings(report),
-            remarks=remarks(report),
-            machine=_machine_rows(report),
-        )
-    )
+    view = {
+        "report": report,
+        "exact": exact_rows(report),
+        "titles": timed_titles(report),
+        "timed": timed_rows(report),
+        "drawings": drawings(report),
+        "remarks": remarks(report),
+        "machine": _machine_rows(report),
+    }
+    style = (HERE / "page.css").read_text(encoding="utf-8")
+    return page(templates(HERE).get_template("page.html.j2"), view, styles=[style])
 
 
 def drawings(report: View) -> list[View]:

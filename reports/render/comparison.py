@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from reports.compare import Comparison, disagree, summary
-from reports.render.page import SYMBOLS, template
+from reports.render.page import SYMBOLS, source, template
+from reports.templating import page
 
 
 def render_comparison(comparison: Comparison) -> str:
     """Every measurement of every file; claims in which something differs stand open."""
-    page = template("compare.html.j2")
-    return page.render(
-        disagree=disagree,
-        comparison=comparison,
-        summary=summary(comparison, len(comparison.cases)),
-        symbols=SYMBOLS,
+    view = {
+        "disagree": disagree,
+        "comparison": comparison,
+        "summary": summary(comparison, len(comparison.cases)),
+        "symbols": SYMBOLS,
+    }
+    return page(
+        template("compare.html.j2"),
+        view,
+        styles=[source("style.css")],
+        scripts=[source("tables.js")],
     )

@@ -94,7 +94,7 @@ def _show_legend(part: Any) -> None:
 @cache
 def script_bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script that needs no network."""
-    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+    return f"(() => {{{vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;')}}})();"
 
 
 def _static(panel: Panel) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from reports.render import formats
 from reports.render.charts import panels
 from reports.render.drawing import script_bundle, specification, static_svg
 from reports.render.marks import Panel, labels
-from reports.templating import templates
+from reports.templating import page, templates
 
 HERE = Path(__file__).parent
 ARTICLE = "6 Things I Learned Building LLMs From Scratch"
@@ -50,7 +50,14 @@ CANNOT_BE_DRAWN = (ArithmeticError, LookupError, TypeError, ValueError)
 
 def render_page(results: dict[str, Any]) -> str:
     """Valid results (see benchmarks.results.read_results) as one self-contained HTML page."""
-    return template("page.html.j2").render(page_view(results), scripts=script_bundle())
+    library = script_bundle()
+    return page(
+        template("page.html.j2"),
+        {**page_view(results), "library": library},
+        styles=[source("style.css")],
+        scripts=[source("tables.js"), source("page.js")],
+        later=[library],
+    )
 
 
 @cache
@@ -61,6 +68,12 @@ def template(name: str) -> Template:
         pieces=formats.pieces, words=formats.words, sentence=formats.sentence
     )
     return environment.get_template(name)
+
+
+@cache
+def source(name: str) -> str:
+    """A style sheet or script of the pages."""
+    return (HERE / "templates" / name).read_text(encoding="utf-8")
 
 
 def page_view(results: dict[str, Any]) -> View:

@@ -10,7 +10,7 @@ from reports.gate.campaign.replay import METRICS
 from reports.gate.verdict import Verdict
 from reports.render.drawing import static_svg
 from reports.render.marks import Measurement, Panel, curve
-from reports.templating import templates
+from reports.templating import page, templates
 
 HERE = Path(__file__).parent
 WIDTH = 640  # pixels
@@ -26,24 +26,22 @@ TITLES = {
 def render(summary: dict[str, Any]) -> str:
     """What `replay` and `real` found, as the campaign sums it up; every text is escaped."""
     drawn = [panel(summary["replay"], metric) for metric in METRICS]
-    return (
-        templates(HERE)
-        .get_template("curves.html.j2")
-        .render(
-            panels=[
-                {
-                    "title": each.title,
-                    "legend": each.legend,
-                    "svg": static_svg(each, f"curve-{number}", WIDTH),
-                }
-                for number, each in enumerate(drawn)
-            ],
-            rows=list(_rows(summary["replay"])),
-            shifts=list(_shifts(summary["shift"])),
-            real=[_told(row) for row in summary["real"]],
-            made=summary["made"],
-        )
-    )
+    view = {
+        "panels": [
+            {
+                "title": each.title,
+                "legend": each.legend,
+                "svg": static_svg(each, f"curve-{number}", WIDTH),
+            }
+            for number, each in enumerate(drawn)
+        ],
+        "rows": list(_rows(summary["replay"])),
+        "shifts": list(_shifts(summary["shift"])),
+        "real": [_told(row) for row in summary["real"]],
+        "made": summary["made"],
+    }
+    style = (HERE / "curves.css").read_text(encoding="utf-8")
+    return page(templates(HERE).get_template("curves.html.j2"), view, styles=[style])
 
 
 def panel(replayed: dict[str, Any], metric: str) -> Panel:

@@ -4,13 +4,15 @@
 (() => {
   const settings = {
     actions: false,
+    ast: true, // expressions are interpreted: the page's policy has no eval
+    defaultStyle: false, // and no style sheet but its own
     renderer: "svg",
     tooltip: { theme: "custom", disableDefaultStyle: true },
   };
 
   function start() {
     const script = document.createElement("script");
-    script.textContent = `(() => {${document.getElementById("vega").textContent}})();`;
+    script.textContent = document.getElementById("vega").textContent;
     document.body.append(script);
     const figures = [...document.querySelectorAll("figure[data-chart]")];
     figures.reduce((before, figure) => before.then(() => enliven(figure)), Promise.resolve())
