@@ -26,6 +26,7 @@ from benchmarks.experiments.window_differences import CACHE
 from benchmarks.instruments.windows import spread_indices
 from benchmarks.json_files import read_json
 from benchmarks.stats import Estimate, crossed_mean_interval
+from reference_model.printing import say
 
 DRAWS = 200
 PROFILES: tuple[Profile, ...] = ("smoke", "quick")
@@ -83,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("differences", type=Path)
     kept = read_json(parser.parse_args(arguments).differences)
     rows = [tuple(vars(each).values()) for each in coverages(kept)]
-    print(tabulate(rows, [*Coverage.__dataclass_fields__]))
+    say(tabulate(rows, [*Coverage.__dataclass_fields__]))
 
 
 if __name__ == "__main__":
