@@ -9,7 +9,6 @@ from typing import Any
 
 from asv.util import human_value
 
-from reference_model.errors import UserError
 from reference_model.files import write_whole
 from reports.history.drawing import drawing
 from reports.history.series import History, Series, Setting, read_history
@@ -27,14 +26,7 @@ def build_history(results: Path, out: Path, repository: Path = Path()) -> View:
 
     A `UserError` where ``results`` are none of asv's, or none lies on HEAD's line of first parents.
     """
-    history = read_history(results, repository)
-    if not history.settings:
-        raise UserError(
-            f"{results} has no result of HEAD or of its first parents "
-            f"({history.commits_elsewhere} commits elsewhere, {len(history.skipped_files)} files "
-            "not readable); run make history first"
-        )
-    view = history_view(history)
+    view = history_view(read_history(results, repository))
     write_whole(out.parent, {out.name: render(view).encode()})
     return view
 

@@ -5,35 +5,28 @@ Whatever is not a number stays a gap that says why: failed, skipped, not measure
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
-from typing import Any, Literal
-
-from asv.benchmarks import Benchmarks
-from asv.config import Config
-from asv.results import Results
-from asv.util import UserError as AsvError
+from typing import Literal
 
 from benchmarks.gate_suite import EXACT, EXACT_BUT_LONG, Exactness
 from benchmarks.git import git
 from reference_model.errors import UserError
+from reports.history.asv_files import (
+    MACHINE,
+    SUITE,
+    Benchmark,
+    Damaged,
+    Measured,
+    json_files,
+    read_run,
+    read_suite,
+)
 
 State = Literal["measured", "failed", "skipped", "not measured"]
-# What reading JSON of unknown shape can raise.
-DAMAGE = (
-    AsvError,
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    RecursionError,
-)
 # What differs between two starts of the same machine, or with an update of its kernel.
 PASSING = ("os", "ram")
 
@@ -55,7 +48,8 @@ class Point:
     interval: tuple[float, float] | None = None
 
 
-NOT_MEASURED = Point("not measured")
+FAILED, SKIPPED, NOT_MEASURED = Point("failed"), Point("skipped"), Point("not measured")
+Values = dict[tuple[str, ...], Point]  # by the values of the parameters, as asv spells them
 
 
 @dataclass
@@ -96,42 +90,62 @@ class History:
 
 
 def read_history(folder: Path, repository: Path) -> History:
-    """``folder``: asv's results. ``repository``: whose first parents of HEAD order them."""
-    suite = _suite(folder)
+    """``folder``: asv's results. ``repository``: whose first parents of HEAD order them.
+
+    A `UserError` where nothing can be shown, with what is in the way of most of the files.
+    """
+    suite, skipped = _suite(folder)
     line = first_parents(repository)
     places = {commit.hash: commit.place for commit in line}
-    skipped: list[tuple[str, str]] = []
     elsewhere: set[str] = set()
     others: set[str] = set()
-    groups: dict[tuple[str, ...], dict[str, dict[str, dict[tuple[str, ...], Point]]]] = {}
+    groups: dict[tuple[str, ...], dict[str, dict[str, Values]]] = {}
     facts: dict[tuple[str, ...], dict[str, str]] = {}
-    for path in _result_files(folder):
+    for path in json_files(folder):
+        if path.name in (MACHINE, SUITE):
+            continue
         name = path.relative_to(folder).as_posix()
         try:
-            results = Results.load(str(path), machine_name=path.parent.name)
-            own = _facts(results)
-            values = dict(_values(results, suite))
-            stale = set(results.get_all_result_keys()) - values.keys()
-            commit = str(results.commit_hash)
-        except DAMAGE as error:
-            skipped.append((name, _reason(error, path)))
+            run = read_run(path)
+        except Damaged as error:
+            skipped.append((name, str(error)))
             continue
-        if commit not in places:
-            elsewhere.add(commit)
+        if run.commit not in places:
+            elsewhere.add(run.commit)
             continue
-        key = (path.parent.name, *(f"{k}={v}" for k, v in own.items() if k not in PASSING))
-        if commit in groups.setdefault(key, {}):
-            skipped.append((name, "a second file of this commit and environment"))
+        key = (run.machine, *(f"{k}={v}" for k, v in run.facts.items() if k not in PASSING))
+        if run.commit in groups.setdefault(key, {}):
+            skipped.append((name, "a second file of its commit and environment"))
             continue
-        others |= stale
-        groups[key][commit] = values
-        facts[key] = own
+        today = {
+            name: measured
+            for name, measured in run.measured.items()
+            # As asv has it: what no version stands beside is of any.
+            if name in suite and measured.version in (None, suite[name].version)
+        }
+        others |= run.measured.keys() - today.keys()
+        groups[key][run.commit] = {name: _points(measured) for name, measured in today.items()}
+        facts[key] = run.facts
+    if not groups:
+        raise UserError(_nothing_to_show(folder, skipped, len(elsewhere)))
     settings = [
-        _setting(key[0], facts[key], groups[key], line, places, suite)
-        for key in sorted(groups)
-        if groups[key]
+        _setting(key[0], facts[key], groups[key], line, places, suite) for key in sorted(groups)
     ]
     return History(settings, skipped, len(elsewhere), sorted(others))
+
+
+def _nothing_to_show(folder: Path, skipped: list[tuple[str, str]], elsewhere: int) -> str:
+    """In one line, with the commonest reason and what to do."""
+    if not skipped and not elsewhere:
+        return f"{folder} has no results; run make history first"
+    reasons = Counter(reason.partition(" (")[0] for _, reason in skipped)
+    reason, count = reasons.most_common(1)[0] if reasons else ("", 0)
+    if elsewhere >= count:
+        return (
+            f"{folder} has no result of HEAD or of its first parents, but of {elsewhere} other "
+            f"commits ({len(skipped)} files not readable); name their repository by --repository"
+        )
+    return f"{folder} has no result that can be shown; {count} of {len(skipped)} files: {reason}"
 
 
 def first_parents(repository: Path) -> list[Commit]:
@@ -145,84 +159,40 @@ def first_parents(repository: Path) -> list[Commit]:
     return found
 
 
-def _suite(folder: Path) -> dict[str, dict[str, Any]]:
-    """Benchmark -> asv's description of it, as of the last run."""
+def _suite(folder: Path) -> tuple[dict[str, Benchmark], list[tuple[str, str]]]:
+    """Benchmark -> asv's description of it, as of the last run; and what is not understood."""
     try:
-        configuration = Config()
-        configuration.results_dir = str(folder)
-        found = Benchmarks.load(configuration)
-        for name, benchmark in found.items():
-            lists = [benchmark["param_names"], *benchmark["params"]]
-            if not (isinstance(name, str) and all(isinstance(each, list) for each in lists)):
-                raise TypeError(f"{name} is described in another way")
-            json.dumps([benchmark["param_names"], benchmark["unit"], benchmark["version"]])
-    except DAMAGE as error:
-        reason = _reason(error, folder)
+        return read_suite(folder)
+    except Damaged as error:
+        advice = "" if "asv update" in str(error) else "; run make history first"
         raise UserError(
-            f"{folder} is no folder of asv's results ({reason}); run make history first"
+            f"{folder} is no folder of asv's results ({SUITE}: {error}){advice}"
         ) from None
-    return dict(found)
 
 
-def _result_files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.glob("*/*.json")):
-        if path.name != "machine.json":
-            yield path
-
-
-def _facts(results: Any) -> dict[str, str]:
-    """Machine, packages and variables of one run."""
-    parts = [results.params, results.env_vars]
-    if not all(isinstance(part, Mapping) for part in parts) or not results.commit_hash:
-        raise TypeError("another shape than asv's")
-    merged = {str(k): str(v) for part in parts for k, v in part.items()}
-    return {k: merged[k] for k in sorted(merged) if k != "machine"}
-
-
-def _values(
-    results: Any, suite: Mapping[str, dict[str, Any]]
-) -> Iterator[tuple[str, dict[tuple[str, ...], Point]]]:
-    """Of each benchmark of today's suite: parameters, as asv spells them, and what they gave.
-
-    The parameters are those of the run: another profile's stand in the suite.
-    """
-    for name in results.get_result_keys(suite):
-        params = results.get_result_params(name) or []
-        combinations = list(product(*params))
-        given = results.get_result_value(name, params)
-        stats = results.get_result_stats(name, params)
-        yield (
-            name,
-            {
-                tuple(str(p) for p in combination): _point(value, stat)
-                for combination, value, stat in zip(combinations, given, stats, strict=True)
-            },
+def _points(measured: Measured) -> Values:
+    """The parameters are those of the run: another profile's stand in the suite."""
+    return {
+        combination: _point(value, interval)
+        for combination, value, interval in zip(
+            measured.combinations, measured.values, measured.intervals, strict=True
         )
+    }
 
 
-def _point(value: Any, stats: Any) -> Point:
-    if value is None:
-        return Point("failed")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{str(value)[:40]!r} is no number")
-    number = float(value)
-    if math.isnan(number):
-        return Point("skipped")
-    if math.isinf(number):
-        return Point("failed")
-    low, high = (stats or {}).get("ci_99_a"), (stats or {}).get("ci_99_b")
-    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
-        return Point("measured", number)
-    return Point("measured", number, (float(low), float(high)))
+def _point(value: float | None, interval: tuple[float, float] | None) -> Point:
+    if value is None or math.isinf(value):
+        return FAILED
+    return SKIPPED if math.isnan(value) else Point("measured", value, interval)
 
 
 def _setting(
     machine: str,
     facts: dict[str, str],
-    values: Mapping[str, Mapping[str, Mapping[tuple[str, ...], Point]]],
+    values: Mapping[str, Mapping[str, Values]],
     line: list[Commit],
     places: Mapping[str, int],
-    suite: Mapping[str, dict[str, Any]],
+    suite: Mapping[str, Benchmark],
 ) -> Setting:
     measured = sorted(places[commit] for commit in values)
     commits = line[measured[0] : measured[-1] + 1]
@@ -236,7 +206,7 @@ def _setting(
         Series(
             name,
             tuple(zip(_names(suite[name], parameters), parameters, strict=True)),
-            str(suite[name]["unit"]),
+            suite[name].unit,
             EXACT.get(name) or EXACT_BUT_LONG.get(name),
             [
                 values.get(commit.hash, {}).get(name, {}).get(parameters, NOT_MEASURED)
@@ -248,15 +218,7 @@ def _setting(
     return Setting(machine, facts, commits, series)
 
 
-def _names(benchmark: Mapping[str, Any], parameters: tuple[str, ...]) -> list[str]:
+def _names(benchmark: Benchmark, parameters: tuple[str, ...]) -> list[str]:
     """A run of an older suite may have had another number of them."""
-    known = [str(name) for name in benchmark["param_names"]]
+    known = benchmark.parameter_names
     return (known + ["parameter"] * len(parameters))[: len(parameters)]
-
-
-def _reason(error: BaseException, path: Path) -> str:
-    """In one line; asv's messages name the file in full, which the reader knows already."""
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    text = str(error).replace(str(path.resolve()), path.name).replace(str(path), path.name)
-    return (" ".join(text.split()) or type(error).__name__)[:200]

@@ -27,9 +27,17 @@ from reference_model.command_line import Parser, exit_status
 from reference_model.errors import UserError
 from reference_model.files import write_whole
 from reference_model.printing import say, warn
+from reports.history.asv_files import (
+    MACHINE,
+    SUITE,
+    Damaged,
+    as_run,
+    json_files,
+    parse,
+    read_bytes,
+)
 
 BRANCH, RESULTS = "asv-results", Path(".asv/results")
-SUITE = "benchmarks.json"  # asv's description of all benchmarks; other files hold what was measured
 TRIES = 40  # pushes; each that came too late means that another one's arrived
 UNMOVED = 5  # refusals in a row while the branch stays where it was: not a race
 AT_ONCE = 500  # files named on one command line
@@ -125,65 +133,63 @@ def _started(row: dict[str, Any]) -> float:
 def _merge_folder(source: Path, target: Path) -> int:
     """Merge every file of ``source`` into ``target``; the number of files that changed there."""
     changed = 0
-    for path in sorted(source.rglob("*.json")):
-        other = target / path.relative_to(source)
-        if not _is_plain(path) or (os.path.lexists(other) and not _is_plain(other)):
-            warn(f"skipped: {path.name} is a folder, a link or a device")
-            continue
+    for path in json_files(source):
+        name = path.relative_to(source)
+        other = target / name
+        text, before = _bytes(path, name), None
         # The writer follows links, and a branch of results may hold one to anywhere.
-        if not other.resolve().is_relative_to(target.resolve()):
-            warn(f"skipped: {path.name} leads out of the folder of results")
+        if not Path(os.path.realpath(other)).is_relative_to(os.path.realpath(target)):
+            warn(f"skipped {name.as_posix()}: it leads out of the folder of results")
             continue
-        text = path.read_bytes()
-        if other.exists() and other.read_bytes() != text:
-            ours, theirs = _content(path), _content(other)
-            if ours is None:
-                continue  # named already; what the other side has stays
-            if theirs is not None:
-                text = (json.dumps(_of_both(path.name, ours, theirs), indent=1) + "\n").encode()
-        elif not other.exists() and _content(path) is None:
+        if os.path.lexists(other):
+            before = _bytes(other, name)
+            if before is None:
+                continue  # nothing of asv's: not ours to replace
+        if text is None or text == before:
             continue
-        if not other.exists() or other.read_bytes() != text:
+        ours = _content(text, name)
+        if ours is None:
+            continue  # what the other side has stays
+        theirs = None if before is None else _content(before, name)
+        if theirs is not None:
+            text = (json.dumps(_of_both(path.name, ours, theirs), indent=1) + "\n").encode()
+        if text != before:
             write_whole(other.parent, {other.name: text})
             changed += 1
     return changed
 
 
-def _is_plain(path: Path) -> bool:
-    """A link may lead to what is nobody else's to read, and a pipe has no end."""
-    return stat.S_ISREG(path.lstat().st_mode)
-
-
 def _of_both(name: str, ours: Content, theirs: Content) -> Content:
-    if "results" in ours and "results" in theirs:
-        return merged(ours, theirs)
     if name == SUITE:
         return {**theirs, **ours}
-    return ours  # machine.json: what the machine is now
+    if name == MACHINE:
+        return ours  # what the machine is now
+    return merged(ours, theirs)
 
 
-def _content(path: Path) -> Content | None:
-    """None, and a line about it, for what is no file of asv's."""
+def _bytes(path: Path, name: Path) -> bytes | None:
+    """None, and a line about it, for what is no plain file."""
     try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        content = None
-    if isinstance(content, dict) and ("results" not in content or _has_rows(content)):
-        return content
-    warn(f"skipped: {path.name} is no result of asv")
-    return None
+        return read_bytes(path)
+    except Damaged as error:
+        warn(f"skipped {name.as_posix()}: {error}")
+        return None
 
 
-def _has_rows(content: Content) -> bool:
-    rows, columns = content["results"], content.get("result_columns")
-    if not isinstance(rows, dict) or not isinstance(columns, list):
-        return False
-    if not all(isinstance(row, list) for row in rows.values()):
-        return False
-    starts = [
-        dict(zip(map(str, columns), row, strict=False)).get("started_at") for row in rows.values()
-    ]
-    return all(start is None or isinstance(start, int | float) for start in starts)
+def _content(text: bytes, name: Path) -> Content | None:
+    """None, and a line about it, for what asv did not write."""
+    try:
+        content = parse(text)
+        if name.name not in (SUITE, MACHINE):
+            as_run(content)
+    except Damaged as error:
+        warn(f"skipped {name.as_posix()}: {error}")
+        return None
+    return content
+
+
+def _is_plain(path: Path) -> bool:
+    return stat.S_ISREG(path.lstat().st_mode)
 
 
 def _tip(repository: Path, remote: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -132,46 +133,84 @@ def test_commits_elsewhere_and_other_versions_of_a_benchmark_are_counted(
     assert second != third
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        "{",
-        "[]",
-        "5",
-        '{"version": 2}',
-        '{"version": 99}',
-        '{"version": "2"}',
-        "\x00",
-        "[" * 9999,
-    ],
-)
-def test_a_damaged_or_foreign_file_is_named_and_skipped(
-    write: Write, repository: Path, content: str
+@pytest.mark.K8
+@pytest.mark.parametrize("what", ["{", "a folder", "a dangling link", "a FIFO", "a number", "deep"])
+def test_one_damaged_or_strange_entry_is_named_and_all_others_are_shown(
+    write: Write, repository: Path, what: str
 ) -> None:
     folder = write(STEP)
-    (folder / "local-quick" / "broken.json").write_text(content)
+    strange = folder / "local-quick" / "strange.json"
+    if what == "a folder":
+        strange.mkdir()
+    elif what == "a dangling link":
+        strange.symlink_to("nowhere")
+    elif what == "a FIFO":
+        os.mkfifo(strange)
+    else:
+        strange.write_text({"a number": "5", "deep": "[" * 99_999}.get(what, what))
     history = read_history(folder, repository)
     ((name, reason),) = history.skipped_files
-    assert name == "local-quick/broken.json"
+    assert name == "local-quick/strange.json"
     assert reason
     assert str(folder) not in reason
     assert len(only_series(history).measured) == len(STEP)
 
 
-@pytest.mark.parametrize("value", ["fast", True, [1.0], {"a": 1}, 10**400])
-def test_a_file_whose_values_are_no_numbers_is_skipped(
-    write: Write, repository: Path, value: object
-) -> None:
+@pytest.mark.K8
+def test_a_file_whose_values_are_no_numbers_is_skipped(write: Write, repository: Path) -> None:
     folder = write([1.0, 1.0])
     path = next((folder / "local-quick").glob("*-env.json"))
     stored = json.loads(path.read_text())
     (row,) = stored["results"].values()
-    row[0] = [value]
+    row[0] = ["fast"]
     path.write_text(json.dumps(stored))
     history = read_history(folder, repository)
     assert [name for name, _ in history.skipped_files] == [f"local-quick/{path.name}"]
     assert len(only_series(history).measured) == 1
+
+
+@pytest.mark.K8
+def test_a_benchmark_that_the_suite_describes_in_a_strange_way_leaves_the_others(
+    write: Write, repository: Path
+) -> None:
+    write(STEP)
+    folder = write([5.0], COUNTED)
+    suite = json.loads((folder / "benchmarks.json").read_text())
+    suite[COUNTED]["unit"] = None
+    (folder / "benchmarks.json").write_text(json.dumps(suite))
+    history = read_history(folder, repository)
+    assert only_series(history).benchmark != COUNTED
+    assert history.skipped_files == [(f"benchmarks.json, {COUNTED}", "unit that is no text")]
+    assert history.other_benchmarks == [COUNTED]
+
+
+@pytest.mark.K8
+@pytest.mark.parametrize("everything", [True, False], ids=["with the suite", "results alone"])
+def test_a_history_of_asvs_old_format_is_told_what_brings_it_up_to_date(
+    write: Write, repository: Path, everything: bool
+) -> None:
+    folder = write(STEP)
+    for path in folder.rglob("*.json" if everything else "*-env.json"):
+        path.write_text(re.sub(r'"version": 2', '"version": 1', path.read_text()))
+    (folder / "local-quick" / "broken.json").write_text("{")
+    with pytest.raises(UserError, match="old format 1; run asv update") as refused:
+        read_history(folder, repository)
+    assert "make history" not in str(refused.value)
+    if not everything:
+        assert f"{len(STEP)} of {len(STEP) + 1} files" in str(refused.value)
+
+
+@pytest.mark.K8
+def test_results_of_another_repository_are_told_from_unreadable_ones(
+    write: Write, repository: Path
+) -> None:
+    folder = write(STEP)
+    for path in (folder / "local-quick").glob("*-env.json"):
+        text = path.read_text()
+        path.write_text(re.sub(r'"commit_hash": "\w{8}', '"commit_hash": "ffffffff', text))
+    (folder / "local-quick" / "broken.json").write_text("{")
+    with pytest.raises(UserError, match=r"of 10 other commits .* by --repository"):
+        read_history(folder, repository)
 
 
 def test_the_same_commit_twice_is_read_once(write: Write, repository: Path) -> None:

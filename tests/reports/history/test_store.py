@@ -41,8 +41,14 @@ def clone(remote: Path, name: str) -> Path:
 
 
 def content(started_at: float = 1.0, **results: Any) -> dict[str, Any]:
-    rows = {name: [value, [], "1", started_at] for name, value in results.items()}
-    return {"commit_hash": "a" * 40, "result_columns": COLUMNS, "results": rows, "version": 2}
+    """A result file of asv's: each benchmark has one parameter with as many values as results."""
+    rows = {
+        name: [value, [[str(n) for n in range(len(value or [0]))]], "1", started_at]
+        for name, value in results.items()
+    }
+    run = {"params": {"machine": "any"}, "requirements": {}, "env_name": "env"}
+    told = {"commit_hash": "a" * 40, "date": 0, "python": "3.12", **run, "version": 2}
+    return {**told, "result_columns": COLUMNS, "results": rows}
 
 
 def write(folder: Path, name: str, what: Any) -> None:
@@ -136,27 +142,35 @@ def test_two_processors_under_one_name_are_never_joined_and_named(
 
 def test_files_of_other_columns_are_merged_by_the_columns_names() -> None:
     theirs = {
+        **content(),
         "result_columns": ["started_at", "result", "duration"],
         "results": {"time_step": [5.0, [9.0], 3.0]},
     }
     both = merged(content(1.0, time_step=[1.5], time_other=[2.5]), theirs)
     assert both["result_columns"] == [*COLUMNS, "duration"]
-    assert both["results"]["time_other"] == [[2.5], [], "1", 1.0]
+    assert both["results"]["time_other"] == [[2.5], [["0"]], "1", 1.0]
     assert both["results"]["time_step"] == [[9.0], None, None, 5.0, 3.0]
 
 
+@pytest.mark.K8
 @pytest.mark.parametrize(
     "damaged",
     [
         '{"results": {',
         "[]",
-        '{"results": []}',
-        '{"results": {"time_step": [1]}}',
-        '{"results": {"time_step": null}, "result_columns": ["result"]}',
-        '{"results": {"time_step": ["soon"]}, "result_columns": ["started_at"]}',
+        json.dumps({**content(), "results": []}),
+        json.dumps({**content(), "results": {"time_step": [1]}}),
+        json.dumps({**content(), "results": {"time_step": None}}),
+        json.dumps({**content(time_step=[1.0]), "result_columns": ["result", [], "params"]}),
+        json.dumps(content("soon", time_step=[1.0])),  # type: ignore[arg-type]
+        json.dumps(content(time_step=[10**400])),
         "[" * 100_000,
     ],
-)
+    ids=[
+        "cut off", "a list", "a list of rows", "a number of a result", "no row", "strange columns",
+        "a strange date", "an endless number", "deep",
+    ],
+)  # fmt: skip
 def test_a_damaged_file_is_named_and_takes_no_place_of_a_whole_one(
     remote: Path, capsys: pytest.CaptureFixture[str], damaged: str
 ) -> None:
@@ -166,7 +180,11 @@ def test_a_damaged_file_is_named_and_takes_no_place_of_a_whole_one(
     write(one, "local/aaaa-env.json", damaged)
     write(one, "local/bbbb-env.json", damaged)
     assert not kept(one)
-    assert capsys.readouterr().err.count("is no result of asv") == 2
+    told = capsys.readouterr().err.splitlines()
+    assert [line.partition(": ")[0] for line in told] == [
+        "skipped local/aaaa-env.json",
+        "skipped local/bbbb-env.json",
+    ]
     assert git(remote, "ls-tree", "-r", "--name-only", BRANCH) == "local/aaaa-env.json"
 
 
@@ -182,7 +200,28 @@ def test_a_folder_on_the_branch_that_is_a_link_leads_to_no_file_outside(
     write(other, "local/x.json", content())
     assert _merge_folder(other / ".asv/results", folder / ".asv/results") == 0
     assert list(outside.iterdir()) == []
-    assert capsys.readouterr().err == "skipped: x.json leads out of the folder of results\n"
+    assert (
+        capsys.readouterr().err == "skipped local/x.json: it leads out of the folder of results\n"
+    )
+
+
+@pytest.mark.K8
+def test_what_lies_where_the_branch_has_a_file_stays_and_is_named(
+    remote: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = clone(remote, "one"), clone(remote, "two")
+    for name in ("aaaa", "bbbb", "cccc"):
+        write(one, f"local/{name}-env.json", content(time_step=[1.5]))
+    assert kept(one)
+    there = two / ".asv/results/local"
+    there.mkdir(parents=True)
+    os.mkfifo(there / "aaaa-env.json")
+    (there / "bbbb-env.json").symlink_to("bbbb-env.json")
+    assert bring(two, "origin", two / ".asv/results") == 1
+    assert (there / "aaaa-env.json").is_fifo()
+    assert (there / "bbbb-env.json").is_symlink()
+    told = [line.partition(":")[0] for line in capsys.readouterr().err.splitlines()]
+    assert told == ["skipped local/aaaa-env.json", "skipped local/bbbb-env.json"]
 
 
 @pytest.mark.parametrize("trial", range(TRIALS))
@@ -264,8 +303,11 @@ def test_what_is_no_file_among_the_results_is_named_and_never_read(
     (folder / "nowhere.json").symlink_to(tmp_path / "nowhere")
     (folder / "folder.json").mkdir()
     os.mkfifo(folder / "pipe.json")
+    (one / ".asv/results/other").symlink_to(folder)
     assert kept(one)
-    assert capsys.readouterr().err.count("is a folder, a link or a device") == 4
+    names = ["folder.json", "link.json", "nowhere.json", "pipe.json"]
+    told = [line.partition(": ")[0] for line in capsys.readouterr().err.splitlines()]
+    assert told == [*(f"skipped local/{name}" for name in names), "skipped other"]
     assert git(remote, "ls-tree", "-r", "--name-only", BRANCH) == "local/aaaa-env.json"
 
 
