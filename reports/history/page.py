@@ -10,6 +10,7 @@ from typing import Any
 from asv.util import human_value
 
 from reference_model.files import write_whole
+from reference_model.printing import clean
 from reports.history.drawing import drawing
 from reports.history.series import History, Series, Setting, read_history
 from reports.history.steps import LEAST_VALUES, Step, exact_steps, noisy_steps
@@ -32,9 +33,9 @@ def build_history(results: Path, out: Path, repository: Path = Path()) -> View:
 
 
 def render(view: View) -> str:
-    """All texts are escaped: messages of commits and names of machines are written by others."""
+    """Texts are escaped and cleaned: messages of commits, names of machines are others' words."""
     found = templates(HERE, HERE.parent / "render" / "templates")
-    return found.get_template("page.html.j2").render(view)
+    return clean(found.get_template("page.html.j2").render(view), lines=True)
 
 
 def history_view(history: History) -> View:

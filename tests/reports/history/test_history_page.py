@@ -271,6 +271,17 @@ def test_hostile_texts_are_shown_and_do_nothing(
     assert "<img" not in page
 
 
+@pytest.mark.K8
+def test_marks_that_turn_text_around_and_halves_of_characters_are_spelled_out(
+    write: Write, repository: Path, tmp_path: Path
+) -> None:
+    folder = write(STEP, cpu="\ud800 \u202e\x1b[2J")
+    build_history(folder, tmp_path / "history.html", repository)
+    page = (tmp_path / "history.html").read_text(encoding="utf-8")
+    assert r"\ud800 \u202e\x1b[2J" in page
+    assert "\u202e" not in page
+
+
 def test_a_history_of_fifty_commits_and_two_hundred_series_stays_under_3_mb() -> None:
     commits = [Commit(f"{n:040x}", "2026-01-01", "A message of usual length", n) for n in range(50)]
     points = [Point("measured", 1e-3 + 1e-5 * (n % 7), (0.9e-3, 1.2e-3)) for n in range(50)]
