@@ -5,30 +5,31 @@ Each folder holds `config.json` and `model.safetensors`, or safetensors shards a
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import re
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from reference_model.config import GPTConfig, from_fields
-from reference_model.errors import UserError
+from reference_model.errors import UserError, notice
 from reference_model.files import write_whole
+from reference_model.huggingface import config_from_huggingface
 from reference_model.model import GPT
+from reference_model.reading import read_json, shown
+from reference_model.tensor_files import WEIGHTS_FILE as WEIGHTS_FILE
+from reference_model.tensor_files import Entry, read_folder
 
 REFERENCE_FOLDER = Path(__file__).with_name("checkpoint")
 
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
+CONFIG_FILE = "config.json"
 
 # Hugging Face's GPT-2 keeps these four as Conv1D, (in, out) where a linear has (out, in).
 CONV1D = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
-# Causal masks that old GPT-2 files carry as if they were weights, as in h.0.attn.masked_bias.
-MASKS = (".attn.bias", ".attn.masked_bias")
+SIZES = ("vocab_size", "context_length", "n_layer", "n_head", "n_embd")
+TIED = ("wte.weight", "lm_head.weight")
 
 
 def save(model: GPT, folder: Path, dtype: torch.dtype | None = None) -> None:
@@ -50,57 +51,21 @@ def save(model: GPT, folder: Path, dtype: torch.dtype | None = None) -> None:
 def load(folder: Path, dtype: torch.dtype = torch.float32) -> GPT:
     """The model of a folder that `save` wrote, in evaluation mode.
 
-    Raises `UserError` for a missing or damaged file, and for missing, unknown or wrongly shaped
-    tensors, by name.
+    A head that differs from the embedding is kept, also where the configuration calls it tied: the
+    model is then untied, which is told. Raises `UserError` for a missing or damaged file, for
+    missing, unknown or wrongly shaped tensors and for different ones of one name, by that name.
     """
-    config = from_fields(read_json(folder / CONFIG_FILE))
-    return _fill(config, _read_tensors(folder), folder, dtype)
+    fields = read_json(folder / CONFIG_FILE)
+    for name in SIZES:
+        if name not in fields:  # the default is GPT-2 small's, and no weight tells of n_head
+            raise UserError(f"{folder / CONFIG_FILE} lacks {name}; write the folder again")
+    return _fill(from_fields(fields), folder, dtype)
 
 
 def load_huggingface(folder: Path, dtype: torch.dtype = torch.float32) -> GPT:
-    """GPT-2 from a local folder in the Hugging Face layout. Raises as `load` does."""
+    """GPT-2 from a local folder in the Hugging Face layout. Tells and raises as `load` does."""
     config = config_from_huggingface(read_json(folder / CONFIG_FILE), folder / CONFIG_FILE)
-    tensors = {}
-    for name, tensor in _read_tensors(folder).items():
-        name = name.removeprefix("transformer.")
-        if name.endswith(MASKS):
-            continue
-        transposed = name.endswith(CONV1D) and tensor.ndim == 2
-        tensors[name] = tensor.T.contiguous() if transposed else tensor
-    return _fill(config, tensors, folder, dtype)
-
-
-def config_from_huggingface(fields: Mapping[str, Any], source: Path) -> GPTConfig:
-    """Our configuration of a Hugging Face GPT-2 `config.json`; refuses what it cannot represent."""
-    expected: dict[str, tuple[Any, ...]] = {
-        "model_type": ("gpt2",),
-        "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
-        "scale_attn_weights": (True,),
-        "scale_attn_by_inverse_layer_idx": (False,),
-        "add_cross_attention": (False,),
-    }
-    for name, allowed in expected.items():
-        value = fields.get(name, allowed[0])
-        if value not in allowed:
-            raise UserError(
-                f"{source} has {name}={value!r}, which the reference model cannot represent; "
-                f"it knows {' and '.join(map(repr, allowed))}"
-            )
-    width = fields.get("n_embd", 768)
-    if fields.get("n_inner") not in (None, 4 * width):
-        raise UserError(
-            f"{source} has n_inner={fields['n_inner']!r}, which the reference model cannot "
-            f"represent; its MLP is always 4·n_embd={4 * width} wide"
-        )
-    return GPTConfig(
-        vocab_size=fields.get("vocab_size", 50257),
-        context_length=fields.get("n_positions", 1024),
-        n_layer=fields.get("n_layer", 12),
-        n_head=fields.get("n_head", 12),
-        n_embd=width,
-        norm_epsilon=fields.get("layer_norm_epsilon", 1e-5),
-        head="tied" if fields.get("tie_word_embeddings", True) else "untied",
-    )
+    return _fill(config, folder, dtype, transposed=CONV1D)
 
 
 def load_reference(dtype: torch.dtype = torch.float32) -> GPT:
@@ -129,72 +94,82 @@ def reference_card() -> dict[str, Any]:
     return read_json(REFERENCE_FOLDER / "card.json")
 
 
-def _fill(config: GPTConfig, tensors: dict[str, Tensor], folder: Path, dtype: torch.dtype) -> GPT:
-    if config.head == "tied" and "wte.weight" in tensors:
-        tensors["lm_head.weight"] = tensors["wte.weight"]
-    with torch.device("meta"):  # draws no random weights only to throw them away
-        model = GPT(config)
-    expected = model.state_dict()
-    missing, unknown = sorted(expected.keys() - tensors), sorted(tensors.keys() - expected)
-    if missing:
-        raise UserError(
-            f"{folder} lacks {len(missing)} tensors, the first is {missing[0]}; "
-            "use weights of the shape that its config.json tells"
-        )
-    if unknown:
-        raise UserError(
-            f"{folder} has {len(unknown)} tensors too many, the first is {unknown[0]}; "
-            "use weights of the shape that its config.json tells"
-        )
-    for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape:
-            raise UserError(
-                f"{folder} has {name} of shape {tuple(tensor.shape)}, its config.json asks for "
-                f"{tuple(expected[name].shape)}; use weights and configuration of one model"
+def _fill(
+    config: GPTConfig, folder: Path, dtype: torch.dtype, transposed: tuple[str, ...] = ()
+) -> GPT:
+    """The model of a configuration, with the weights of a folder: checked before any is read."""
+    entries = read_folder(folder)
+    _check(config, entries, folder, transposed)
+    tensors = {}
+    for name, entry in entries.items():
+        tensor = entry.read().to(dtype)
+        tensors[name] = tensor.T.contiguous() if name.endswith(transposed) else tensor
+    if config.head == "tied":
+        head = tensors.get("lm_head.weight")
+        wte = tensors.setdefault("wte.weight", head)  # type: ignore[arg-type]
+        if head is not None and not torch.equal(head, wte):
+            notice(
+                f"{folder} has an lm_head.weight that differs from wte.weight, and its "
+                f"{CONFIG_FILE} calls them tied; both are kept, and the model is untied"
             )
-    model.load_state_dict({name: t.to(dtype) for name, t in tensors.items()}, assign=True)
+            config = config.replace(head="untied")
+        else:
+            tensors["lm_head.weight"] = wte
+    model = _without_memory(config)
+    model.load_state_dict(tensors, assign=True)
     if config.head == "tied":
         model.lm_head.weight = model.wte.weight
     return model.requires_grad_(True).eval()
 
 
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    files = [folder / WEIGHTS_FILE]
-    if (folder / INDEX_FILE).exists():
-        shards = read_json(folder / INDEX_FILE).get("weight_map")
-        if not isinstance(shards, dict) or not all(isinstance(n, str) for n in shards.values()):
-            raise UserError(
-                f"{folder / INDEX_FILE} has no weight_map of file names; fetch it again"
-            )
-        files = [folder / name for name in sorted(set(shards.values()))]
-    tensors: dict[str, Tensor] = {}
-    for file in files:
-        tensors.update(read_safetensors(file)[0])
-    return tensors
+def _without_memory(config: GPTConfig) -> GPT:
+    with torch.device("meta"):  # draws no random weights only to throw them away
+        return GPT(config)
 
 
-def read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a file. Raises `UserError` where it is missing or damaged."""
-    try:
-        with safe_open(file, framework="pt") as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            return tensors, opened.metadata() or {}
-    except FileNotFoundError:
-        raise UserError(f"{file} does not exist; name a folder that holds {file.name}") from None
-    except (SafetensorError, OSError) as error:
+def _check(
+    config: GPTConfig, entries: dict[str, Entry], folder: Path, transposed: tuple[str, ...]
+) -> None:
+    """Raise `UserError` for tensors that are not those that the configuration asks for.
+
+    What sizes the model is compared with the files first: a configuration can ask for more than any
+    machine holds.
+    """
+    layers = {match[1] for name in entries if (match := re.match(r"h\.(\d+)\.", name))}
+    if config.n_layer != len(layers):
         raise UserError(
-            f"{file} is not a whole safetensors file ({error}); fetch or write it again"
-        ) from None
+            f"{folder} has {len(layers)} layers, its {CONFIG_FILE} asks for {config.n_layer}; "
+            "use weights and configuration of one model"
+        )
+    rows = {"wte.weight": config.vocab_size, "lm_head.weight": config.vocab_size}
+    if config.position == "learned":
+        rows["wpe.weight"] = config.context_length
+    one_is_enough = config.head == "tied" and any(name in entries for name in TIED)
 
+    def compare(expected: dict[str, tuple[int, ...]]) -> None:
+        missing = sorted(expected.keys() - entries)
+        if one_is_enough:
+            missing = [name for name in missing if name not in TIED]
+        if missing:
+            raise UserError(
+                f"{folder} lacks {len(missing)} tensors, the first is {missing[0]}; "
+                f"use weights of the shape that its {CONFIG_FILE} tells"
+            )
+        for name, asked in expected.items():
+            found = entries[name].shape if name in entries else asked
+            found = found[::-1] if name.endswith(transposed) else found
+            if found != asked:
+                raise UserError(
+                    f"{folder} has {name} of shape {found}, its {CONFIG_FILE} asks for "
+                    f"{asked}; use weights and configuration of one model"
+                )
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object that a file holds. Raises `UserError` where it is missing or holds none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; name a folder that holds {path.name}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); fetch or write it again") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds {type(content).__name__}, not an object; write it again")
-    return content
+    compare({name: (count, config.n_embd) for name, count in rows.items()})
+    weights = _without_memory(config).state_dict()
+    compare({name: tuple(weight.shape) for name, weight in weights.items()})
+    unknown = sorted(entries.keys() - weights)
+    if unknown:
+        raise UserError(
+            f"{folder} has {len(unknown)} tensors too many, the first is {shown(unknown[0])}; "
+            f"use weights of the shape that its {CONFIG_FILE} tells"
+        )

@@ -1,11 +1,14 @@
 """Every design choice of the reference GPT-2, one field each."""
 
 import dataclasses
-import math
+import sys
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from reference_model.errors import UserError
+from reference_model.reading import quoted
+
+LARGEST = 10**9  # any size; far beyond each model that was ever published
 
 Position = Literal["learned", "sinusoidal", "rope", "alibi", "none"]
 RopeScaling = Literal["none", "interpolation", "ntk"]
@@ -22,7 +25,7 @@ def check_choices(chosen: object) -> None:
         value, allowed = getattr(chosen, name), get_args(hint)
         if get_origin(hint) is Literal and value not in allowed:
             raise UserError(
-                f"{name}={value!r} is not a known choice; use one of {', '.join(allowed)}"
+                f"{name}={quoted(value)} is not a known choice; use one of {', '.join(allowed)}"
             )
 
 
@@ -57,16 +60,20 @@ class GPTConfig:
         check_choices(self)
         for name, hint in get_type_hints(type(self)).items():
             value = getattr(self, name)
-            if hint is int and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise UserError(f"{name}={value!r} is not a size; use a whole number ≥ 1")
+            if hint is int and (
+                not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST
+            ):
+                raise UserError(
+                    f"{name}={quoted(value)} is not a size; use a whole number ≥ 1, up to 10^9"
+                )
             if hint is bool and not isinstance(value, bool):
-                raise UserError(f"{name}={value!r} is not a switch; use True or False")
+                raise UserError(f"{name}={quoted(value)} is not a switch; use True or False")
             if hint is float and (
                 not isinstance(value, (int, float))
                 or isinstance(value, bool)
-                or not math.isfinite(value)
+                or not abs(value) <= sys.float_info.max
             ):
-                raise UserError(f"{name}={value!r} is not a finite number; use a float")
+                raise UserError(f"{name}={quoted(value)} is not a finite number; use a float")
         if self.n_embd % self.n_head:
             raise UserError(
                 f"n_embd={self.n_embd} does not split over n_head={self.n_head}; use a multiple"
@@ -124,7 +131,7 @@ def from_fields(fields: dict[str, Any]) -> GPTConfig:
     unknown = sorted(set(fields) - known)
     if unknown:
         raise UserError(
-            f"unknown field {unknown[0]!r} in the configuration; "
+            f"unknown field {quoted(unknown[0])} in the configuration; "
             f"use one of {', '.join(sorted(known))}"
         )
     return GPTConfig(**fields)

@@ -19,7 +19,6 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from reference_model.checkpoints import read_json, read_safetensors
 from reference_model.costs import LoRATarget
 from reference_model.errors import UserError
 from reference_model.files import write_whole
@@ -32,6 +31,8 @@ from reference_model.lora import (
     put_adapters,
     shape_of,
 )
+from reference_model.reading import read_json
+from reference_model.tensor_files import read_file
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 # PEFT's wrapper holds the model as `base_model.model`.
@@ -117,7 +118,8 @@ def load_adapters(model: nn.Module, folder: Path) -> list[str]:
     check_plain(model)
     fields = read_json(folder / CONFIG_FILE)
     _check(fields, folder / CONFIG_FILE)
-    tensors, metadata = read_safetensors(folder / WEIGHTS_FILE)
+    entries, metadata = read_file(folder / WEIGHTS_FILE)
+    tensors = {entry.key: entry.read() for entry in entries.values()}
     notes = _notes(metadata)
     found = {}
     for stored, (a, b) in _pairs(tensors, folder / WEIGHTS_FILE).items():

@@ -126,6 +126,12 @@ def change_config(folder: Path, **changes: object) -> None:
     (folder / "config.json").write_text(json.dumps({**config, **changes}), encoding="utf-8")
 
 
+def drop_from_config(folder: Path, name: str) -> None:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    del config[name]
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
 def keep_bytes(folder: Path, end: int) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:end])
@@ -152,15 +158,25 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "more layers in the configuration": (
         lambda folder: change_config(folder, n_layer=3),
-        r"lacks 12 tensors, the first is h\.2\.",
+        r"has 2 layers, its config\.json asks for 3",
     ),
     "fewer layers in the configuration": (
         lambda folder: change_config(folder, n_layer=1),
-        r"has 12 tensors too many, the first is h\.1\.",
+        r"has 2 layers, its config\.json asks for 1",
     ),
     "another context in the configuration": (
         lambda folder: change_config(folder, context_length=13),
         r"wpe\.weight of shape \(12, 16\), its config\.json asks for \(13, 16\)",
+    ),
+    "no number of heads in the configuration": (
+        lambda folder: drop_from_config(folder, "n_head"),
+        r"config\.json lacks n_head",
+    ),
+    "whole numbers for weights": (
+        lambda folder: change_tensors(
+            folder, lambda t: t.update({"ln_f.bias": torch.zeros(16, dtype=torch.int8)})
+        ),
+        r"has ln_f\.bias as I8, which are no weights",
     ),
     "unknown choice": (
         lambda folder: change_config(folder, position="rotary"),

@@ -154,6 +154,11 @@ def change_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], obj
     save_file(tensors, folder / "model.safetensors")
 
 
+def replace_by_index(folder: Path, content: object) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps(content), encoding="utf-8")
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing tensor": (
         lambda folder: change_tensors(folder, lambda t: t.pop("transformer.h.1.mlp.c_fc.bias")),
@@ -171,7 +176,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "another width": (
         lambda folder: edit_json(folder / "config.json", n_embd=18),
-        r"c_attn\.bias of shape \(48,\).*asks for \(54,\)",
+        r"wte\.weight of shape \(50, 16\).*asks for \(50, 18\)",
     ),
     "truncated weights": (
         lambda folder: (folder / "model.safetensors").write_bytes(
@@ -224,18 +229,16 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         r"n_embd=16 does not split over n_head=3",
     ),
     "index without shards": (
-        lambda folder: (folder / "model.safetensors.index.json").write_text("{}"),
+        lambda folder: replace_by_index(folder, {}),
         r"model\.safetensors\.index\.json has no weight_map",
     ),
     "index of no files": (
-        lambda folder: (folder / "model.safetensors.index.json").write_text(
-            '{"weight_map": {"wte.weight": 1}}'
-        ),
+        lambda folder: replace_by_index(folder, {"weight_map": {"wte.weight": 1}}),
         r"model\.safetensors\.index\.json has no weight_map",
     ),
     "missing shard": (
-        lambda folder: (folder / "model.safetensors.index.json").write_text(
-            '{"weight_map": {"wte.weight": "model-00001-of-00002.safetensors"}}'
+        lambda folder: replace_by_index(
+            folder, {"weight_map": {"wte.weight": "model-00001-of-00002.safetensors"}}
         ),
         r"model-00001-of-00002\.safetensors does not exist",
     ),
