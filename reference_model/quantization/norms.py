@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from reference_model.config import check_choices
+from reference_model.norms import wide
 from reference_model.quantization.grid import Grid, rounded
 
 LARGEST, SMALLEST = 127, 1e-30
@@ -63,6 +64,7 @@ class Int8Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, C) → (…, C)."""
+        (x,) = wide(x)
         step = x.abs().amax().clamp(min=SMALLEST) / LARGEST  # a scalar
         if self.scheme.statistics == "integer":
             y = self._of_integers((x / step).round().to(torch.int64), step).to(x.dtype)
