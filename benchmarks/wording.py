@@ -43,7 +43,7 @@ WOULD_DECIDE = "; more observations would decide it"  # by a narrower interval
 
 
 def figures(measurement: Measurement, region: Region | None = None) -> str:
-    """The value with its interval, "1.84 (95 % 1.79 to 1.90, n = 7)".
+    """The value with its interval, "1.84 (95 % 1.79 to 1.90, n = 7)", and what that speaks of.
 
     Rounded to two digits of the interval's half-width at most, and less only where rounding would
     carry the value or an end of the interval over the region's border.
@@ -64,7 +64,8 @@ def figures(measurement: Measurement, region: Region | None = None) -> str:
     unit = "" if measurement.unit == measurement.metric else _unit(measurement.unit)
     if interval is None:
         return f"{texts[0]}{unit}"
-    return f"{texts[0]}{unit} (95 % {texts[1]} to {texts[2]}, n = {measurement.n})"
+    of = f", {measurement.population}" if measurement.population else ""
+    return f"{texts[0]}{unit} (95 % {texts[1]} to {texts[2]}, n = {measurement.n}{of})"
 
 
 def agreement(requirement: Requirement, measurements: Sequence[Measurement], verdict: str) -> str:

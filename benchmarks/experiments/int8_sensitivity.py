@@ -35,7 +35,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "head": ("lm_head.weight",),
 }
 # Windows that are read, spread over all test plays.
-WINDOWS: dict[Profile, int] = {"smoke": 20, "quick": 20, "full": 72}
+WINDOWS: dict[Profile, int] = {"smoke": 20, "quick": 20, "full": 40}
 MEGABYTE, SCALE_BYTES = 1e6, 4
 # Nats per token and megabyte: what loses less is taken to lose this much. So a ratio stays finite,
 # and the floor can only make it smaller.

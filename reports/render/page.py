@@ -182,12 +182,12 @@ def _row_view(measurement: View, columns: Sequence[str]) -> View:
     unit = measurement["unit"]
     if unit == "bytes" and measurement["value"] >= 1e6:
         value = f"{value} ({formats.byte_size(measurement['value'])})"
-    own = labels(measurement)
+    own, population = labels(measurement), measurement.get("population")
     return {
         "metric": formats.words(measurement["metric"]),
         "labels": [formats.label(own[c]) if c in own else "" for c in columns],
         "value": value,
-        "interval": interval,
+        "interval": f"{interval}, {population}" if population else interval,
         "n": "" if measurement["n"] is None else formats.number(measurement["n"]),
         "unit": "" if unit == "1" else unit,
         "source": measurement["source"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -173,6 +174,13 @@ def because(region: Region, *cases: Measurement) -> str:
 def test_one_measurement_is_told_with_its_interval_and_n() -> None:
     told = because(BETWEEN, measured(1.8436, 0.0561, new_tokens=15))
     assert told == "speedup 1.84 (95 % 1.79 to 1.90, n = 7) lies inside 1.6 to 2.5"
+
+
+@pytest.mark.K10
+def test_what_an_interval_speaks_of_is_named_beside_it() -> None:
+    of_plays = replace(measured(1.8436, 0.0561, new_tokens=15), population="the text of 3 plays")
+    told = because(BETWEEN, of_plays)
+    assert "1.84 (95 % 1.79 to 1.90, n = 7, the text of 3 plays) lies" in told
 
 
 def test_the_part_that_a_requirement_is_about_is_named() -> None:
