@@ -1,11 +1,11 @@
 """One process of a gate's arm: it answers requests, one line of JSON each, about its own model.
 
-``python -P -m benchmarks.gate_worker`` with the arm's worktree as PYTHONPATH. The gate that asks
+``python -P -m benchmarks.gate_worker`` with the arm's checkout as PYTHONPATH. The gate that asks
 decides when and how often something is called, so that two such processes can take turns.
 
 | request                                  | answer                                                |
 |------------------------------------------|-------------------------------------------------------|
-| do=hello                                 | what was imported from where, tree hash, versions     |
+| do=hello, algorithm                      | what was imported from where, tree hash, versions     |
 | do=suite                                 | timed: ids, ``name(parameters)``; exact: id → how     |
 | do=exact, ids                            | values: id → number, or {"skipped": reason}           |
 | do=prepare, id, name                     | threads, or skipped: reason; ``name`` for a copy      |
@@ -43,7 +43,7 @@ class Worker:
     def __init__(self) -> None:
         self._ready: dict[str, tuple[Callable[[], object], int]] = {}
 
-    def hello(self) -> Answer:
+    def hello(self, algorithm: str = "sha1") -> Answer:
         import torch
 
         import benchmarks
@@ -53,7 +53,7 @@ class Worker:
         return {
             "reference_model": str(package),
             "benchmarks": str(Path(str(benchmarks.__file__)).resolve().parent),
-            "tree": tree_hash(package),
+            "tree": tree_hash(package, algorithm),
             "torch": torch.__version__,
             "cuda": torch.cuda.is_available(),
             "python": sys.version.partition(" ")[0],
@@ -154,7 +154,11 @@ def _stay_on(processor: int | None) -> None:
     """Keep every thread of this process on one processor, or let it use all."""
     if not hasattr(os, "sched_setaffinity"):  # not on macOS and Windows
         return
-    for thread in os.listdir("/proc/self/task"):
+    try:
+        threads = os.listdir("/proc/self/task")
+    except FileNotFoundError:
+        threads = ["0"]  # this one
+    for thread in threads:
         allowed = ALL_PROCESSORS if processor is None else {processor}
         with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
             os.sched_setaffinity(int(thread), allowed)
@@ -164,34 +168,32 @@ def _stay_on(processor: int | None) -> None:
 ALL_PROCESSORS = os.sched_getaffinity(os.getppid()) if hasattr(os, "sched_getaffinity") else set()
 
 
-def tree_hash(folder: Path) -> str:
+def tree_hash(folder: Path, algorithm: str = "sha1") -> str:
     """The name that git gives to the content of a folder; compiled files are not content."""
     entries = []
     for path in folder.iterdir():
         if path.name == "__pycache__" or path.suffix == ".pyc":
             continue
         if path.is_symlink():
-            mode, name = "120000", _object("blob", os.readlink(path).encode())
+            mode, name = "120000", _object("blob", os.fsencode(os.readlink(path)), algorithm)
         elif path.is_dir():
-            mode, name = "40000", tree_hash(path)
+            mode, name = "40000", tree_hash(path, algorithm)
         else:
             executable = path.stat().st_mode & stat.S_IXUSR
-            mode, name = "100755" if executable else "100644", _object("blob", path.read_bytes())
-        if name != EMPTY_TREE:
-            entries.append((path.name + "/" * (mode == "40000"), mode, path.name, name))
+            mode = "100755" if executable else "100644"
+            name = _object("blob", path.read_bytes(), algorithm)
+        if name != _object("tree", b"", algorithm):
+            file = os.fsencode(path.name)
+            entries.append((file + b"/" * (mode == "40000"), mode.encode(), file, name))
     lines = (
-        f"{mode} {file}".encode() + b"\0" + bytes.fromhex(name)
-        for _, mode, file, name in sorted(entries)
+        mode + b" " + file + b"\0" + bytes.fromhex(name) for _, mode, file, name in sorted(entries)
     )
-    return _object("tree", b"".join(lines))
+    return _object("tree", b"".join(lines), algorithm)
 
 
-def _object(kind: str, content: bytes) -> str:
+def _object(kind: str, content: bytes, algorithm: str) -> str:
     header = f"{kind} {len(content)}".encode() + b"\0"
-    return hashlib.sha1(header + content, usedforsecurity=False).hexdigest()
-
-
-EMPTY_TREE = _object("tree", b"")
+    return hashlib.new(algorithm, header + content, usedforsecurity=False).hexdigest()
 
 
 def _requests() -> Iterator[Answer]:

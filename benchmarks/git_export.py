@@ -36,8 +36,8 @@ def entries(repository: Path, tree: str) -> list[Entry]:
     return found
 
 
-def export(repository: Path, tree: str, folder: Path) -> None:
-    """Write the files of a commit or tree to ``folder``, each byte as git stores it.
+def export(repository: Path, tree: str, folder: Path) -> list[Entry]:
+    """Write the files of a commit or tree to ``folder``, each byte as git stores it; what it wrote.
 
     Of a submodule there is an empty folder. `UserError` where git lacks a file's content, or it
     cannot be written.
@@ -61,6 +61,7 @@ def export(repository: Path, tree: str, folder: Path) -> None:
                 f"cannot write the files of {tree} to {folder} ({error.strerror}); free some space "
                 "there, or name another place in TMPDIR"
             ) from None
+    return wanted
 
 
 def _place(folder: Path, entry: Entry) -> Path:

@@ -1,4 +1,4 @@
-"""Two worktrees that differ in the model alone: each commit's own, measured by head's benchmarks.
+"""Two checkouts that differ in the model alone: each commit's own, measured by head's benchmarks.
 
 One environment serves both, the running interpreter's, unless the commits want different packages:
 then the caller names an interpreter for each. Building them here would take longer than a gate may,
@@ -10,23 +10,27 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.git import git
+from benchmarks.git_export import LINK, SUBMODULE, Entry, export
 from reference_model.errors import UserError
 from reports.gate.revisions import (
+    BENCHMARKS,
+    MODEL,
     check_clean,
     check_environment,
     check_repository,
     commit_of,
     short,
 )
+from reports.gate.workplace import workplace
 
-MODEL, BENCHMARKS, WORKER = "reference_model", "benchmarks", "benchmarks/gate_worker.py"
+WORKER = "benchmarks/gate_worker.py"
+ELSEWHERE = b"version https://git-lfs.github.com/spec/"  # how git-lfs begins what it lets git store
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Arm:
 
     name: str  # base or head
     commit: str
-    worktree: Path
+    checkout: Path
     model_tree: str  # git's hash of the reference_model that it has to import
     python: str
     own_suite: Path | None = None  # where base's own benchmarks/ lies; head's is in its place
@@ -43,7 +47,7 @@ class Arm:
 
 
 @contextmanager
-def worktrees(
+def checkouts(
     repository: Path,
     base: str,
     head: str,
@@ -66,41 +70,56 @@ def worktrees(
         check_environment(repository, commits["base"], commits["head"])
     if not git(repository, "ls-tree", commits["head"], "--", WORKER):
         raise UserError(f"{head} has no {WORKER}: head must not be older than the gate")
-    # Names of one length: the length of a path is part of a process's layout.
-    folder = Path(tempfile.mkdtemp(prefix="gate-")).resolve()
-    try:
+    with workplace() as folder:
         yield tuple(  # type: ignore[misc]
             _arm(repository, name, commits, folder, pythons[name]) for name in ("base", "head")
         )
-    finally:
-        for name in commits:
-            with suppress(UserError):  # it was not yet made
-                git(repository, "worktree", "remove", "--force", str(folder / name))
-        shutil.rmtree(folder, ignore_errors=True)
-        git(repository, "worktree", "prune")
 
 
 def _arm(
     repository: Path, name: str, commits: dict[str, str], folder: Path, python: str | None
 ) -> Arm:
-    commit, worktree = commits[name], folder / name
+    # Names of one length: the length of a path is part of a process's layout.
+    commit, checkout = commits[name], folder / name
     try:
         model_tree = git(repository, "rev-parse", "--verify", f"{commit}:{MODEL}")
     except UserError:
         raise UserError(f"{short(commit)} has no {MODEL}/, and so nothing to measure") from None
-    git(repository, "worktree", "add", "--quiet", "--detach", str(worktree), commit)
+    _check_stored(commit, checkout, export(repository, commit, checkout))
     if name == "base":
         own = folder / "own suite"
         own.mkdir()
-        (own / MODEL).symlink_to(worktree / MODEL)  # the suite imports it when it is listed
-        if (worktree / BENCHMARKS).exists():
-            shutil.move(worktree / BENCHMARKS, own)
-        git(worktree, "checkout", "--quiet", commits["head"], "--", BENCHMARKS)
+        (own / MODEL).symlink_to(checkout / MODEL)  # the suite imports it when it is listed
+        if (checkout / BENCHMARKS).exists():
+            shutil.move(checkout / BENCHMARKS, own)
+        export(repository, f"{commits['head']}:{BENCHMARKS}", checkout / BENCHMARKS)
         suites = [git(repository, "ls-tree", each, "--", BENCHMARKS) for each in commits.values()]
         knows_the_gate = (own / WORKER).exists()
-        return Arm(name, commit, worktree, model_tree, python or sys.executable,
+        return Arm(name, commit, checkout, model_tree, python or sys.executable,
                    own if knows_the_gate else None, suites[0] != suites[1])  # fmt: skip
-    return Arm(name, commit, worktree, model_tree, python or sys.executable)
+    return Arm(name, commit, checkout, model_tree, python or sys.executable)
+
+
+def _check_stored(commit: str, checkout: Path, entries: Sequence[Entry]) -> None:
+    """`UserError` where git does not have what is to be measured, but a pointer to it."""
+    for entry in entries:
+        if not entry.path.startswith((f"{MODEL}/", f"{BENCHMARKS}/")) or entry.mode == LINK:
+            continue
+        if entry.mode == SUBMODULE:
+            keeper = "a submodule"
+        elif _begins_with(checkout / entry.path, ELSEWHERE):
+            keeper = "kept by git-lfs"
+        else:
+            continue
+        raise UserError(
+            f"{entry.path} of {short(commit)} is {keeper}, so that git stores no content of it; "
+            "the gate measures what git stores: commit the files themselves"
+        )
+
+
+def _begins_with(path: Path, content: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(content)) == content
 
 
 def _interpreter(option: str, given: str | None) -> str | None:
@@ -116,13 +135,13 @@ def _interpreter(option: str, given: str | None) -> str | None:
 def check_origin(arm: Arm, hello: dict[str, object]) -> None:
     """`UserError` unless a process of the arm imported the arm's own packages, unchanged."""
     for package in (MODEL, BENCHMARKS):
-        if Path(str(hello[package])) != arm.worktree / package:
+        if Path(str(hello[package])) != arm.checkout / package:
             raise UserError(
-                f"{arm.name} imported {package} from {hello[package]}, not from its own worktree; "
+                f"{arm.name} imported {package} from {hello[package]}, not from its own commit; "
                 "an installed copy stands in the way: uninstall it"
             )
     if hello["tree"] != arm.model_tree:
         raise UserError(
             f"{arm.name} imported a {MODEL} whose tree is {hello['tree']}, not {arm.model_tree} of "
-            f"{short(arm.commit)}; its worktree was changed"
+            f"{short(arm.commit)}; its files were changed meanwhile"
         )

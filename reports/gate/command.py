@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import traceback
 from collections.abc import Sequence
@@ -27,12 +28,13 @@ GRACE = 20.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status. The files that were asked for are written in any case."""
-    for name in ("SIGTERM", "SIGHUP"):  # so that worktrees are removed
+    for name in ("SIGTERM", "SIGHUP"):  # so that checkouts are removed
         if number := getattr(signal, name, None):  # Windows has one of them
             signal.signal(number, _interrupted)
     given = request = None
     try:
         given = _parser().parse_args(arguments)
+        _check_system()
         request = _request(given)
         return _run(given, request)
     except NotComparable as reason:
@@ -66,6 +68,11 @@ def _parser() -> Parser:
     parser.add_argument("--html", type=Path, help="file for a page with every pair drawn")
     parser.add_argument("--markdown", type=Path, help="file for a summary for a pull request")
     return parser
+
+
+def _check_system() -> None:
+    if not hasattr(os, "killpg"):
+        raise UserError("the gate runs on Linux and macOS; on Windows use its subsystem for Linux")
 
 
 def _seconds(text: str) -> float:

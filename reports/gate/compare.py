@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.gate_suite import Exactness
 from benchmarks.git import top_of
 from reference_model.errors import UserError
-from reports.gate.arms import Arm, worktrees
+from reports.gate.arms import Arm, checkouts
 from reports.gate.decision import Decision, Rule, as_plain
 from reports.gate.exact import Difference, Value, differences, exact_values, fails
 from reports.gate.machine import troubles
@@ -49,7 +49,7 @@ def compare(repository: Path, request: Request, tell: Callable[[str], None]) -> 
     """The whole gate. `UserError` for whatever keeps it from a verdict."""
     started, rng = time.monotonic(), random.Random(request.seed)
     repository = top_of(repository)
-    made = worktrees(
+    made = checkouts(
         repository, request.base, request.head, request.base_python, request.head_python
     )
     with made as arms:
@@ -185,7 +185,7 @@ def _vanished(
     """What base's own suite had and head's has no more, by name or because it is skipped there."""
     if base.own_suite is None:
         return []
-    own = Worker(replace(base, worktree=base.own_suite), request.device, rng)
+    own = Worker(replace(base, checkout=base.own_suite), request.device, rng)
     try:
         listed = own.ask("suite")
         found = [
@@ -258,6 +258,8 @@ def _progress(pairs: int, decision: Decision, started: float) -> str:
 
 
 def _finished(report: Report, verdict: Verdict, reason: str, started: float) -> Report:
+    if report["base"]["commit"] == report["head"]["commit"]:
+        reason = f"{reason}; base and head are one commit"
     return report | {
         "verdict": verdict.words,
         "exit_status": int(verdict),

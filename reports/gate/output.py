@@ -8,6 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from reference_model.printing import clean
 from reports import markdown as md
 from reports.gate.decision import UNSTABLE
 
@@ -17,11 +18,12 @@ MOST_ROWS = 30  # of differences in a summary
 
 
 def terminal(report: Report) -> str:
+    """Each text of a commit on one line, so that none of them looks like a verdict."""
     parts = []
     if rows := exact_rows(report):
-        parts.append(tabulate(rows, headers=["exact number", "", "base", "head"]))
+        parts.append(tabulate(_cleaned(rows), headers=["exact number", "", "base", "head"]))
     if rows := timed_rows(report):
-        parts.append(tabulate(rows, headers=timed_titles(report), disable_numparse=True))
+        parts.append(tabulate(_cleaned(rows), headers=timed_titles(report), disable_numparse=True))
     parts.append(headline(report))
     return "\n\n".join(parts)
 
@@ -31,16 +33,22 @@ def headline(report: Report) -> str:
     counted = f"{compared} exact numbers, {len(report['exact']['differences'])} differ"
     return "\n".join(
         [
-            f"{report['verdict'].upper()}: {report['reason']}",
+            f"{report['verdict'].upper()}: {clean(report['reason'])}",
             f"({counted}; {len(report['pairs'])} pairs; {report['seconds']:.0f} s)",
-            *remarks(report),
+            *map(clean, remarks(report)),
         ]
     )
+
+
+def _cleaned(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [[clean(cell) for cell in row] for row in rows]
 
 
 def remarks(report: Report) -> list[str]:
     """What was not compared, on what, and what the machine did beside the work."""
     found = []
+    if _same(report, "model") and not _same(report, "commit"):
+        found.append("base and head have the same model")
     base, head = report.get("versions") or ({}, {})
     if differ := [
         f"{name} {base[name]} and {head[name]}" for name in base if base[name] != head[name]
@@ -53,6 +61,11 @@ def remarks(report: Report) -> list[str]:
     if troubles := report["troubles"]:
         found.append(f"the machine: {', '.join(troubles)}")
     return found
+
+
+def _same(report: Report, what: str) -> bool:
+    one, other = (report[side][what] for side in ("base", "head"))
+    return one is not None and one == other
 
 
 def markdown(report: Report) -> str:

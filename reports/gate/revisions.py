@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import tomllib
+from importlib.machinery import all_suffixes
 from pathlib import Path
 
-from benchmarks.git import answer, git, run_git
+from benchmarks.git import Change, answer, changes, git, run_git
 from reference_model.errors import UserError
 from reports.gate.verdict import NotComparable
 
+MODEL, BENCHMARKS = "reference_model", "benchmarks"
 PINS, PROJECT = "requirements.txt", "pyproject.toml"
+MEASURED = (MODEL, BENCHMARKS, PINS, PROJECT)  # at the top of a repository
 
 
 def check_repository(repository: Path) -> None:
@@ -34,15 +37,24 @@ def commit_of(repository: Path, revision: str) -> str:
 def check_clean(repository: Path, commits: list[str]) -> None:
     """`UserError` where a commit is checked out here and changes to it are not committed.
 
-    They would not be measured, and whoever asked for HEAD most likely means them.
+    They would not be measured, and whoever asked for HEAD most likely means them. What is neither
+    measured nor can be imported by it does not matter.
     """
     if git(repository, "rev-parse", "HEAD") not in commits:
         return
-    if changed := git(repository, "status", "--porcelain").splitlines():
+    if changed := [change for change in changes(repository) if _matters(change)]:
+        aside = " --include-untracked" if any(change.untracked for change in changed) else ""
         raise UserError(
-            f"{len(changed)} uncommitted changes, such as {changed[0].split(maxsplit=1)[-1]}, "
-            "would not be measured; commit or stash them"
+            f"{len(changed)} uncommitted changes, such as {changed[0].path}, would not be "
+            f"measured; commit them, or put them aside: git stash{aside}"
         )
+
+
+def _matters(change: Change) -> bool:
+    first = change.path.split("/")[0]
+    # What is committed cannot import, elsewhere, a module that git does not know.
+    imported = not change.untracked and change.path.endswith(tuple(all_suffixes()))
+    return first in MEASURED or imported
 
 
 def changed_environment(repository: Path, base: str, head: str) -> str | None:

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import select
+import signal
 import subprocess
 import tempfile
 import time
@@ -14,12 +15,14 @@ from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 from reference_model.errors import UserError
+from reports.gate import guard
 from reports.gate.arms import Arm, check_origin
 
 Device = Literal["cpu", "cuda"]
 Answer = dict[str, Any]
 
 TIMEOUT = 180.0  # seconds for one answer
+ENDING = 10.0  # seconds that a process which was killed may take to end
 PADDING = 4096  # bytes that the environment may grow by: where a stack begins depends on it
 
 
@@ -31,20 +34,21 @@ class Worker:
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the process)
         self._process = subprocess.Popen(
             [arm.python, "-P", "-m", "benchmarks.gate_worker"],
-            cwd=arm.worktree,
+            cwd=arm.checkout,
             env=_environment(arm, device, layout),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
+            process_group=0,  # so that what a benchmark starts ends with it
         )
         self._buffer = ""
 
     def allow(self, processors: Collection[int]) -> None:
         """Where it may run until it is measured: `measure` says so itself."""
-        for thread in os.listdir(f"/proc/{self._process.pid}/task"):
+        for thread in threads_of(self._process.pid):
             with suppress(ProcessLookupError):  # it has ended meanwhile
-                os.sched_setaffinity(int(thread), processors)
+                os.sched_setaffinity(thread, processors)
 
     def send(self, do: str, **arguments: Any) -> None:
         """Ask without waiting, so that two processes can work at once."""
@@ -68,8 +72,7 @@ class Worker:
     def close(self) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.kill()
-        self._process.wait()
+        self._end()
         for stream in (self._process.stdin, self._process.stdout, self._log):
             with suppress(OSError):  # what was not yet read by a process that is gone
                 stream.close()
@@ -90,11 +93,30 @@ class Worker:
         return line
 
     def _failure(self, what: str) -> UserError:
-        self._process.kill()
-        status = self._process.wait()
+        self._end()
         self._log.seek(0)
-        said = self._log.read().strip().splitlines() or [f"exit status {status}"]
-        return UserError(f"{self.arm.name}: a process {what}: {_one_line(said[-1])}")
+        said = self._log.read().strip().splitlines()
+        status = f"exit status {self._process.returncode}"
+        return UserError(f"{self.arm.name}: a process {what}: {_one_line((said or [status])[-1])}")
+
+    def _end(self) -> None:
+        """Kill it, and what it started; one that the system does not let go of is not waited for.
+
+        As long as it was not waited for, its number is nobody else's.
+        """
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError, PermissionError):  # macOS: it has ended
+                os.killpg(self._process.pid, signal.SIGKILL)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(ENDING)
+
+
+def threads_of(process: int) -> list[int]:
+    """By their numbers; only the first, where the system does not list them."""
+    try:
+        return [int(thread) for thread in os.listdir(f"/proc/{process}/task")]
+    except FileNotFoundError:  # or it has ended
+        return [process]
 
 
 def _one_line(text: str) -> str:
@@ -111,7 +133,8 @@ def _environment(arm: Arm, device: Device, layout: random.Random) -> dict[str, s
     if device == "cpu":
         kept["CUDA_VISIBLE_DEVICES"] = ""
     return kept | {
-        "PYTHONPATH": str(arm.worktree),
+        "PYTHONPATH": str(arm.checkout),
+        guard.VARIABLE: str(arm.checkout),
         "PYTHONHASHSEED": str(layout.randrange(2**32)),
         "PYTHONNOUSERSITE": "1",
         "LLM_DESIGN_BENCH_PROFILE": "gate",
@@ -119,6 +142,11 @@ def _environment(arm: Arm, device: Device, layout: random.Random) -> dict[str, s
         "TOKENIZERS_PARALLELISM": "false",
         "GATE_PADDING": "x" * layout.randrange(PADDING),
     }
+
+
+def _hashing(arm: Arm) -> dict[str, str]:
+    """What a process has to be told: git names objects by SHA-256 in some repositories."""
+    return {"algorithm": "sha256"} if len(arm.model_tree) == 64 else {}
 
 
 class Processes:
@@ -145,7 +173,7 @@ class Processes:
                 if processors:
                     self._started[at].allow(processors)
             for worker in self.workers:
-                worker.send("hello")
+                worker.send("hello", **_hashing(worker.arm))
                 for id in ids:
                     worker.send("prepare", id=id)
         except BaseException:

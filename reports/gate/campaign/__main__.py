@@ -26,7 +26,7 @@ from reference_model.command_line import Parser, exit_status
 from reference_model.errors import UserError
 from reference_model.files import check_writable, write_whole
 from reference_model.printing import say, warn
-from reports.gate.arms import worktrees
+from reports.gate.arms import checkouts
 from reports.gate.campaign import designs, lines, real, reorderings, rivals, turns
 from reports.gate.campaign.injections import INJECTIONS, names
 from reports.gate.campaign.neighbour import beside
@@ -50,7 +50,7 @@ Replayed = dict[str, list[dict[str, Any]]]  # a row per slowdown, by what ran be
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
 
-    signal.signal(signal.SIGTERM, _interrupted)  # so that worktrees are removed
+    signal.signal(signal.SIGTERM, _interrupted)  # so that checkouts are removed
 
     def command() -> None:
         given = _parser().parse_args(arguments)
@@ -136,13 +136,13 @@ def _designs(given: argparse.Namespace) -> None:
 
 def _record_designs(path: Path, select: str, pairs: int) -> None:
     lines.check_gate(path, Path.cwd())
-    with worktrees(Path.cwd(), "HEAD", "HEAD") as arms:
+    with checkouts(Path.cwd(), "HEAD", "HEAD") as arms:
         designs.record_designs(path, arms, timed_ids(arms, select), pairs, warn)
 
 
 def _turns(given: argparse.Namespace) -> None:
     lines.check_gate(given.lines, Path.cwd())
-    with worktrees(Path.cwd(), "HEAD", "HEAD") as arms, beside(given.neighbour, seed=0) as other:
+    with checkouts(Path.cwd(), "HEAD", "HEAD") as arms, beside(given.neighbour, seed=0) as other:
         ids = timed_ids(arms, given.select)
         turns.record_turns(given.lines, arms, ids, given.pairs, given.neighbour, warn)
         other.check()
@@ -154,7 +154,7 @@ def _record(given: argparse.Namespace) -> None:
     lines.check_gate(given.lines, Path.cwd())
     done = len(lines.read(given.lines, kind="pair", stretch=given.stretch))
     with ExitStack() as stack:
-        arms = stack.enter_context(worktrees(Path.cwd(), "HEAD", "HEAD"))
+        arms = stack.enter_context(checkouts(Path.cwd(), "HEAD", "HEAD"))
         neighbour = stack.enter_context(beside(given.neighbour, seed=done))
         ids = timed_ids(arms, given.select)
         for earlier in lines.read(given.lines, kind="pair")[:1]:
@@ -292,7 +292,7 @@ def _reorderings(given: argparse.Namespace) -> None:
 
 
 def _reordered(select: str) -> list[dict[str, Any]]:
-    with worktrees(Path.cwd(), "HEAD", "HEAD") as arms:
+    with checkouts(Path.cwd(), "HEAD", "HEAD") as arms:
         return reorderings.reorderings(arms[1], select)
 
 
@@ -327,7 +327,6 @@ def _all(given: argparse.Namespace) -> None:
         real.real_runs(given.lines, Path.cwd(), name, OTHERS, warn)
     _record_rivals(given.lines, [], None)
     reordered = _reordered("*")
-    # Written last: a file that git knows would be an uncommitted change to whatever is measured.
     _replay(argparse.Namespace(**vars(given), without=None))
     for name, summary in (("designs", designs.summary(given.lines)), ("reorderings", reordered)):
         _show(summary, given.out and given.out.with_name(f"gate_{name}.json"))

@@ -78,7 +78,7 @@ def one_run(clone: Path, arguments: tuple[str, ...] = ()) -> dict[str, Any]:
         [sys.executable, "-P", "-m", "reports.gate", "--base=HEAD~1", "--head=HEAD",
          f"--json={written}", *arguments],
         cwd=clone,
-        # Its worktrees go with the clone, even where it is killed.
+        # Its checkouts go with the clone, even where it is killed.
         env={**os.environ, "PYTHONPATH": str(clone), "TMPDIR": str(clone.parent)},
         capture_output=True,
         text=True,

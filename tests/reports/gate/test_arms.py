@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import random
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks.gate_worker import tree_hash
+from benchmarks.git import git
 from reference_model.errors import UserError
-from reports.gate.arms import check_origin, worktrees
+from reports.gate.arms import check_origin, checkouts
 from reports.gate.revisions import changed_environment
 from reports.gate.verdict import NotComparable
 from reports.gate.workers import Worker, running
@@ -22,28 +24,28 @@ def test_each_arm_has_its_own_model_and_heads_benchmarks(repository) -> None:
     repository.write("benchmarks/bench_new.py", "")
     (repository.path / "benchmarks" / "bench_gate.py").unlink()
     head = repository.commit(model="BYTES = 7\n")
-    with worktrees(repository.path, base, head) as arms:
-        models = [(a.worktree / "reference_model/__init__.py").read_text() for a in arms]
-        suites = [sorted(p.name for p in (a.worktree / "benchmarks").iterdir()) for a in arms]
+    with checkouts(repository.path, base, head) as arms:
+        models = [(a.checkout / "reference_model/__init__.py").read_text() for a in arms]
+        suites = [sorted(p.name for p in (a.checkout / "benchmarks").iterdir()) for a in arms]
         assert "step" in models[0]
         assert models[1] == "BYTES = 7\n"
         assert suites[0] == suites[1]
         assert "bench_new.py" in suites[0]
         assert "bench_gate.py" not in suites[0]
-        assert len(str(arms[0].worktree)) == len(str(arms[1].worktree))
-        folder = arms[0].worktree.parent
+        assert len(str(arms[0].checkout)) == len(str(arms[1].checkout))
+        folder = arms[0].checkout.parent
     assert not folder.exists()
     assert len(repository.git("worktree", "list").splitlines()) == 1
 
 
-def test_the_worktrees_are_removed_after_a_failure_too(repository) -> None:
+def test_the_checkouts_are_removed_after_a_failure_too(repository) -> None:
     folders = []
 
     def fail(arms) -> None:
-        folders.append(arms[0].worktree.parent)
+        folders.append(arms[0].checkout.parent)
         raise RuntimeError
 
-    with pytest.raises(RuntimeError), worktrees(repository.path, "HEAD", "HEAD") as arms:
+    with pytest.raises(RuntimeError), checkouts(repository.path, "HEAD", "HEAD") as arms:
         fail(arms)
     assert not folders[0].exists()
     assert len(repository.git("worktree", "list").splitlines()) == 1
@@ -53,22 +55,114 @@ def test_the_worktrees_are_removed_after_a_failure_too(repository) -> None:
 def test_an_unknown_revision_is_named(repository, base: str, head: str) -> None:
     with (
         pytest.raises(UserError, match=r"'(nowhere|--help)' names no commit"),
-        worktrees(repository.path, base, head),
+        checkouts(repository.path, base, head),
     ):
         pass
 
 
-def test_uncommitted_changes_to_what_is_compared_are_refused(repository) -> None:
+@pytest.mark.K4
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [
+        ("reference_model/more.py", "git stash --include-untracked"),
+        ("benchmarks/bench_new.py", "git stash --include-untracked"),
+        ("reference_model/__init__.py", "git stash"),
+        ("requirements.txt", "git stash"),
+        ("torch.py", "git stash"),  # which the model may import
+    ],
+)
+def test_uncommitted_changes_to_what_is_compared_are_refused_and_the_advice_helps(
+    repository, path: str, advice: str
+) -> None:
     base = repository.git("rev-parse", "HEAD")
     head = repository.commit()
-    repository.write("reference_model/more.py", "")
+    repository.write(path, "CHANGED = True\n")
     with (
-        pytest.raises(UserError, match=r"1 uncommitted changes, such as reference_model/more\.py"),
-        worktrees(repository.path, base, head),
+        pytest.raises(UserError, match=f"1 uncommitted changes, such as {path}, .*: {advice}$"),
+        checkouts(repository.path, base, head),
     ):
         pass
-    with worktrees(repository.path, base, base):
+    with checkouts(repository.path, base, base):
         pass  # of what is checked out nothing is compared
+    subprocess.run(advice.split(), cwd=repository.path, check=True, capture_output=True)
+    with checkouts(repository.path, base, head):
+        pass
+
+
+@pytest.mark.K4
+def test_what_is_neither_measured_nor_imported_may_change(repository) -> None:
+    repository.write("README.md", "")
+    repository.commit()
+    repository.write("README.md", "changed")
+    repository.write("notes.txt", "")
+    repository.write("scripts/try.py", "")
+    with checkouts(repository.path, "HEAD", "HEAD"):
+        pass
+
+
+@pytest.mark.K4
+@pytest.mark.parametrize("kind", ["autocrlf", "attributes", "hook", "filter", "sparse"])
+def test_what_a_checkout_would_make_of_the_files_is_not_measured(
+    repository, tmp_path: Path, kind: str
+) -> None:
+    """Each of these made a worktree whose files were not those of the commit, or none at all."""
+    marker = tmp_path / "ran"
+    if kind == "autocrlf":
+        repository.git("config", "core.autocrlf", "true")
+    elif kind == "attributes":
+        repository.write(".gitattributes", "*.py text eol=crlf ident\n")
+    elif kind == "hook":
+        hook = repository.path / ".git/hooks/post-checkout"
+        hook.write_text(f"#!/bin/sh\ntouch {marker} reference_model/more.py\nexit 1\n")
+        hook.chmod(0o755)
+    elif kind == "filter":
+        repository.write(".gitattributes", "*.py filter=spoil\n")
+        repository.git("config", "filter.spoil.smudge", f"touch {marker}; echo spoilt")
+    else:
+        repository.git("sparse-checkout", "set", "docs")
+    repository.git("commit", "--quiet", "--allow-empty", "--message", "attributes")
+    with (
+        checkouts(repository.path, "HEAD~1", "HEAD") as arms,
+        running(arms, "cpu", random.Random(0)) as (_, hellos),
+    ):
+        assert [hello["tree"] for hello in hellos] == [arm.model_tree for arm in arms]
+        assert repository.git("worktree", "list").count("\n") == 0
+    assert not marker.exists()
+
+
+@pytest.mark.K4
+def test_a_repository_of_longer_hashes_is_compared_as_well(repository, tmp_path: Path) -> None:
+    shutil.rmtree(repository.path / ".git")
+    repository.git("init", "--quiet", "--object-format=sha256")
+    for name in ("user.name", "user.email"):
+        repository.git("config", name, "test")
+    assert len(repository.commit()) == 64
+    with (
+        checkouts(repository.path, "HEAD", "HEAD") as arms,
+        running(arms, "cpu", random.Random(0)) as (_, hellos),
+    ):
+        assert [len(hello["tree"]) for hello in hellos] == [64, 64]
+
+
+@pytest.mark.K4
+@pytest.mark.parametrize("keeper", ["a submodule", "kept by git-lfs"])
+def test_a_model_whose_content_git_does_not_store_is_refused_by_name(
+    repository, keeper: str
+) -> None:
+    if keeper == "a submodule":
+        entry = f"160000 {'1' * 40}\treference_model/weights"
+        git(repository.path, "update-index", "--index-info", given=entry)
+        repository.git("commit", "--quiet", "--message", "a submodule")
+        (repository.path / "reference_model/weights").mkdir()
+    else:
+        pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+        repository.write("reference_model/weights", pointer)
+        repository.commit()
+    with (
+        pytest.raises(UserError, match=f"reference_model/weights of .* is {keeper}"),
+        checkouts(repository.path, "HEAD", "HEAD"),
+    ):
+        pass
 
 
 def test_a_shallow_clone_is_refused(repository, tmp_path: Path) -> None:
@@ -77,7 +171,7 @@ def test_a_shallow_clone_is_refused(repository, tmp_path: Path) -> None:
     repository.git("clone", "--quiet", "--depth=1", address, str(tmp_path / "shallow"))
     with (
         pytest.raises(UserError, match="git fetch --unshallow"),
-        worktrees(tmp_path / "shallow", "HEAD", "HEAD"),
+        checkouts(tmp_path / "shallow", "HEAD", "HEAD"),
     ):
         pass
 
@@ -87,7 +181,7 @@ def test_a_head_that_is_older_than_the_gate_is_refused(repository) -> None:
     repository.commit()
     with (
         pytest.raises(UserError, match="must not be older than the gate"),
-        worktrees(repository.path, "HEAD", "HEAD"),
+        checkouts(repository.path, "HEAD", "HEAD"),
     ):
         pass
 
@@ -110,10 +204,10 @@ def test_commits_that_need_different_packages_are_not_comparable_in_one_environm
     head = repository.commit(**changed)
     with (
         pytest.raises(NotComparable, match=named),
-        worktrees(repository.path, base, head),
+        checkouts(repository.path, base, head),
     ):
         pass
-    with worktrees(repository.path, base, head, sys.executable, shutil.which("git")) as arms:
+    with checkouts(repository.path, base, head, sys.executable, shutil.which("git")) as arms:
         assert [arm.python for arm in arms] == [sys.executable, shutil.which("git")]
 
 
@@ -130,12 +224,12 @@ def test_a_comment_and_the_settings_of_a_tool_change_no_environment(repository) 
 
 def test_a_process_reports_the_tree_that_git_knows_its_model_by(repository, root: Path) -> None:
     with (
-        worktrees(repository.path, "HEAD", "HEAD") as arms,
+        checkouts(repository.path, "HEAD", "HEAD") as arms,
         running(arms, "cpu", random.Random(0)) as (_, hellos),
     ):
         assert [hello["tree"] for hello in hellos] == [arm.model_tree for arm in arms]
         places = [Path(hello["reference_model"]).parent for hello in hellos]
-        assert places == [arm.worktree for arm in arms]
+        assert places == [arm.checkout for arm in arms]
 
 
 def test_an_installed_copy_does_not_come_before_the_arms_own(
@@ -143,17 +237,17 @@ def test_an_installed_copy_does_not_come_before_the_arms_own(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(root))  # where there is another reference_model
     with (
-        worktrees(repository.path, "HEAD", "HEAD") as arms,
+        checkouts(repository.path, "HEAD", "HEAD") as arms,
         running(arms[:1], "cpu", random.Random(0)) as (_, (hello,)),
     ):
-        assert Path(hello["reference_model"]).parent == arms[0].worktree
+        assert Path(hello["reference_model"]).parent == arms[0].checkout
 
 
-def test_a_model_that_was_changed_in_its_worktree_is_an_error(repository) -> None:
-    with worktrees(repository.path, "HEAD", "HEAD") as arms:
-        (arms[1].worktree / "reference_model" / "more.py").touch()
+def test_a_model_that_was_changed_in_its_checkout_is_an_error(repository) -> None:
+    with checkouts(repository.path, "HEAD", "HEAD") as arms:
+        (arms[1].checkout / "reference_model" / "more.py").touch()
         with (
-            pytest.raises(UserError, match="its worktree was changed"),
+            pytest.raises(UserError, match="its files were changed meanwhile"),
             running(arms, "cpu", random.Random(0)),
         ):
             pass
@@ -161,10 +255,10 @@ def test_a_model_that_was_changed_in_its_worktree_is_an_error(repository) -> Non
 
 @pytest.mark.parametrize("package", ["reference_model", "benchmarks"])
 def test_a_package_from_another_place_is_an_error(repository, package: str) -> None:
-    with worktrees(repository.path, "HEAD", "HEAD") as (base, _):
+    with checkouts(repository.path, "HEAD", "HEAD") as (base, _):
         hello = {
-            "reference_model": base.worktree / "reference_model",
-            "benchmarks": base.worktree / "benchmarks",
+            "reference_model": base.checkout / "reference_model",
+            "benchmarks": base.checkout / "benchmarks",
             "tree": base.model_tree,
         }
         check_origin(base, hello)
@@ -197,7 +291,7 @@ def test_the_hash_of_a_folder_is_gits_own_with_links_folders_and_programs(
 def test_a_process_that_crashes_says_so_in_one_line(repository) -> None:
     repository.write("benchmarks/bench_gate.py", "import os\nos._exit(3)\n")
     repository.commit()
-    with worktrees(repository.path, "HEAD", "HEAD") as (base, _):
+    with checkouts(repository.path, "HEAD", "HEAD") as (base, _):
         worker = Worker(base, "cpu", random.Random(0))
         try:
             with pytest.raises(UserError, match="base: a process crashed: exit status 3"):
@@ -209,7 +303,7 @@ def test_a_process_that_crashes_says_so_in_one_line(repository) -> None:
 def test_a_benchmark_that_fails_is_named_with_its_error(repository) -> None:
     repository.commit(model="def step():\n    raise OSError('no disk')\n")
     with (
-        worktrees(repository.path, "HEAD", "HEAD") as arms,
+        checkouts(repository.path, "HEAD", "HEAD") as arms,
         running(arms[:1], "cpu", random.Random(0)) as ((worker,), _),
     ):
         id = "bench_gate.Step.time_step(one)"
@@ -222,7 +316,7 @@ def test_a_benchmark_that_fails_is_named_with_its_error(repository) -> None:
 def test_layouts_differ_between_processes(repository) -> None:
     from reports.gate.workers import _environment
 
-    with worktrees(repository.path, "HEAD", "HEAD") as (base, _):
+    with checkouts(repository.path, "HEAD", "HEAD") as (base, _):
         rng = random.Random(0)
         found = [_environment(base, "cpu", rng) for _ in range(2)]
     assert found[0]["PYTHONHASHSEED"] != found[1]["PYTHONHASHSEED"]
@@ -234,5 +328,5 @@ def test_a_relative_interpreter_is_the_one_of_the_callers_folder(
 ) -> None:
     (tmp_path / "python").symlink_to(sys.executable)
     monkeypatch.chdir(tmp_path)
-    with worktrees(repository.path, "HEAD", "HEAD", "./python", "./python") as arms:
+    with checkouts(repository.path, "HEAD", "HEAD", "./python", "./python") as arms:
         assert {arm.python for arm in arms} == {str(tmp_path / "python")}

@@ -69,6 +69,14 @@ def test_an_interpreter_that_is_not_there_exits_with_12_without_a_traceback(gate
     assert "Traceback" not in done.stderr
 
 
+def test_windows_is_told_where_the_gate_runs(
+    repository, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delattr(os, "killpg")
+    assert command.main(["--base=HEAD", "--head=HEAD"]) == 12
+    assert capsys.readouterr().err.startswith("error: the gate runs on Linux and macOS;")
+
+
 def test_other_packages_exit_with_13(gate, repository) -> None:
     repository.commit(pins="torch==2.12.0\n")
     assert_status(gate("--base=HEAD~1", "--head=HEAD"), 13, "^not comparable: the pinned versions")
@@ -109,14 +117,20 @@ def test_real_pairs_are_measured_until_the_budget_is_spent_and_everything_is_wri
 ) -> None:
     repository.commit()
     path, page = tmp_path / "gate.json", tmp_path / "gate.html"
-    # The eight pairs of the first look, of two benchmarks, take more than that on any machine.
+    # The eight pairs of the first look, of two benchmarks, take more than 4 s on any machine. On a
+    # busy one the first pair may.
     assert 8 * 2 * pairs_module.LEAST_SECONDS > 4
-    done = gate(
-        "--base=HEAD~1", "--head=HEAD", "--budget=4", "--seed=1", f"--json={path}",
-        f"--html={page}", "--select=*(one)",
-    )  # fmt: skip
-    report = json.loads(path.read_text())
-    assert_status(done, 11, "INCONCLUSIVE: .*the budget is spent|INCONCLUSIVE: unstable")
+    for budget in (4, 8, 16, 32):
+        done = gate(
+            "--base=HEAD~1", "--head=HEAD", f"--budget={budget}", "--seed=1", f"--json={path}",
+            f"--html={page}", "--select=*(one)",
+        )  # fmt: skip
+        report = json.loads(path.read_text())
+        if budget == 4:
+            said = "INCONCLUSIVE: .*the budget is spent|INCONCLUSIVE: unstable"
+            assert_status(done, 11, said)
+        if report["pairs"]:
+            break
     assert report["pairs"]
     for pair in report["pairs"]:
         assert set(pair["log_ratios"]) == {ONE, CONTROL}

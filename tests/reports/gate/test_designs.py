@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from reports.gate import pairs as pairs_module
-from reports.gate.arms import worktrees
+from reports.gate.arms import checkouts
 from reports.gate.campaign import designs, lines, turns
 from reports.gate.campaign.__main__ import main
 from reports.gate.pairs import ASKING
@@ -54,7 +54,7 @@ def test_each_design_gives_a_log_ratio_of_every_benchmark(
     for seconds in ("BURST_SECONDS", "ALONE_SECONDS"):
         monkeypatch.setattr(designs, seconds, 0.003)
     monkeypatch.setattr(pairs_module, "MOST_SECONDS", 0.01)
-    with worktrees(repository.path, "HEAD", "HEAD") as arms:
+    with checkouts(repository.path, "HEAD", "HEAD") as arms:
         found, seconds = designs.DESIGNS[name](arms, [ONE, TWO], random.Random(0))
     assert found.keys() == {ONE, TWO}
     assert seconds > 0

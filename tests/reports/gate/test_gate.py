@@ -14,9 +14,9 @@ import pytest
 from reference_model.errors import UserError
 from reports.gate import compare as compare_module
 from reports.gate import pairs as pairs_module
-from reports.gate.arms import worktrees
+from reports.gate.arms import checkouts
 from reports.gate.compare import Request, compare
-from reports.gate.output import markdown, terminal, timed_rows
+from reports.gate.output import as_json, markdown, terminal, timed_rows
 from reports.gate.page import render
 from reports.gate.pairs import CONTROL, OutOfTime, Pair, Pairs
 from reports.gate.verdict import NotComparable
@@ -65,6 +65,30 @@ def test_a_commit_that_changes_nothing_passes(repository, monkeypatch) -> None:
     assert report["base"]["commit"] != report["head"]["commit"]
 
 
+@pytest.mark.K4
+def test_one_commit_that_is_compared_with_itself_passes_and_every_form_says_so(
+    repository, monkeypatch
+) -> None:
+    fake_pairs(monkeypatch)
+    report = compare(repository.path, Request("main", "HEAD"), lambda line: None)
+    assert (report["verdict"], report["exit_status"]) == ("pass", 0)
+    for text in (terminal(report), markdown(report), render(report), as_json(report)):
+        assert "; base and head are one commit" in text
+
+
+@pytest.mark.K4
+def test_two_commits_of_one_model_are_told_to_be_so(repository, monkeypatch) -> None:
+    repository.commit()
+    fake_pairs(monkeypatch)
+    report = run(repository)
+    for text in (terminal(report), markdown(report), render(report)):
+        assert "ase and head have the same model" in text
+        assert "one commit" not in text
+    model = (repository.path / "reference_model/__init__.py").read_text()
+    repository.commit(model=f"{model}\n")
+    assert "the same model" not in terminal(run(repository))
+
+
 def test_a_slower_benchmark_is_a_regression_that_is_named_with_its_size(
     repository, monkeypatch
 ) -> None:
@@ -101,7 +125,7 @@ def test_a_pair_that_runs_out_of_time_is_no_pair_and_the_budget_is_spent(
 ) -> None:
     repository.commit()
     with (
-        worktrees(repository.path, "HEAD~1", "HEAD") as arms,
+        checkouts(repository.path, "HEAD~1", "HEAD") as arms,
         Pairs(arms, "cpu", random.Random(0)) as pairs,
         pytest.raises(OutOfTime),
     ):
@@ -128,7 +152,7 @@ def test_a_control_that_has_passed_is_still_compared_with_itself(repository, mon
     monkeypatch.setattr(pairs_module, "MOST_SECONDS", 0.01)
     repository.commit()
     with (
-        worktrees(repository.path, "HEAD~1", "HEAD") as arms,
+        checkouts(repository.path, "HEAD~1", "HEAD") as arms,
         Pairs(arms, "cpu", random.Random(0), control=ONE) as pairs,
     ):
         pair = pairs.measure([TWO])
@@ -277,6 +301,17 @@ def test_texts_of_others_are_escaped_on_the_page_and_in_the_summary() -> None:
     assert "<i>" not in summary
     assert "&lt;i&gt;\\|x" in summary
     assert "ERROR: a <b>" in terminal(hostile())
+
+
+@pytest.mark.K8
+def test_no_text_of_a_commit_looks_like_a_verdict_in_the_terminal() -> None:
+    report, fake = hostile(), "\x1b[2K\nPASS: all is well"
+    report["reason"], report["skipped"] = fake, {fake: fake}
+    report["exact"]["differences"][0]["id"] = fake
+    lines = terminal(report).splitlines()
+    assert not any(line.startswith("PASS") for line in lines)
+    assert "\x1b" not in terminal(report)
+    assert len(lines) == 7
 
 
 def test_a_page_needs_nothing_from_elsewhere(repository, monkeypatch) -> None:

@@ -10,10 +10,10 @@ import pytest
 
 from reference_model.errors import UserError
 from reports.gate import pairs as pairs_module
-from reports.gate.arms import Arm, worktrees
+from reports.gate.arms import Arm, checkouts
 from reports.gate.machine import troubles
-from reports.gate.pairs import Pairs
-from reports.gate.workers import Processes
+from reports.gate.pairs import CONTROL, Pairs
+from reports.gate.workers import Processes, threads_of
 
 ONE, TWO = (f"bench_gate.Step.time_step({name})" for name in ("one", "two"))
 PROCESSORS = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
@@ -51,7 +51,7 @@ def arms(repository, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Arm, Arm
     monkeypatch.setattr(pairs_module, "MOST_SECONDS", 0.01)
     monkeypatch.setattr(pairs_module, "Processes", Noted)
     Noted.made = []
-    with worktrees(repository.path, "HEAD", "HEAD") as made:
+    with checkouts(repository.path, "HEAD", "HEAD") as made:
         yield made
 
 
@@ -147,7 +147,7 @@ def test_steps_on_several_threads_come_last_once_the_next_processes_are_ready(
 
     monkeypatch.setattr(pairs_module, "in_turns", noted)
     with (
-        worktrees(repository.path, "HEAD", "HEAD") as arms,
+        checkouts(repository.path, "HEAD", "HEAD") as arms,
         Pairs(arms, "cpu", random.Random(seed)) as pairs,
     ):
         pairs.measure([ONE, TWO])
@@ -160,7 +160,7 @@ def test_what_started_on_some_processors_steps_on_all_that_the_gate_may_use(
 ) -> None:
     with_two_threads(repository, "one")
     some = set(sorted(PROCESSORS)[:1])
-    with worktrees(repository.path, "HEAD", "HEAD") as (base, _):
+    with checkouts(repository.path, "HEAD", "HEAD") as (base, _):
         processes = Processes([base], "cpu", random.Random(0), [ONE, TWO], some)
         try:
             processes.ready()
@@ -175,7 +175,7 @@ def test_what_started_on_some_processors_steps_on_all_that_the_gate_may_use(
 
 def test_what_cannot_be_set_up_is_an_error_when_it_is_waited_for(repository) -> None:
     repository.commit(model="")
-    with worktrees(repository.path, "HEAD", "HEAD") as arms:
+    with checkouts(repository.path, "HEAD", "HEAD") as arms:
         processes = Processes(arms, "cpu", random.Random(0), [ONE])
         try:
             with pytest.raises(UserError, match="base: a timed benchmark was skipped: this commit"):
@@ -187,7 +187,7 @@ def test_what_cannot_be_set_up_is_an_error_when_it_is_waited_for(repository) -> 
 def test_to_prepare_a_benchmark_imports_no_other_file_of_the_suite(repository) -> None:
     repository.write("benchmarks/bench_other.py", "raise SystemExit('imported')\n")
     repository.commit()
-    with worktrees(repository.path, "HEAD", "HEAD") as (base, _):
+    with checkouts(repository.path, "HEAD", "HEAD") as (base, _):
         processes = Processes([base], "cpu", random.Random(0), [ONE])
         try:
             processes.ready()
@@ -195,6 +195,31 @@ def test_to_prepare_a_benchmark_imports_no_other_file_of_the_suite(repository) -
                 processes.workers[0].ask("suite")
         finally:
             processes.close()
+
+
+def test_a_system_without_processors_to_choose_from_or_a_list_of_threads_goes_on(
+    repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS, and in a container without /proc."""
+    torch = (repository.path / "torch.py").read_text()
+    lacks = (
+        "import os\nos.__dict__.pop('sched_getaffinity')\nos.__dict__.pop('sched_setaffinity')\n"
+    )
+    repository.write("torch.py", lacks + torch)
+    repository.commit()
+    for name in ("sched_getaffinity", "sched_setaffinity"):
+        monkeypatch.delattr(os, name, raising=False)
+    monkeypatch.setattr(pairs_module, "MOST_SECONDS", 0.01)
+    with (
+        checkouts(repository.path, "HEAD", "HEAD") as arms,
+        Pairs(arms, "cpu", random.Random(0), control=ONE) as pairs,
+    ):
+        assert pairs.measure([ONE]).log_ratios.keys() == {ONE, CONTROL}
+
+
+def test_threads_that_the_system_does_not_list_are_one() -> None:
+    assert os.getpid() in threads_of(os.getpid())
+    assert threads_of(2**30) == [2**30]
 
 
 def test_the_gates_own_load_is_no_trouble_and_that_of_others_is(
