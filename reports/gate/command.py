@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = _parser().parse_args(arguments)
         _check_system()
         request = _request(given)
+        _check_outputs(given)
         return _run(given, request)
     except NotComparable as reason:
         return _failed(given, request, Verdict.NOT_COMPARABLE, str(reason))
@@ -75,6 +76,15 @@ def _check_system() -> None:
         raise UserError("the gate runs on Linux and macOS; on Windows use its subsystem for Linux")
 
 
+def _check_outputs(given: argparse.Namespace) -> None:
+    """`UserError` before anything is measured, not minutes later."""
+    from reference_model.files import check_writable
+
+    for path in (given.json, given.html, given.markdown):
+        if path:
+            check_writable(path)
+
+
 def _seconds(text: str) -> float:
     try:
         value = float(text)
@@ -106,8 +116,10 @@ def _run(given: argparse.Namespace, request: Request) -> int:
 
     _end_after(max(request.budget, BUDGET) + GRACE)
     report = compare(Path.cwd(), request, warn)
-    say(terminal(report))
-    _write(given, report)
+    try:
+        say(terminal(report))
+    finally:
+        _write(given, report)
     return int(report["exit_status"])
 
 
@@ -128,20 +140,21 @@ def _failed(
 
 
 def _write(given: argparse.Namespace, report: Report) -> None:
+    """All that can be written; then `UserError` where one could not be."""
     from reference_model.files import write_whole
+    from reports.gate.output import as_json, markdown
+    from reports.gate.page import render
 
-    if given.json:
-        from reports.gate.output import as_json
-
-        write_whole(given.json.parent, {given.json.name: as_json(report).encode()})
-    if given.html:
-        from reports.gate.page import render
-
-        write_whole(given.html.parent, {given.html.name: render(report).encode()})
-    if given.markdown:
-        from reports.gate.output import markdown
-
-        write_whole(given.markdown.parent, {given.markdown.name: markdown(report).encode()})
+    failure = None
+    forms = ((given.json, as_json), (given.html, render), (given.markdown, markdown))
+    for path, form in forms:
+        if path:
+            try:
+                write_whole(path.parent, {path.name: form(report).encode()})
+            except UserError as error:
+                failure = failure or error
+    if failure:
+        raise failure
 
 
 def _end_after(seconds: float) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from reference_model.errors import UserError
 from reports.gate import command
 from reports.gate import compare as compare_module
 from reports.gate import pairs as pairs_module
@@ -39,6 +40,42 @@ def test_an_unknown_revision_exits_with_12_and_the_files_say_so(gate, tmp_path: 
     assert json.loads((tmp_path / "json").read_text())["exit_status"] == 12
     assert "Error" in (tmp_path / "html").read_text()
     assert (tmp_path / "markdown").read_text().startswith("### Gate: error")
+
+
+@pytest.mark.K6
+@pytest.mark.parametrize("option", ["json", "html", "markdown"])
+def test_an_output_that_cannot_be_written_is_told_before_anything_is_measured(
+    gate, repository, tmp_path: Path, option: str
+) -> None:
+    repository.commit(bench="raise SystemExit('it was measured')\n")
+    (tmp_path / "file").touch()
+    others = {"json", "html", "markdown"} - {option}
+    files = [f"--{other}={tmp_path / 'new' / other}" for other in others]
+    for place, reason in ((tmp_path, "it is a folder"), (tmp_path / "file/out", "Not a directory")):
+        done = gate("--base=HEAD", "--head=HEAD", f"--{option}={place}", *files)
+        assert_status(done, 12, f"^error: cannot write to {place}.*{reason}")
+        assert "measured" not in done.stderr
+        assert {file.name for file in (tmp_path / "new").iterdir()} == others  # with the reason
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "new", "repository"}
+
+
+@pytest.mark.K6
+def test_trying_the_outputs_leaves_nothing(repository, tmp_path: Path, monkeypatch) -> None:
+    places = [tmp_path / "new" / kind for kind in ("json", "html", "markdown")]
+    places[0].parent.mkdir()
+    places[1].write_text("before")
+    files = [f"--{place.name}={place}" for place in places]
+    found = []
+
+    def look(*given) -> None:
+        found.extend((path.name, path.read_text()) for path in places[0].parent.iterdir())
+        raise UserError("that was all")
+
+    monkeypatch.setattr(compare_module, "compare", look)
+    monkeypatch.chdir(repository.path)
+    assert command.main(["--base=HEAD", "--head=HEAD", *files]) == 12
+    assert found == [("html", "before")]
+    assert all("that was all" in place.read_text() for place in places)
 
 
 def test_an_exception_of_any_kind_exits_with_12(gate, repository) -> None:
