@@ -121,7 +121,7 @@ ROTATIONS: dict[Profile, int] = {"smoke": 400, "quick": 20_000, "full": 40_000}
 DKW = 1.3581  # √(ln(2/0.05)/2): Dvoretzky, Kiefer, Wolfowitz and Massart, at 95 %
 
 
-@experiment("turboquant.beta", smoke=1, quick=8, full=20)
+@experiment("turboquant.beta", smoke=1.2, quick=8, full=20)
 def beta(settings: Settings) -> list[Measurement]:
     """Kolmogorov and Smirnov's distance of one coordinate per vector to the Beta law.
 
@@ -308,7 +308,7 @@ def _error(codec: Codec, x: Tensor) -> Estimate:
 # ---- what does the work
 
 
-@experiment("turboquant.rotation-first", smoke=2.5, quick=3, full=6)
+@experiment("turboquant.rotation-first", smoke=2.7, quick=4, full=6)
 def rotation_first(settings: Settings) -> list[Measurement]:
     """By how much the rotation lowers the distortion, and by how much the codebook does.
 
