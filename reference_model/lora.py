@@ -54,8 +54,8 @@ class LoRAConfig:
         check_choices(self)
         if not isinstance(self.rank, int) or isinstance(self.rank, bool) or self.rank < 1:
             raise UserError(f"rank={self.rank!r} is not a rank; use a whole number ≥ 1")
-        if not isinstance(self.alpha, (int, float)) or not 0 < self.alpha < math.inf:
-            raise UserError(f"alpha={self.alpha!r} scales nothing; use a finite number > 0")
+        if not isinstance(self.alpha, (int, float)) or not 0 < abs(self.alpha) < math.inf:
+            raise UserError(f"alpha={self.alpha!r} scales nothing; use a finite number but 0")
         if not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1:
             raise UserError(f"dropout={self.dropout!r} is not a probability; use 0 ≤ dropout < 1")
         if not isinstance(self.targets, tuple) or not self.targets:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from reference_model.costs import LoRATarget
-from reference_model.errors import UserError
+from reference_model.errors import UserError, notice
 from reference_model.files import write_whole
 from reference_model.lora import (
     PLACES,
@@ -31,8 +31,9 @@ from reference_model.lora import (
     put_adapters,
     shape_of,
 )
-from reference_model.reading import read_json
-from reference_model.tensor_files import read_file
+from reference_model.peft_settings import PEFTSettings, read_settings
+from reference_model.reading import parse_json, quoted, shown
+from reference_model.tensor_files import Entry, read_file, same
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 # PEFT's wrapper holds the model as `base_model.model`.
@@ -43,13 +44,6 @@ HEADED = "transformer."
 # Whose names the file carries: this package's GPT (and transformers' GPT2Model), or
 # transformers' GPT2LMHeadModel.
 Layout = Literal["reference", "huggingface"]
-
-# What changes the product without a tensor of its own, or the weights under the adapter.
-_FOREIGN = (
-    *("use_dora", "use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config"),
-    *("layer_replication", "kasa_config", "monteclora_config", "velora_config"),
-)
-_INITS = (None, True, False, "gaussian", "eva", "orthogonal")
 
 
 def save_adapters(model: nn.Module, folder: Path, layout: Layout = "reference") -> None:
@@ -113,24 +107,27 @@ def load_adapters(model: nn.Module, folder: Path) -> list[str]:
     The folder is one that `save_adapters` or PEFT wrote, for this model's names or for those of
     transformers' GPT-2. A file of PEFT's gives one adapter over all outputs of each linear. Raises
     `UserError`, and leaves the model as it was, for a missing or damaged file, for a method other
-    than LoRA, and for names and shapes that are not the model's.
+    than LoRA, for names and shapes that are not the model's, and where the configuration and the
+    tensors do not agree on what is adapted.
     """
     check_plain(model)
-    fields = read_json(folder / CONFIG_FILE)
-    _check(fields, folder / CONFIG_FILE)
-    entries, metadata = read_file(folder / WEIGHTS_FILE)
-    tensors = {entry.key: entry.read() for entry in entries.values()}
-    notes = _notes(metadata)
+    settings = read_settings(folder / CONFIG_FILE)
+    file = folder / WEIGHTS_FILE
+    entries, metadata = read_file(file)
+    notes = _notes(metadata, file)
     found = {}
-    for stored, (a, b) in _pairs(tensors, folder / WEIGHTS_FILE).items():
-        name, base = _find(model, stored, folder)
+    for own, pair in _pairs(entries, model, file).items():
+        stored = pair["A"].key.removeprefix(PREFIX).removesuffix(".lora_A.weight")
+        name, base = _find(model, (stored, own, HEADED + own), folder)
         inputs, outputs = shape_of(base)
-        if a.shape[1] != inputs or b.shape != (outputs, len(a)):
+        (rank, a_inputs), (b_outputs, b_rank) = pair["A"].shape, pair["B"].shape
+        if (a_inputs, b_outputs, b_rank) != (inputs, outputs, rank):
             raise UserError(
-                f"{folder / WEIGHTS_FILE} has A {tuple(a.shape)} and B {tuple(b.shape)} for "
+                f"{file} has A {pair['A'].shape} and B {pair['B'].shape} for "
                 f"{stored}, which maps {inputs} to {outputs}; use adapters of this model"
             )
-        config = _config_of(stored, len(a), fields, folder / CONFIG_FILE)
+        config = _config_of(stored, rank, inputs + outputs, settings)
+        a, b = pair["A"].read(), pair["B"].read()
         split = _split(notes.get(stored), config, b) or (config, (slice(0, outputs),))
         found[name] = base, a, b, *split
     put_adapters(
@@ -171,85 +168,78 @@ def _fused(linear: LoRALinear) -> tuple[Tensor, Tensor]:
     return a, b
 
 
-def _check(fields: dict[str, Any], path: Path) -> None:
-    if fields.get("peft_type") != "LORA":
-        raise UserError(
-            f"{path} has peft_type={fields.get('peft_type')!r}; use adapters of type LORA"
-        )
-    for name in _FOREIGN:
-        if fields.get(name):
-            raise UserError(
-                f"{path} has {name}={fields[name]!r}, which is more than W + s·BA; "
-                "use a plain LoRA adapter"
-            )
-    if fields.get("init_lora_weights") not in _INITS:
-        raise UserError(
-            f"{path} has init_lora_weights={fields['init_lora_weights']!r}, which changes the base "
-            "weights as well; convert it to plain LoRA with PEFT first"
-        )
-
-
-def _notes(metadata: dict[str, str]) -> dict[str, Any]:
+def _notes(metadata: dict[str, str], file: Path) -> dict[str, Any]:
     """What `save_adapters` noted of each linear; nothing in a file of PEFT's."""
     try:
-        notes = json.loads(metadata.get("adapters", "{}"))
-    except ValueError:
+        notes = parse_json(metadata.get("adapters", "{}").encode(), file)
+    except UserError:
         return {}
     return notes if isinstance(notes, dict) else {}
 
 
-def _pairs(tensors: dict[str, Tensor], path: Path) -> dict[str, tuple[Tensor, Tensor]]:
-    """Linear → A and B."""
-    found: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        match = re.fullmatch(rf"{re.escape(PREFIX)}(.+)\.lora_([AB])\.weight", key)
-        if match is None or tensor.ndim != 2 or not tensor.is_floating_point():
-            raise UserError(
-                f"{path} has {key}, which is no A or B of a linear; use a plain LoRA adapter"
-            )
-        found.setdefault(match[1], {})[match[2]] = tensor
+def _pairs(entries: dict[str, Entry], model: nn.Module, file: Path) -> dict[str, dict[str, Entry]]:
+    """Linear → A and B, not read yet. Weights of the model itself have to be its own."""
+    found: dict[str, dict[str, Entry]] = {}
+    for name, entry in entries.items():
+        match = re.fullmatch(r"(.+)\.lora_([AB])\.weight", name)
+        if match is None or len(entry.shape) != 2:
+            _check_own(name, entry, model, file)
+            continue
+        found.setdefault(match[1], {})[match[2]] = entry
     for name, pair in found.items():
         if len(pair) < 2:
-            raise UserError(f"{path} has only {next(iter(pair))} for {name}; write it again")
+            raise UserError(f"{file} has only {next(iter(pair))} for {shown(name)}; write it again")
     if not found:
-        raise UserError(f"{path} holds no adapters; write it again")
-    return {name: (pair["A"], pair["B"]) for name, pair in found.items()}
+        raise UserError(f"{file} holds no adapters; write it again")
+    return found
 
 
-def _find(model: nn.Module, stored: str, folder: Path) -> tuple[str, nn.Module]:
+def _check_own(name: str, entry: Entry, model: nn.Module, file: Path) -> None:
+    """PEFT writes the head below an adapter as well, and puts it in the place of the model's."""
+    weights = dict(model.named_parameters(remove_duplicate=False))
+    weight = weights.get(name, weights.get(HEADED + name))
+    linear = name.removesuffix(".weight")
+    if weight is None and any(linear == of for of, _ in model.named_modules() if of):
+        notice(f"{file} has {shown(entry.key)}, and the model's own is not kept to compare with")
+        return
+    if weight is None:
+        raise UserError(
+            f"{file} has {shown(entry.key)}, which is no A or B of a linear; "
+            "use a plain LoRA adapter"
+        )
+    if weight.shape != entry.shape or not same(entry.read(), weight.detach().cpu()):
+        raise UserError(
+            f"{file} has {shown(entry.key)}, which differs from the model's own {name}; "
+            "use the model that the adapter was trained on"
+        )
+
+
+def _find(model: nn.Module, names: tuple[str, ...], folder: Path) -> tuple[str, nn.Module]:
     """The linear that a name in the file means, with or without GPT2LMHeadModel's prefix."""
-    bare = stored.removeprefix(HEADED)
-    for name in (stored, bare, HEADED + bare):
+    for name in names:
         try:
             return name, model.get_submodule(name)
         except AttributeError:
             continue
     raise UserError(
-        f"{folder} adapts {stored}, which {type(model).__name__} lacks; use adapters of this model"
+        f"{folder} adapts {shown(names[0])}, which {type(model).__name__} lacks; "
+        "use adapters of this model"
     )
 
 
-def _config_of(stored: str, rank: int, fields: dict[str, Any], path: Path) -> LoRAConfig:
-    """What PEFT's config says of one linear."""
-
-    def of(pattern: str, default: str, otherwise: float) -> Any:
-        patterns = fields.get(pattern) or {}
-        if not isinstance(patterns, dict):
-            raise UserError(f"{path} has {pattern}={patterns!r}, not an object; write it again")
-        for key, value in patterns.items():
-            try:
-                matches = re.fullmatch(rf"(.*\.)?({key})", stored)
-            except re.error:
-                raise UserError(
-                    f"{path} has {pattern} for {key!r}, which is no pattern; write it again"
-                ) from None
-            if matches:
-                return value
-        return fields.get(default, otherwise)
-
-    told = of("rank_pattern", "r", 8)
-    if told != rank:
-        raise UserError(f"{path} tells rank {told} for {stored}, its A has {rank}; write it again")
+def _config_of(stored: str, rank: int, largest_rank: int, settings: PEFTSettings) -> LoRAConfig:
+    """What PEFT's config says of one linear, whose A has this rank."""
+    if not settings.adapts(stored):
+        raise UserError(
+            f"{settings.path} leaves {stored} without an adapter, and {WEIGHTS_FILE} has one; "
+            "write the adapter again"
+        )
+    told = settings.rank(stored)
+    if told != rank or not 1 <= rank <= largest_rank:
+        raise UserError(
+            f"{settings.path} tells rank {quoted(told)} for {stored}, its A has {rank}, and at "
+            f"most {largest_rank} is of use; write it again"
+        )
     targets: tuple[LoRATarget, ...] = tuple(
         target
         for target, (suffix, _, of_parts) in PLACES.items()
@@ -257,11 +247,11 @@ def _config_of(stored: str, rank: int, fields: dict[str, Any], path: Path) -> Lo
     )
     return LoRAConfig(
         rank,
-        of("alpha_pattern", "lora_alpha", 8),
-        "rslora" if fields.get("use_rslora") else "lora",
+        settings.alpha(stored),
+        settings.scaling,
         targets or ("qkv",),
-        "peft_gaussian" if fields.get("init_lora_weights") == "gaussian" else "kaiming_uniform",
-        dropout=fields.get("lora_dropout", 0.0),
+        "peft_gaussian" if settings.gaussian else "kaiming_uniform",
+        dropout=settings.dropout(),
     )
 
 
@@ -276,10 +266,13 @@ def _split(note: Any, fused: LoRAConfig, b: Tensor) -> tuple[LoRAConfig, tuple[s
         config = LoRAConfig(**{**noted, "targets": tuple(noted["targets"])})
     except (TypeError, ValueError, KeyError, UserError):
         return None
+    borders = [0, *(border for part in slices for border in (part.start, part.stop)), len(b)]
+    if len(slices) * config.rank != b.shape[1] or borders != sorted(borders):
+        return None
     blocks = torch.zeros_like(b, dtype=torch.bool)
     for i, outputs in enumerate(slices):
         blocks[outputs, i * config.rank : (i + 1) * config.rank] = True
     same_scale = math.isclose(config.scale, fused.scale, rel_tol=1e-9)
-    if len(slices) * config.rank != b.shape[1] or not same_scale or bool(b[~blocks].any()):
+    if not same_scale or bool(b[~blocks].any()):
         return None
     return config, slices
