@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from reference_model.command_line import Parser, exit_status, seed
+from reference_model.command_line import Parser, exit_status, seed, utf8
 from reference_model.config import PRESETS, GPTConfig, preset
 from reference_model.errors import UserError
 from reference_model.printing import say
@@ -38,8 +38,11 @@ def _parser() -> Parser:
     source = generate.add_mutually_exclusive_group()
     source.add_argument("--checkpoint", type=Path, help="a folder of ours (the shipped one)")
     source.add_argument("--huggingface", type=Path, help="a GPT-2 folder in Hugging Face's layout")
-    generate.add_argument("--prompt", default="ROMEO\n")
+    generate.add_argument("--prompt", type=utf8, default="ROMEO\n")
     generate.add_argument("--tokens", type=int, default=120)
+    generate.add_argument(
+        "--past-end", action="store_true", help="go on where the model ends its text"
+    )
     generate.add_argument("--temperature", type=float, default=0.8, help="0: greedy")
     generate.add_argument("--top-k", type=int)
     generate.add_argument("--seed", type=seed, default=0)
@@ -88,8 +91,9 @@ def _choice(text: str) -> tuple[str, Any]:
 def _generate(options: argparse.Namespace) -> str:
     import torch
 
-    from reference_model import checkpoints
+    from reference_model import checkpoints, tokenizer_file
     from reference_model.generate import check_request, generate
+    from reference_model.huggingface import read_ends
     from reference_model.quantization.kv_cache import QuantizedKVCache
     from reference_model.quantization.turboquant import TurboQuant
 
@@ -98,14 +102,16 @@ def _generate(options: argparse.Namespace) -> str:
     else:
         folder = options.checkpoint or checkpoints.REFERENCE_FOLDER
         model = checkpoints.load(folder)
-    tokenizer = checkpoints.load_tokenizer(folder)
-    prompt = torch.tensor([tokenizer.encode(options.prompt).ids], dtype=torch.long)
+    ends = () if options.past_end else read_ends(folder)
+    tokenizer = tokenizer_file.load_tokenizer(folder)
+    prompt = torch.tensor([tokenizer_file.encode(tokenizer, options.prompt)], dtype=torch.long)
     cache = None
     if options.kv_bits is not None:
         # Before memory is taken for as many tokens.
         check_request(model.config, prompt, options.tokens, options.temperature, options.top_k)
         codec = TurboQuant(model.config.d_head, options.kv_bits)
         cache = QuantizedKVCache(model, 1, prompt.shape[1] + options.tokens - 1, codec)
+    model.register_forward_hook(lambda *passed: _check_numbers(passed[-1], folder))
     sequence = generate(
         model,
         prompt,
@@ -115,8 +121,19 @@ def _generate(options: argparse.Namespace) -> str:
         top_k=options.top_k,
         generator=torch.Generator().manual_seed(options.seed),
         cache=cache,
+        ends=ends,
     )
-    return tokenizer.decode(sequence[0].tolist())
+    tokens = sequence[0].tolist()
+    return tokenizer_file.decode(tokenizer, tokens[:-1] if tokens[-1] in ends else tokens)
+
+
+def _check_numbers(logits: Any, folder: Path) -> None:
+    """The likeliest of numbers that are none is no token."""
+    if not logits.isfinite().all():
+        raise UserError(
+            f"the model of {folder} answers with numbers that are not finite; "
+            "fetch or train its weights again"
+        )
 
 
 if __name__ == "__main__":

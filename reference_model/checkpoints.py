@@ -21,6 +21,7 @@ from reference_model.model import GPT
 from reference_model.reading import read_json, shown
 from reference_model.tensor_files import WEIGHTS_FILE as WEIGHTS_FILE
 from reference_model.tensor_files import Entry, read_folder
+from reference_model.tokenizer_file import load_tokenizer as load_tokenizer
 
 REFERENCE_FOLDER = Path(__file__).with_name("checkpoint")
 
@@ -76,17 +77,6 @@ def load_reference(dtype: torch.dtype = torch.float32) -> GPT:
 def reference_tokenizer() -> Tokenizer:
     """The byte-level BPE that the shipped checkpoint was trained with."""
     return load_tokenizer(REFERENCE_FOLDER)
-
-
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """The `tokenizer.json` of a folder. Raises `UserError` where it is missing or damaged."""
-    path = folder / "tokenizer.json"
-    if not path.exists():
-        raise UserError(f"{path} does not exist; put the model's own tokenizer there")
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library has no exception of its own
-        raise UserError(f"{path} is not a tokenizer ({error}); fetch it again") from None
 
 
 def reference_card() -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """What the command lines share: a mistake of the user is one line, without a traceback."""
 
 import argparse
-from collections.abc import Callable
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from reference_model.errors import UserError
+from reference_model.errors import Notice, UserError
 from reference_model.printing import say, warn
 
 MISTAKE = 2
@@ -28,13 +30,42 @@ def seed(text: str) -> int:
     return int(text)
 
 
-def exit_status(command: Callable[[], int | None]) -> int:
-    """Run a command; its own exit status, 2 after a `UserError`, 130 when interrupted."""
+def utf8(text: str) -> str:
+    """The type of an argument that is text: Python keeps bytes that are none as half characters."""
     try:
-        return command() or 0
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{text!a} is not UTF-8") from None
+    return text
+
+
+def exit_status(command: Callable[[], int | None]) -> int:
+    """Run a command; its own exit status, 2 after a `UserError`, 130 when interrupted.
+
+    A `Notice` is printed as one line, any other warning as ever.
+    """
+    try:
+        with _notices_as_lines():
+            return command() or 0
     except UserError as error:
         warn(f"error: {error}")
         return MISTAKE
     except KeyboardInterrupt:
         warn("error: interrupted; nothing half done is left behind")
         return INTERRUPTED
+
+
+@contextlib.contextmanager
+def _notices_as_lines() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", Notice)
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+            if issubclass(category, Notice):
+                warn(f"note: {message}")
+            else:
+                others(message, category, *where)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -33,6 +33,8 @@ def generate(
     generator: torch.Generator | None = None,
     decoding: Decoding = "eager",
     cache: KVCache | None = None,
+    ends: Sequence[int] = (),
+    pad: int | None = None,
 ) -> Tensor:
     """Continue prompt (B, T) int64 by new_tokens → (B, T + new_tokens).
 
@@ -40,6 +42,9 @@ def generate(
     cache, the prompt is prefilled once and each step computes one token; without, each step
     computes the whole sequence anew (but the head only for its last token). See `Decoding`. A
     ``cache`` of your own, empty, is used instead of a plain one: a `QuantizedKVCache`, say.
+
+    A sequence that wrote one of the tokens ``ends`` goes on with ``pad`` (the first end, if none is
+    given), as in transformers. With all of them ended there are fewer new tokens.
     """
     steps = stream(
         model,
@@ -51,6 +56,8 @@ def generate(
         generator=generator,
         decoding=decoding,
         cache=cache,
+        ends=ends,
+        pad=pad,
     )
     return torch.cat([prompt, torch.stack(list(steps), dim=1)], dim=1)
 
@@ -67,12 +74,16 @@ def stream(
     generator: torch.Generator | None = None,
     decoding: Decoding = "eager",
     cache: KVCache | None = None,
+    ends: Sequence[int] = (),
+    pad: int | None = None,
 ) -> Iterator[Tensor]:
     """The tokens of `generate`, each (B,) int64, as soon as they are there.
 
-    They stay on the device of the model: nothing waits for them but who reads them.
+    They stay on the device of the model: nothing waits for them but who reads them, unless there
+    are ``ends`` to look for.
     """
     check_request(model.config, prompt, new_tokens, temperature, top_k, use_cache, decoding)
+    ended = _Ended(model.config, prompt, ends, pad) if ends else None
     if cache is not None:
         _check_cache(cache, prompt, new_tokens, use_cache, decoding)
     batch_size, length = prompt.shape
@@ -95,11 +106,42 @@ def stream(
     logits = _step(model, prompt, cache)
     for end in range(length, length + new_tokens):
         token = choose(logits, temperature, top_k, generator)
+        if ended is not None:
+            token = ended.padded(token)
         sequence[:, end] = token
         yield token
+        if ended is not None and ended.all:
+            return
         if end + 1 < length + new_tokens:
             read = sequence[:, : end + 1] if cache is None else token[:, None]
             logits = step(model, read, cache)
+
+
+class _Ended:
+    """Which sequences of a batch have written an end."""
+
+    def __init__(
+        self, config: GPTConfig, prompt: Tensor, ends: Sequence[int], pad: int | None
+    ) -> None:
+        known = range(config.vocab_size)
+        # An end that the model cannot write never comes, and could not be read as padding.
+        self.ends = prompt.new_tensor([end for end in ends if end in known])
+        if pad is not None and pad not in known:
+            raise UserError(f"pad={pad} is no token; the model knows 0 … {config.vocab_size - 1}")
+        self.pad = int(self.ends[0]) if pad is None and len(self.ends) else pad
+        self.which = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
+
+    def padded(self, token: Tensor) -> Tensor:
+        """The tokens (B,) of one step, with padding where the sequence has ended before."""
+        if self.pad is not None:
+            token = token.masked_fill(self.which, self.pad)
+        self.which = self.which | torch.isin(token, self.ends)
+        return token
+
+    @property
+    def all(self) -> bool:
+        """Whether every sequence has ended."""
+        return bool(self.which.all())
 
 
 def _step(model: GPT, tokens: Tensor, cache: KVCache | None) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 
 from reference_model.config import GPTConfig
 from reference_model.errors import UserError, notice
-from reference_model.reading import quoted
+from reference_model.reading import quoted, read_json
 from reference_model.settings import ANY, Known, check_settings, read_setting
 
 # Our field → its names in config.json. The second is common to all of transformers' models.
@@ -53,7 +53,6 @@ SAMPLING: dict[str, tuple[Any, ...]] = {
     "typical_p": (1.0, 1, None),
     "epsilon_cutoff": (0.0, 0, None),
     "eta_cutoff": (0.0, 0, None),
-    "renormalize_logits": (False, True, None),
 }
 _DECODING_WITHOUT_EFFECT = (
     *("bos_token_id", "decoder_start_token_id", "max_length", "max_new_tokens", "max_time"),
@@ -65,7 +64,12 @@ _DECODING_WITHOUT_EFFECT = (
     *("continuous_batching_config", "is_assistant", "num_assistant_tokens"),
     *("num_assistant_tokens_schedule", "assistant_confidence_threshold", "assistant_lookbehind"),
     *("assistant_early_exit", "assistant_ensemble_weight", "target_lookbehind"),
-    *("prompt_lookup_num_tokens", "max_matching_ngram_size", "speculation_type"),
+    *(
+        "prompt_lookup_num_tokens",
+        "renormalize_logits",
+        "max_matching_ngram_size",
+        "speculation_type",
+    ),
     *("transformers_version", "_from_model_config"),
 )
 _DECODING: Known = {
@@ -129,3 +133,31 @@ def config_from_huggingface(fields: Mapping[str, Any], source: Path) -> GPTConfi
     if not isinstance(tied, bool):
         raise UserError(f"{source} has tie_word_embeddings={quoted(tied)}; use true or false")
     return GPTConfig(**sizes, head="tied" if tied else "untied")
+
+
+def read_ends(folder: Path) -> tuple[int, ...]:
+    """The tokens that end a text, as `eos_token_id` has them; none where the folder names none.
+
+    As in transformers, `generation_config.json` tells alone where there is one, and `config.json`
+    otherwise. Tells of a way of sampling that the file asks for. Raises `UserError` for what
+    decoding is asked for and is not done here, by the key's name.
+    """
+    path = folder / "generation_config.json"
+    if path.exists():
+        fields = read_json(path)
+    else:
+        path = folder / "config.json"
+        fields = {name: value for name, value in read_json(path).items() if name in _DECODING}
+    check_settings(fields, _DECODING, path)
+    asked = [
+        f"{name}={quoted(fields[name])}"
+        for name, neutral in SAMPLING.items()
+        if name in fields and fields[name] not in neutral
+    ]
+    if asked:
+        notice(f"{path} asks for {', '.join(asked)}; the caller says here how to sample")
+    told = fields.get("eos_token_id")
+    ends = told if isinstance(told, list) else [] if told is None else [told]
+    if any(type(end) is not int for end in ends):
+        raise UserError(f"{path} has eos_token_id={quoted(told)}; use a token's id, or a list")
+    return tuple(ends)

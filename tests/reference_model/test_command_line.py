@@ -100,7 +100,7 @@ def test_a_prompt_is_continued_and_a_seed_repeats_it(capsys: Printed) -> None:
     [
         ("model.safetensors", "model.safetensors is not a whole safetensors file"),
         ("config.json", "config.json cannot be read"),
-        ("tokenizer.json", "tokenizer.json is not a tokenizer"),
+        ("tokenizer.json", "tokenizer.json cannot be read"),
     ],
 )
 def test_a_truncated_checkpoint_is_named_in_one_line(
