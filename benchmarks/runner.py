@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from benchmarks.instruments.environment import StealClock, environment_stamp, us
 from benchmarks.results import SCHEMA_VERSION, Measurement
 from benchmarks.verdicts import NOT_BUILT, judge_claim
 from reference_model.errors import UserError
-from reference_model.printing import clean
+from reference_model.printing import ErrorsForProgress, clean
 
 NOT_SELECTED = "not selected in this run; --only selects it"
 
@@ -74,7 +73,8 @@ def run(
     failures = []
     total = sum(_seconds(e, settings) for e in due)
     layout = "{percentage:3.0f}% |{bar:30}| {elapsed} {desc}"
-    with tqdm(total=total, bar_format=layout, dynamic_ncols=True) as bar:
+    errors = ErrorsForProgress()
+    with tqdm(total=total, bar_format=layout, dynamic_ncols=True, file=errors) as bar:
         for each in due:
             bar.set_description_str(each.claim)
             try:
@@ -83,7 +83,7 @@ def run(
                 outcomes[each.claim] = Outcome([], None, _one_line(reason))
             except Exception as error:  # the others still run, and all failures are told at once
                 if not isinstance(error, UserError):
-                    bar.write(clean(traceback.format_exc(), lines=True), file=sys.stderr)
+                    bar.write(clean(traceback.format_exc(), lines=True), file=errors)
                 failures.append(f"{each.claim} failed: {_one_line(error)}")
             bar.update(_seconds(each, settings))
         bar.set_description_str("done")

@@ -20,7 +20,7 @@ from benchmarks.assets import PLAYS, Split, play_texts
 from reference_model.command_line import Parser, exit_status
 from reference_model.config import preset
 from reference_model.files import write_whole
-from reference_model.printing import say
+from reference_model.printing import ErrorsForProgress, say
 
 if TYPE_CHECKING:  # asv imports this module too: torch and the like only where they are needed
     from tokenizers import Tokenizer
@@ -144,7 +144,8 @@ def run(work: Path, out: Path) -> None:
     data = f"batches of {BATCH_SIZE} from SHA-256 {sha256_of(tokens['train'].numpy().tobytes())}"
     progress = training.Progress()
     started = time.monotonic()
-    with tqdm(total=recipe.steps, unit="step", dynamic_ncols=True) as bar:
+    errors = ErrorsForProgress()
+    with tqdm(total=recipe.steps, unit="step", dynamic_ncols=True, file=errors) as bar:
         for progress in training.train(model, batches, tokens["validation"], recipe, work, data):
             bar.update(progress.step - bar.n)
             if progress.curve:

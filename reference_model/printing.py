@@ -8,7 +8,7 @@ import contextlib
 import os
 import re
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 from reference_model.errors import UserError
 
@@ -60,6 +60,22 @@ def warn(text: object, *, lines: bool = False) -> None:
             _write(f"{clean(str(text), lines=lines)}\n", out)
     except (OSError, ValueError):
         _discard(out)
+
+
+class ErrorsForProgress:
+    """The standard error as the file of a progress bar: what fails there costs no work."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # None: closed
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:  # its encoding, and how wide its terminal is
+        return getattr(sys.stderr, name)
 
 
 def _write(text: str, out: TextIO) -> None:

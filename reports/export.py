@@ -12,7 +12,7 @@ from typing import Any
 from reference_model.printing import clean, warn
 from reports.render.charts import panels
 from reports.render.drawing import standalone_svg
-from reports.render.page import CANNOT_BE_DRAWN
+from reports.render.page import CANNOT_BE_DRAWN, why_undrawn
 
 COLUMNS = (
     "claim", "verdict", "metric", "option", "parameters", "unit", "value", "lo", "hi", "n",
@@ -61,7 +61,7 @@ def as_svgs(results: dict[str, Any]) -> dict[str, str]:
         try:
             drawn = [standalone_svg(panel) for panel in panels(claim, own)] if own else []
         except CANNOT_BE_DRAWN as error:  # as on the page: one claim costs no other its charts
-            warn(f"no chart of {claim['id']}: {type(error).__name__}")
+            warn(f"no chart of {claim['id']}: {why_undrawn(error)}")
             continue
         drawings |= {f"{name}-{index}.svg": svg for index, svg in enumerate(drawn)}
     return drawings

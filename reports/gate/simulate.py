@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from reference_model.command_line import Parser, exit_status
 from reference_model.printing import say
 from reports.gate.decision import Rule, outcomes_of_runs
 
@@ -115,10 +116,20 @@ def comparison(runs: int) -> Iterator[tuple[str, float, float, float, Rates]]:
                     yield name, scatter, correlation, slowdown, found
 
 
-def main() -> None:
+def main() -> int:
+    """Returns the exit status."""
+
+    def command() -> None:
+        parser = Parser(prog="python -m reports.gate.simulate", description=str(__doc__))
+        parser.add_argument("runs", nargs="?", type=int, default=2000, help="of each case (2000)")
+        _show(parser.parse_args().runs)
+
+    return exit_status(command)
+
+
+def _show(runs: int) -> None:
     from tabulate import tabulate
 
-    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
     rows = [
         (rule, f"{100 * scatter:g} %", correlation, f"{100 * slowdown:g} %", r.regression, r.passed,
          r.inconclusive, r.median_pairs)
@@ -130,4 +141,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

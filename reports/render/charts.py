@@ -7,7 +7,9 @@ where the measurements it draws are not there. Each panel is Vega-Lite, declared
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+from reference_model.printing import clean
 from reports.render.cache_charts import (
     cache_bytes,
     counted_flops,
@@ -45,13 +47,34 @@ from reports.render.selection import (
 )
 
 MOST_ROWS = 24
+MOST_DRAWN = 1000  # of a claim; the largest so far has 312, and a thousand take seconds
+
+
+class TooMany(ValueError):
+    """A claim has more measurements than a chart shows."""
 
 
 def panels(claim: Claim, measurements: Sequence[Measurement]) -> Panels:
-    """The charts of ``claim``; an empty list where a table says it better."""
+    """The charts of ``claim``; an empty list where a table says it better.
+
+    Raises `TooMany`, and whatever a chart raises that does not know the labels or numbers.
+    """
+    if len(measurements) > MOST_DRAWN:
+        raise TooMany(f"{len(measurements):,} measurements, a chart shows {MOST_DRAWN:,} at most")
+    shown = [_cleaned(measurement) for measurement in measurements]
     draw = CHARTS.get(claim["id"])
-    drawn = draw(measurements, claim) if draw else []
-    return drawn or ([] if claim["id"] in TABLE_IS_ENOUGH else generic(measurements, claim))
+    drawn = draw(shown, claim) if draw else []
+    return drawn or ([] if claim["id"] in TABLE_IS_ENOUGH else generic(shown, claim))
+
+
+def _cleaned(measurement: Measurement) -> Measurement:
+    """Its texts are drawn, which passes by the templates: what would steer is spelled out here."""
+
+    def cleaned(value: Any) -> Any:
+        return clean(value, lines=True) if isinstance(value, str) else value
+
+    parameters = {cleaned(key): cleaned(value) for key, value in measurement["parameters"].items()}
+    return {key: cleaned(value) for key, value in measurement.items()} | {"parameters": parameters}
 
 
 def generic(measurements: Sequence[Measurement], claim: Claim) -> Panels:

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Template
 
 from reports.render import formats
-from reports.render.charts import panels
+from reports.render.charts import TooMany, panels
 from reports.render.drawing import script_bundle, specification, static_svg
 from reports.render.marks import Panel, labels
 from reports.templating import page, templates
@@ -141,7 +141,13 @@ def _charts(claim: View, own: Sequence[View], anchor: str) -> tuple[list[View], 
         width = WIDTH_ALONE if len(drawn) == 1 else WIDTH_OF_TWO
         return [_chart_view(p, f"{anchor}-{i}", width) for i, p in enumerate(drawn)], ""
     except CANNOT_BE_DRAWN as error:
-        return [], type(error).__name__
+        return [], why_undrawn(error)
+
+
+def why_undrawn(error: Exception) -> str:
+    if isinstance(error, TooMany):
+        return str(error)
+    return f"this version cannot draw these measurements ({type(error).__name__})"
 
 
 def _chart_view(panel: Panel, name: str, width: int) -> View:

@@ -20,7 +20,7 @@ def build_site(results: Sequence[Path], out: Path) -> Path:
     gathered = gather(results)
     files = {"index.html": render_page(gathered).encode()}
     copy = out / "results.json"
-    if len(results) > 1:
+    if len(results) > 1 or not results[0].is_file():  # a pipe is read once
         files["results.json"] = results_text(gathered).encode()
     elif not (copy.exists() and copy.samefile(results[0])):
         files["results.json"] = results[0].read_bytes()

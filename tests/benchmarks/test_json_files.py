@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from benchmarks import json_files
 from benchmarks.json_files import LONGEST_TEXT, MOST_LEVELS, read_json
+
+pytestmark = pytest.mark.K8
 
 
 @pytest.mark.parametrize(
@@ -49,6 +53,44 @@ def test_a_huge_file_is_refused_before_it_is_parsed(
     path.write_bytes(b" " * 2_000_000 + b"7")
     with pytest.raises(ValueError, match="more than 2 MB"):
         read_json(path)
+
+
+@pytest.mark.parametrize("part", ["[],", "{},", "0,"])
+def test_a_file_of_too_many_values_is_refused_before_it_is_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    monkeypatch.setattr(json_files, "MOST_VALUES", 1000)
+    path = tmp_path / "many.json"
+    each = len(part) - 1 or 1
+    path.write_text(f"[{part * (999 // each)}0]")
+    assert len(read_json(path)) == 999 // each + 1
+    path.write_text(f"[{part * 1000}")  # that it is no JSON would come to light later
+    with pytest.raises(ValueError, match="more than 1,000 commas and brackets"):
+        read_json(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "pipe.json"
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match="not valid JSON"):
+        read_json(path)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="this system's pipes have no path")
+def test_a_pipe_that_a_shell_names_is_read_to_its_end() -> None:
+    taken, given = os.pipe()
+
+    def write() -> None:
+        for part in (b'{"a"', b": 1}"):
+            os.write(given, part)
+        os.close(given)
+
+    writer = Thread(target=write)
+    writer.start()
+    assert read_json(Path(f"/dev/fd/{taken}")) == {"a": 1}
+    writer.join()
+    os.close(taken)
 
 
 def test_texts_in_any_script_with_line_breaks_and_tabs_are_read(tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks import results as results_module
 from benchmarks.claims import load_claims
 from benchmarks.experiment import Settings
 from benchmarks.instruments.environment import environment_stamp
@@ -198,6 +200,51 @@ def test_a_file_that_is_not_results_is_refused_in_one_line(tmp_path: Path, conte
         read_results(path)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def of_many_parameters(results: dict[str, Any]) -> None:
+    results["measurements"] = [
+        measurement(parameters={f"p{n}": 1}).as_json()
+        for n in range(results_module.MOST_PARAMETERS + 1)
+    ]
+
+
+def many(kind: str, most: int) -> Any:
+    def grow(results: dict[str, Any]) -> None:
+        results[kind] = [results[kind][0]] * (most + 1)
+
+    return grow
+
+
+def of_ids_that_cannot_be_sorted(results: dict[str, Any]) -> None:
+    results["claims"][0]["measurements"] = [{"n": n} for n in range(20_000)]
+
+
+def of_an_id_named_twice(results: dict[str, Any]) -> None:
+    entry = next(c for c in results["claims"] if c["measurements"])
+    entry["measurements"] *= 2
+
+
+@pytest.mark.K8
+@pytest.mark.parametrize(
+    ("grow", "told"),
+    [
+        (of_many_parameters, "cache.fifteen-tokens have more than 50 parameters together"),
+        (many("measurements", 10_000), "10,001 measurements are more than the 10,000"),
+        (many("claims", 500), "501 claims are more than the 500"),
+        (of_ids_that_cannot_be_sorted, "is not of type 'string'"),
+        (of_an_id_named_twice, "cache.fifteen-tokens names a measurement more than once"),
+    ],
+)
+def test_results_that_take_too_long_to_check_or_to_show_are_refused_at_once(
+    tmp_path: Path, results: dict[str, Any], grow: Any, told: str
+) -> None:
+    grow(results)
+    path = write_raw(tmp_path / "results.json", results)
+    start = process_time()
+    with pytest.raises(UserError, match=told):
+        read_results(path)
+    assert process_time() - start < 5
 
 
 def test_invalid_results_leave_the_old_file_as_it_was(

@@ -3,6 +3,9 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
+import pytest
+
+from reports.export import as_svgs
 from reports.render.page import render_page
 
 HOSTILE = "</script><script>window.hacked = true</script><img src=x onerror=alert(1)>"
@@ -68,6 +71,25 @@ def test_no_two_elements_share_an_id_and_every_inner_link_leads_somewhere(page: 
 def test_the_page_loads_nothing_from_elsewhere(page: str) -> None:
     assert Outline(page).loads == [("link", "data:,")]
     assert not re.search(r"@import|url\((?!#)", without_scripts(page))
+
+
+@pytest.mark.K8
+def test_no_text_turns_the_reading_around_in_page_chart_or_drawing(
+    few_results: dict[str, Any],
+) -> None:
+    turned = "gpt2 \u202eesrever\u2066"
+    few_results["environment"] |= {"cpu": turned, "packages": {turned: turned}}
+    for claim in few_results["claims"]:
+        claim |= {"statement": turned, "because": turned, "scale": turned, "sources": [turned]}
+    for m in few_results["measurements"]:
+        m |= {"option": f"{m['option']} {turned}", "unit": turned, "source": turned}
+        m["parameters"] = {f"{key}{turned}": turned for key in m["parameters"]}
+    built = render_page(few_results)
+    drawn = "".join(as_svgs(few_results).values())
+    assert "<svg" in built
+    assert "<svg" in drawn
+    assert re.findall("[\u202e\u2066]", built + drawn) == []
+    assert r"gpt2 \u202eesrever\u2066" in html.unescape(built)
 
 
 def test_the_page_is_three_megabytes_at_most(page: str) -> None:

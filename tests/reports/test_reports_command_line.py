@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import subprocess
@@ -42,6 +43,23 @@ def test_results_that_lie_in_the_folder_already_stay_as_they_are(
     assert main(["build", str(path), "--out", str(path.parent)]) == 0
     assert sorted(file.name for file in path.parent.iterdir()) == ["index.html", "results.json"]
     assert path.stat().st_ino == before.st_ino
+
+
+@pytest.mark.K8
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="this system's pipes have no path")
+def test_results_from_a_pipe_are_kept_beside_the_page(
+    few_results: dict[str, Any], tmp_path: Path
+) -> None:
+    taken, given = os.pipe()
+    few = {**few_results, "claims": few_results["claims"][:1], "measurements": []}
+    few["claims"][0]["measurements"] = []
+    for requirement in few["claims"][0]["requirements"]:
+        requirement["measurements"] = []
+    os.write(given, json.dumps(few).encode())  # less than a pipe holds
+    os.close(given)
+    assert main(["build", f"/dev/fd/{taken}", "--out", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "results.json").read_bytes()) == few
+    os.close(taken)
 
 
 def test_the_modules_command_line_ends_with_one_line_and_status_2(tmp_path: Path) -> None:
