@@ -8,12 +8,16 @@ MACHINE ?= local
 # Of `make gate`: what is compared with what.
 BASE ?= HEAD~1
 HEAD ?= HEAD
-STORED := $(MACHINE)-$(PROFILE)
 
 VENV := .venv
-RUN := $(VENV)/bin/python
-PAGE := reports/site
 PEERS := .venv-peers
+PAGE := reports/site
+
+# Whoever gives one of these gives a word: make expands nothing in it, and recipes have it from their
+# environment, as "$$BASE", where no shell takes it for text of its own.
+WORDS := PYTHON PROFILE COMMITS MACHINE BASE HEAD VENV PEERS PAGE
+$(foreach word,$(WORDS),$(eval override $(word) := $$(value $(word))))
+export $(WORDS)
 
 # Same input, same output: string hashing and the GPU's matrix products are made repeatable. The
 # number of threads is left alone on purpose: it is part of what is measured, and is recorded.
@@ -23,79 +27,70 @@ export CUBLAS_WORKSPACE_CONFIG := :4096:8
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.DELETE_ON_ERROR:
+RUN := "$$VENV/bin/python"
+# An environment says itself whether it is complete; if not, PYTHON makes it. In $(1) its folder, and
+# what else is wanted.
+set_up = @$(RUN) -m benchmarks.set_up $(1) --check 2>/dev/null || { \
+	"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	printf 'error: %s is missing or older than Python 3.11; name another: make PYTHON=python3.12\n' \
+	"$$PYTHON" >&2; exit 2; }; \
+	"$$PYTHON" -m benchmarks.set_up $(1); }
+
 .DEFAULT_GOAL := help
-.PHONY: help setup report readme test fuzz lint train history gate gate-proof peers
+.PHONY: help environment setup report readme test fuzz lint lock train history gate gate-proof peers
 
 help:
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
-setup: $(VENV)/.assets ## create .venv and fetch the texts (done once, and by every other target)
+environment:
+	$(call set_up,"$$VENV")
 
-report: $(VENV)/.assets ## measure and write the page; PROFILE=smoke|quick|full
-	@mkdir -p $(PAGE)
-	$(RUN) -m benchmarks run --profile $(PROFILE) --out $(PAGE)/results.json
-	$(RUN) -m reports build $(PAGE)/results.json --out $(PAGE)
-	@echo "The page: file://$(CURDIR)/$(PAGE)/index.html"
+setup: ## create .venv and fetch the texts (done once, and by every other target)
+	$(call set_up,"$$VENV" --texts)
 
-readme: $(VENV)/.installed ## write the README's table of verdicts anew from the published results
+report: setup ## measure and write the page; PROFILE=smoke|quick|full
+	$(RUN) -m benchmarks run --profile="$$PROFILE" --out="$$PAGE/results.json"
+	$(RUN) -m reports build "$$PAGE/results.json" --out="$$PAGE"
+	@printf 'The page: file://%s/%s/index.html\n' "$$(pwd)" "$$PAGE"
+
+readme: environment ## write the README's table of verdicts anew from the published results
 	$(RUN) -m reports table reports/published/quick.json --into README.md
 
-test: $(VENV)/.assets ## run all tests
+test: setup ## run all tests
 	$(RUN) -m pytest --durations=10
 
-fuzz: $(VENV)/.assets ## throw thousands of damaged and hostile inputs at it (seeded, 10 minutes)
+fuzz: setup ## throw thousands of damaged and hostile inputs at it (seeded, 10 minutes)
 	$(RUN) -m tests.fuzz
 
-lint: $(VENV)/.installed ## check style, types and workflows
+lint: environment ## check style, types and workflows
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	$(RUN) -m check_jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
-	$(VENV)/bin/zizmor --offline --quiet .github/workflows
+	"$$VENV/bin/zizmor" --offline --quiet .github/workflows
 
-train: $(VENV)/.assets ## train the reference checkpoint again (up to two hours on two cores)
+lock: ## make the locks anew from requirements.in, with uv and a network
+	.ci/lock
+
+train: setup ## train the reference checkpoint again (up to two hours on two cores)
 	$(RUN) -m benchmarks.train_reference
 
-history: $(VENV)/.installed ## follow speed and size over the last COMMITS=5 commits with asv
-	@$(RUN) -c "from asv.machine import Machine, MachineCollection as known; \
-		known.save('$(STORED)', {**Machine.get_defaults(), 'machine': '$(STORED)'})"
-	@# Results of a run in which something failed are shown, too.
-	git rev-list --first-parent --max-count=$(COMMITS) HEAD | \
-		PIP_CONSTRAINT=$(CURDIR)/requirements.txt LLM_DESIGN_BENCH_PROFILE=$(PROFILE) $(RUN) -m asv \
-		run --machine $(STORED) --skip-existing-successful --show-stderr HASHFILE:- ; \
-		status=$$?; $(RUN) -m asv publish && \
-		$(RUN) -m reports history .asv/results --out $(PAGE)/history.html && exit $$status
-	@echo "The pages: $(RUN) -m asv preview, then open the address that it names"
+history: environment ## follow speed and size over the last COMMITS=5 commits with asv
+	$(RUN) -m reports.history.measure --commits="$$COMMITS" --machine="$$MACHINE" \
+		--profile="$$PROFILE" --out="$$PAGE/history.html"
+	@printf 'The pages: %s/bin/python -m asv preview, then open the address that it names\n' "$$VENV"
 
-gate: $(VENV)/.assets ## did a commit make it worse? BASE=HEAD~1 HEAD=HEAD (CI calls the module: its exit status tells)
-	environments=$$($(RUN) -m reports.gate.environments --base '$(BASE)' --head '$(HEAD)') && \
-		exec $(RUN) -m reports.gate --base '$(BASE)' --head '$(HEAD)' $$environments \
-		--html $(PAGE)/gate.html --json $(PAGE)/gate.json
+# The options of a gate whose commits need different packages, a word a line.
+gate: setup ## did a commit make it worse? BASE=HEAD~1 HEAD=HEAD (CI calls the module: its exit status tells)
+	environments=$$($(RUN) -m reports.gate.environments --base="$$BASE" --head="$$HEAD") && \
+		IFS=$$(printf '\nx') && IFS=$${IFS%x} && set -f && \
+		exec $(RUN) -m reports.gate --base="$$BASE" --head="$$HEAD" $$environments \
+		--html="$$PAGE/gate.html" --json="$$PAGE/gate.json"
 
-gate-proof: $(VENV)/.assets ## measure the gate's own error rates (hours of an idle machine; resumed where it stopped)
+gate-proof: setup ## measure the gate's own error rates (hours of an idle machine; resumed where it stopped)
 	$(RUN) -m reports.gate.campaign all --out reports/published/gate.json --html reports/published/gate.html
 
-peers: $(PEERS)/.installed $(VENV)/.assets ## decode beside Hugging Face, CTranslate2 and llama.cpp
-	$(PEERS)/bin/python -m benchmarks.peers.decoding
-
-# The stamps are written last, so that an interrupted installation is taken up again.
-$(VENV)/.installed: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
-		{ echo "error: $(PYTHON) is missing or older than Python 3.11; name another: make PYTHON=python3.12" >&2; exit 2; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
-		{ echo "error: $(PYTHON) cannot create environments; install its venv module (Debian: apt install python3-venv)" >&2; exit 2; }
-	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
-	@touch $@
-
-$(VENV)/.assets: $(VENV)/.installed benchmarks/assets.py
-	$(RUN) -m benchmarks.assets
-	@touch $@
-
 # An environment of its own: these bring runtimes of their own, which nothing else needs.
-$(PEERS)/.installed: requirements.txt benchmarks/peers/requirements.txt $(VENV)/.installed
-	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--requirement requirements.txt --requirement benchmarks/peers/requirements.txt
-	@touch $@
+peers: setup ## decode beside Hugging Face, CTranslate2 and llama.cpp
+	$(call set_up,"$$PEERS" --peers)
+	"$$PEERS/bin/python" -m benchmarks.peers.decoding

@@ -15,7 +15,11 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
+from benchmarks import locks
+
+LOCKS = (locks.MAIN, locks.TORCH_CPU, locks.TORCH, locks.PEERS)
 ROOMS = ("reference_model", "benchmarks", "reports")
 
 
@@ -57,15 +61,20 @@ def project(root: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def pins(root: Path) -> dict[str, str]:
-    return read_pins(root / "requirements.txt")
+    """Distribution -> version, of what is installed here; of torch, without CUDA's libraries."""
+    torch = read_lock(root / locks.TORCH, applying=True)["torch"]
+    return {"torch": torch, **read_lock(root / locks.MAIN, applying=True)}
 
 
-def read_pins(path: Path) -> dict[str, str]:
-    """Distribution -> version, in the order of a file of pinned versions."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    wanted = [line for line in lines if line and not line.startswith("#")]
-    assert [line for line in wanted if not re.fullmatch(r"[a-z0-9-]+==[\w.]+", line)] == []
-    return dict(line.split("==") for line in wanted)
+def read_lock(path: Path, applying: bool = False) -> dict[str, str]:
+    """Distribution -> version, of all of a lock or of what applies to this Python and system."""
+    lines = locks.requirements_of(path.read_text(encoding="utf-8"))
+    found = [Requirement(line) for line in lines]
+    return {
+        each.name: str(each.specifier).removeprefix("==")
+        for each in found
+        if not applying or each.marker is None or each.marker.evaluate()
+    }
 
 
 # ---- rooms and arrows
@@ -193,11 +202,31 @@ def test_every_declared_dependency_is_pinned(
     root: Path, project: dict, pins: dict[str, str]
 ) -> None:
     declared = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
-    of_peers = read_pins(root / "benchmarks" / "peers" / "requirements.txt")
+    of_peers = read_lock(root / locks.PEERS)
     names = {requirement_name(line) for line in declared}
     assert names - pins.keys() - of_peers.keys() == set()
-    assert next(iter(pins)) == "torch"
-    assert of_peers.keys() & pins.keys() == set()  # one version each
+
+
+@pytest.mark.K9
+@pytest.mark.parametrize("name", LOCKS)
+def test_every_file_that_may_be_installed_is_locked_by_its_content(root: Path, name: str) -> None:
+    text = (root / name).read_text(encoding="utf-8")
+    entries = re.split(r"\n(?=\S)", "".join(re.findall(r"^[^#].*\n", text, re.M)).strip())
+    for entry in entries:
+        first, *hashes = entry.split(" \\\n    ")
+        assert re.fullmatch(r"[a-z0-9-]+==[\w.+]+( ; [^\\#]+)?", first)
+        assert hashes, first
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", each) for each in hashes)
+
+
+def test_locks_agree_with_what_they_are_made_of_and_name_nothing_twice(root: Path) -> None:
+    found = {name: read_lock(root / name) for name in LOCKS}
+    wanted = re.search(r"^torch==(.*)$", (root / "requirements.in").read_text(), re.M)
+    assert wanted
+    assert found[locks.TORCH]["torch"] == wanted[1]
+    assert found[locks.TORCH_CPU] == {"torch": f"{wanted[1]}+cpu"}
+    names = [name for lock in LOCKS for name in found[lock] if lock != locks.TORCH_CPU]
+    assert len(names) == len(set(names))
 
 
 def test_the_tests_run_with_the_pinned_versions(pins: dict[str, str]) -> None:
@@ -207,8 +236,6 @@ def test_the_tests_run_with_the_pinned_versions(pins: dict[str, str]) -> None:
 
 
 def test_the_pins_are_complete(pins: dict[str, str]) -> None:
-    from packaging.requirements import Requirement
-
     missing = set()
     for name in pins:
         for line in metadata.requires(name) or []:

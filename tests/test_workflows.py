@@ -149,16 +149,17 @@ def test_only_an_inconclusive_gate_passes_with_a_warning(
         *("gate", "--device", "cuda"),
         STATUS=str(status),
         GITHUB_STEP_SUMMARY=str(summary),
-        ENVIRONMENTS="--base-python=one --head-python=another",
+        ENVIRONMENTS="--base-python=one two\n--head-python=another",
     )
     assert done.returncode == exits, done.stderr
     assert ("::warning" in done.stdout) == (status == 11)
     assert ("::error" in done.stdout) == (status in (10, 12, 13))
-    told = "What the commits need differs; they ran with `--base-python=one --head-python=another`."
+    words = "--base-python=one two --head-python=another"
+    told = f"What the commits need differs; they ran with `{words}`."
     assert summary.read_text() == f"the summary\n\n{told}\n"
     _, environments, gate = (tree / "asked").read_text().splitlines()
-    assert environments == "-m reports.gate.environments --base HEAD^1 --head HEAD"
-    commits = "--base HEAD^1 --head HEAD --base-python=one --head-python=another"
+    assert environments == "-m reports.gate.environments --base=HEAD^1 --head=HEAD"
+    commits = f"--base=HEAD^1 --head=HEAD {words}"
     assert gate.startswith(f"-m reports.gate {commits} --json ")
     assert gate.endswith(" --device cuda")
 

@@ -1,8 +1,9 @@
 """An environment for each of two commits that need different packages, as options for the gate.
 
 `python -m reports.gate.environments --base REV --head REV` prints `--base-python` and
-`--head-python`, or nothing where one environment serves both. What pip installs from a commit's
-requirements.txt is kept under .venv-gate/ until it was not asked for in a week.
+`--head-python`, a word a line, or nothing where one environment serves both. What pip installs of a
+commit's locks, or of the plain list before them, is kept under .venv-gate/ until it was not asked
+for in a week.
 
 It is not part of the gate: to install takes longer than a gate may, and needs a network. Whatever
 goes wrong here is told and leaves the gate without the options; how it then ends is its own to say.
@@ -10,29 +11,39 @@ goes wrong here is told and leaves the gate without the options; how it then end
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
 import signal
-import subprocess
 import sys
+import tempfile
 import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
 
-from packaging.requirements import InvalidRequirement, Requirement
+from filelock import FileLock
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from benchmarks.git import git, top_of
+from benchmarks.locks import TORCH, TORCH_CPU
+from benchmarks.set_up import create, install, python_of
 from reference_model.command_line import Parser, exit_status
 from reference_model.errors import UserError
 from reference_model.printing import say, warn
-from reports.gate.revisions import PINS, PROJECT, changed_environment, commit_of, short
+from reports.gate.revisions import (
+    LISTS,
+    PINS,
+    PROJECT,
+    changed_environment,
+    commit_of,
+    lists_of,
+    pinned,
+    short,
+)
 
 FOLDER = ".venv-gate"  # at the top of the repository
 KEPT_SECONDS = 7 * 24 * 3600.0  # an environment takes a gigabyte
@@ -48,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument("--head", required=True, help="revision, as of the gate")
         given = parser.parse_args(arguments)
         try:
-            say(" ".join(options(Path.cwd(), given.base, given.head)))
+            say("\n".join(options(Path.cwd(), given.base, given.head)))
         except UserError as error:
             warn(f"no environments: {error}")
 
@@ -62,7 +73,7 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
 def options(repository: Path, base: str, head: str) -> list[str]:
     """``--base-python`` and ``--head-python`` where the commits differ in what they need.
 
-    Paths are relative to the current folder: a shell splits words at spaces, which may be above it.
+    Paths are relative to the current folder: above it a name may hold a line feed, which ends one.
     """
     try:
         top = top_of(repository)
@@ -76,7 +87,7 @@ def options(repository: Path, base: str, head: str) -> list[str]:
         _check_python(top, commit)
     with _alone(top / FOLDER):
         pythons = [_python(top, commit) for commit in commits]
-        _forget_old(top / FOLDER)
+        _forget(top / FOLDER)
     told = "one environment serves both" if len(set(pythons)) == 1 else "each has its own"
     warn(f"{changed} differ: {told}")
     return [
@@ -87,7 +98,8 @@ def options(repository: Path, base: str, head: str) -> list[str]:
 
 def _check_python(top: Path, commit: str) -> None:
     """`UserError` where the commit does not run on this Python, of which all environments are."""
-    text = git(top, "show", f"{commit}:{PROJECT}") if _has(top, commit, PROJECT) else ""
+    listed = git(top, "ls-tree", "--full-tree", commit, "--", PROJECT)
+    text = git(top, "cat-file", "blob", f"{commit}:{PROJECT}") if listed else ""
     wanted = tomllib.loads(text).get("project", {}).get("requires-python", "")
     here = ".".join(map(str, sys.version_info[:3]))
     try:
@@ -103,70 +115,68 @@ def _alone(folder: Path) -> Iterator[None]:
     """Of two gates that install at once, one waits."""
     folder.mkdir(exist_ok=True)
     (folder / ".gitignore").write_text("*\n")  # to the gate, it is no change of the repository
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(folder / "lock"):
         yield
 
 
 def _python(top: Path, commit: str) -> Path:
     """The interpreter of an environment with what the commit pins."""
-    if not _has(top, commit, PINS):
+    lists = lists_of(top, commit)
+    if PINS not in lists:
         raise UserError(f"{short(commit)} has no {PINS} to install from")
-    pins = _pins(git(top, "show", f"{commit}:{PINS}"))
-    here = top / PINS
-    if here.exists() and _pins(here.read_text(encoding="utf-8")) == pins and _installed(pins):
+    pins = pinned(lists)
+    if _checked_out(top) == pins and _installed(pins):
         return Path(sys.executable)
-    name = hashlib.sha256("\n".join((sys.version, *pins)).encode()).hexdigest()[:12]
-    folder = top / FOLDER / name
-    python, complete = folder / "bin" / "python", folder / "complete"
-    if not complete.exists():
+    text = "\n".join((sys.version, *sorted(f"{name} {pin}" for name, pin in pins.items())))
+    name = hashlib.sha256(text.encode()).hexdigest()[:12]
+    made = [complete.parent for complete in (top / FOLDER).glob(f"{name}-*/complete")]
+    if not made:
         warn(f"installing what {short(commit)} pins")
-        try:
-            _run(sys.executable, "-m", "venv", "--clear", str(folder))
-            wanted = folder / PINS
-            wanted.write_text("".join(f"{pin}\n" for pin in pins), encoding="utf-8")
-            _run(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-                 "--requirement", str(wanted))  # fmt: skip
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-    complete.touch()  # last, so that an interrupted installation is begun again
-    return python
+        # A folder that no other try has: of one that was killed, pip may live on and write.
+        made = [Path(tempfile.mkdtemp(prefix=f"{name}-", dir=top / FOLDER))]
+        _install(made[0], lists)
+    (made[0] / "complete").touch()  # last, so that an interrupted installation is begun again
+    return python_of(made[0])
 
 
-def _has(top: Path, commit: str, path: str) -> bool:
-    return bool(git(top, "ls-tree", "--full-tree", commit, "--", path))
+def _install(folder: Path, lists: Mapping[str, str]) -> None:
+    try:
+        create(folder)
+        for name, text in lists.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        torch = [folder / name for name in (TORCH_CPU, TORCH) if name in lists]
+        install(python_of(folder), [folder / PINS], torch)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
-def _pins(text: str) -> list[str]:
-    lines = (line.partition("#")[0].strip() for line in text.splitlines())
-    return [line for line in lines if line]
+def _checked_out(top: Path) -> dict[str, str]:
+    """What the files of the work tree pin."""
+    return pinned(
+        {name: (top / name).read_text(encoding="utf-8") for name in LISTS if (top / name).is_file()}
+    )
 
 
-def _installed(pins: Sequence[str]) -> bool:
+def _installed(pins: Mapping[str, str]) -> bool:
     """Whether the running interpreter's environment is the one that was asked for."""
     try:
-        wanted = [Requirement(pin) for pin in pins]
         return all(
-            each.specifier.contains(metadata.version(each.name), prereleases=True)
-            for each in wanted
-            if each.marker is None or each.marker.evaluate()
+            SpecifierSet(wanted).contains(metadata.version(name), prereleases=True)
+            for name, wanted in pins.items()
         )
-    except (InvalidRequirement, metadata.PackageNotFoundError):
+    except (InvalidSpecifier, ValueError, metadata.PackageNotFoundError):
         return False
 
 
-def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise UserError(f"{' '.join(command[1:4])} failed: {said[-1] if said else ''}")
-
-
-def _forget_old(folder: Path) -> None:
-    for complete in folder.glob("*/complete"):
-        if time.time() - complete.stat().st_mtime > KEPT_SECONDS:
-            shutil.rmtree(complete.parent, ignore_errors=True)
+def _forget(folder: Path) -> None:
+    """Remove what nobody asked for in a week, and what a gate that was killed left half made."""
+    for each in folder.iterdir():
+        complete = each / "complete"
+        if not each.is_dir():
+            continue
+        if not complete.exists() or time.time() - complete.stat().st_mtime > KEPT_SECONDS:
+            shutil.rmtree(each, ignore_errors=True)
 
 
 if __name__ == "__main__":

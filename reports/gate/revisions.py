@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Mapping
 from importlib.machinery import all_suffixes
 from pathlib import Path
 
+from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from benchmarks import locks
 from benchmarks.git import Change, answer, changes, git, run_git
 from reference_model.errors import UserError
 from reports.gate.verdict import NotComparable
 
 MODEL, BENCHMARKS = "reference_model", "benchmarks"
-PINS, PROJECT = "requirements.txt", "pyproject.toml"
-MEASURED = (MODEL, BENCHMARKS, PINS, PROJECT)  # at the top of a repository
+PINS, PROJECT = locks.MAIN, "pyproject.toml"
+LISTS = (locks.MAIN, locks.TORCH_CPU, locks.TORCH)  # one list, plain, in commits before the locks
+MEASURED = (MODEL, BENCHMARKS, *LISTS, PROJECT)  # at the top of a repository
 
 
 def check_repository(repository: Path) -> None:
@@ -59,7 +66,7 @@ def _matters(change: Change) -> bool:
 
 def changed_environment(repository: Path, base: str, head: str) -> str | None:
     """What of the environment differs between two commits; None where nothing does."""
-    if _pins(repository, base) != _pins(repository, head):
+    if pinned(lists_of(repository, base)) != pinned(lists_of(repository, head)):
         return f"the pinned versions of {PINS}"
     for name, part in _requirements(repository, base).items():
         if part != _requirements(repository, head)[name]:
@@ -76,14 +83,40 @@ def check_environment(repository: Path, base: str, head: str) -> None:
         )
 
 
-def _pins(repository: Path, commit: str) -> set[str]:
-    lines = (line.partition("#")[0].strip() for line in _content(repository, commit, PINS))
-    return {line for line in lines if line}
+def lists_of(repository: Path, commit: str) -> dict[str, str]:
+    """The content of each list of what the commit needs, by name; empty where it has none."""
+    return {name: text for name in LISTS if (text := _content(repository, commit, name))}
+
+
+def pinned(lists: Mapping[str, str]) -> dict[str, str]:
+    """Package → versions, of what applies to this Python and system.
+
+    Of the locks of torch it is torch alone: CUDA's libraries come and go with its build, and a
+    label such as +cpu names a build, too.
+    """
+    found = {}
+    for name, text in lists.items():
+        for line in locks.requirements_of(text):
+            package, versions = _requirement(line)
+            if versions is not None and (name == PINS or package == "torch"):
+                found[package] = versions
+    return found
+
+
+def _requirement(line: str) -> tuple[str, str | None]:
+    """Package and versions; the line itself where it is none, None where it does not apply."""
+    try:
+        each = Requirement(line)
+        applies = each.marker is None or each.marker.evaluate({"extra": ""})
+    except (InvalidRequirement, UndefinedComparison, UndefinedEnvironmentName):
+        return line, ""
+    versions = re.sub(r"\+[A-Za-z0-9.]+$", "", str(each.specifier))
+    return canonicalize_name(each.name), versions if applies else None
 
 
 def _requirements(repository: Path, commit: str) -> dict[str, object]:
     """Only what decides what is installed: the rest of the file configures tools."""
-    text = "\n".join(_content(repository, commit, PROJECT))
+    text = _content(repository, commit, PROJECT)
     try:
         known = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -96,10 +129,10 @@ def _requirements(repository: Path, commit: str) -> dict[str, object]:
     }
 
 
-def _content(repository: Path, commit: str, path: str) -> list[str]:
-    if not git(repository, "ls-tree", commit, "--", path):
-        return []
-    return git(repository, "cat-file", "blob", f"{commit}:{path}").splitlines()
+def _content(repository: Path, commit: str, path: str) -> str:
+    if not git(repository, "ls-tree", "--full-tree", commit, "--", path):
+        return ""
+    return git(repository, "cat-file", "blob", f"{commit}:{path}")
 
 
 def short(commit: str) -> str:

@@ -17,6 +17,7 @@ from asv_runner.benchmarks._base import Benchmark
 from asv_runner.discovery import disc_benchmarks
 
 import benchmarks
+from benchmarks import locks
 from benchmarks.instruments.nvml import device_readings
 from benchmarks.instruments.readings import Reading
 from reference_model.errors import UserError
@@ -308,8 +309,7 @@ def test_the_model_of_another_place_than_the_environment_is_refused(
 
 
 def test_asv_installs_the_pinned_versions_torch_first(root: Path) -> None:
-    lines = (root / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    pins = dict(line.split("==") for line in lines if "==" in line)
+    pins = dict(line.split(" ")[0].split("==") for line in locks.versions().splitlines())
     wanted = Config.load(str(root / "asv.conf.json")).matrix["req"]
     versions = {name.removeprefix("pip+").replace("_", "-"): v for name, (v,) in wanted.items()}
     assert versions == {name: pins[name] for name in versions}

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
+import functools
 import os
-import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
+from benchmarks.set_up import Failed
+from reports.gate import environments
 from reports.gate.environments import FOLDER, _installed, main, options
+from reports.gate.revisions import changed_environment, pinned
 
 PREFIX = "import sys; print(sys.prefix)"
 
@@ -20,7 +23,24 @@ PREFIX = "import sys; print(sys.prefix)"
 @pytest.fixture(autouse=True)
 def _in_the_repository(repository, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(repository.path)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")  # no network
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """What pip was asked for, which takes seconds: of each environment the lists, by name."""
+    asked: list[dict[str, str]] = []
+
+    def create(folder: Path) -> None:
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+
+    def install(python: Path, wanted: list[Path], torch: list[Path]) -> None:
+        asked.append({path.name: path.read_text() for path in (*wanted, *torch)})
+        if "no-such-package" in wanted[0].read_text():
+            raise Failed("-m pip install failed: ERROR: No match for no-such-package")
+
+    monkeypatch.setattr(environments, "create", create)
+    monkeypatch.setattr(environments, "install", install)
+    return asked
 
 
 def test_commits_that_need_the_same_get_no_environments(repository, capsys) -> None:
@@ -39,13 +59,13 @@ def test_each_commit_gets_an_environment_of_what_it_pins_which_is_kept(repositor
     told = capsys.readouterr()
     assert "the pinned versions of requirements.txt differ: each has its own" in told.err
     assert told.err.count("installing") == 2
-    given = dict(word.split("=") for word in shlex.split(told.out))
+    given = dict(word.split("=") for word in told.out.splitlines())
     assert given.keys() == {"--base-python", "--head-python"}
     for python, pins in zip(given.values(), ("pip>1\n", "pip>2\n"), strict=True):
         folder = Path(python).absolute().parents[1]
         found = subprocess.run([python, "-c", PREFIX], capture_output=True, text=True, check=True)
         assert Path(found.stdout.strip()) == folder
-        assert (folder / "requirements.txt").read_text() == pins
+        assert (folder / "requirements.txt").read_text() == pins.rstrip()
     assert repository.git("status", "--porcelain") == "", "the gate wants a clean tree"
 
     assert main(["--base=HEAD~2", "--head=HEAD~1"]) == 0
@@ -88,7 +108,7 @@ def test_a_commit_that_does_not_run_on_this_python_leaves_the_gate_without(
     ],
 )
 def test_what_is_checked_out_has_to_be_installed_to_be_used(pins: list[str], here: bool) -> None:
-    assert _installed(pins) == here
+    assert _installed(pinned({"requirements.txt": "\n".join(pins)})) == here
 
 
 def test_what_is_checked_out_runs_as_the_command_does_and_what_nobody_needs_is_removed(
@@ -135,17 +155,76 @@ def test_of_an_unknown_revision_the_gate_alone_complains(capsys) -> None:
     assert capsys.readouterr() == ("\n", "")
 
 
+@pytest.mark.K6
 def test_of_two_that_install_at_once_one_waits(repository, monkeypatch: pytest.MonkeyPatch) -> None:
     repository.commit(pins="pip>1\n")
     repository.commit(pins="pip>2\n")
     Path(FOLDER).mkdir()
-    with Path(FOLDER, "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        # To fail is quicker seen than to wait.
-        monkeypatch.setattr(fcntl, "LOCK_EX", fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with pytest.raises(BlockingIOError):
-            options(repository.path, "HEAD~1", "HEAD")
+    # To fail is quicker seen than to wait.
+    impatient = functools.partial(FileLock, blocking=False)
+    monkeypatch.setattr(environments, "FileLock", impatient)
+    with FileLock(Path(FOLDER, "lock")), pytest.raises(Timeout):
+        options(repository.path, "HEAD~1", "HEAD")
     assert not list(Path(FOLDER).glob("*/"))
+
+
+# ---- locks
+
+HASHES = " \\\n    --hash=sha256:" + "0" * 64 + " \\\n    --hash=sha256:" + "1" * 64 + "\n"
+LOCKED = {
+    "requirements.txt": f"# made by a tool\nnumpy==1.0{HASHES}six==1 ; os_name != 'none'{HASHES}"
+    f"wheel==3 ; os_name == 'none'{HASHES}",
+    "requirements-torch-cpu.txt": f"torch==2.13.0+cpu{HASHES}",
+    "requirements-torch.txt": f"cuda==13 ; os_name != 'none'{HASHES}torch==2.13.0{HASHES}",
+}
+
+
+def lock(repository, **changed: str) -> None:
+    for name, text in (LOCKED | changed).items():
+        repository.write(name, text)
+    repository.commit()
+
+
+@pytest.mark.K9
+def test_locks_pin_what_a_plain_list_of_the_same_versions_does(repository) -> None:
+    repository.commit(pins="torch==2.13.0\nnumpy==1.0  # of all\nsix==1\n")
+    lock(repository)
+    assert pinned(LOCKED) == {"numpy": "==1.0", "six": "==1", "torch": "==2.13.0"}
+    assert changed_environment(repository.path, "HEAD~1", "HEAD") is None
+    for changed in (
+        {"requirements.txt": f"numpy==1.1{HASHES}six==1{HASHES}"},
+        {"requirements-torch.txt": f"torch==2.14.0{HASHES}"},
+    ):
+        lock(repository, **changed)
+        told = changed_environment(repository.path, "HEAD~1", "HEAD")
+        assert told == "the pinned versions of requirements.txt"
+
+
+@pytest.mark.K9
+def test_locks_are_installed_as_they_are_in_the_commit(
+    repository, installed: list[dict[str, str]]
+) -> None:
+    repository.commit(pins="numpy==0.9\n")
+    lock(repository)
+    base, head = options(repository.path, "HEAD~1", "HEAD")
+    assert base != head
+    locked = {name: text.rstrip("\n") for name, text in LOCKED.items()}
+    assert installed == [{"requirements.txt": "numpy==0.9"}, locked]
+
+
+@pytest.mark.K6
+def test_what_a_killed_gate_left_half_made_is_removed_and_made_elsewhere(repository) -> None:
+    repository.commit(pins="numpy==0.9\n")
+    repository.commit(pins="numpy==0.8\n")
+    options(repository.path, "HEAD~1", "HEAD")
+    one, other = Path(FOLDER).glob("*/complete")
+    one.unlink()
+    options(repository.path, "HEAD~1", "HEAD")
+    left = {path.parent for path in Path(FOLDER).glob("*/complete")}
+    assert len(left) == 2
+    assert other.parent in left
+    assert one.parent not in left
+    assert not one.parent.exists()
 
 
 def test_wrong_arguments_are_one_line(capsys) -> None:

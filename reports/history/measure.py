@@ -1,0 +1,91 @@
+"""Measure the last commits with asv, and write their pages: what `make history` runs.
+
+Results of a run in which something failed are shown, too; the exit status tells.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from asv.machine import Machine, MachineCollection
+
+from benchmarks.experiment import PROFILES
+from benchmarks.git import git
+from benchmarks.locks import ROOT, versions
+from reference_model.command_line import Parser, exit_status
+from reference_model.files import check_writable, write_whole
+from reports.__main__ import main as reports_main
+
+STORE = ROOT / ".asv"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit status."""
+
+    def command() -> int:
+        parser = Parser(prog="python -m reports.history.measure", description="Measure commits.")
+        parser.add_argument("--commits", type=_count, default=5, help="of HEAD's first parents")
+        parser.add_argument("--profile", choices=PROFILES, default="quick")
+        parser.add_argument(
+            "--machine", type=_name, default="local", help="its name in the results"
+        )
+        parser.add_argument("--out", type=Path, required=True, help="the page, history.html")
+        given = parser.parse_args(arguments)
+        check_writable(given.out)
+        # Profiles are stored apart: what one has measured the other has not.
+        measured = _measure(given.commits, given.profile, f"{given.machine}-{given.profile}")
+        published = _asv("publish")
+        shown = reports_main(["history", str(STORE / "results"), "--out", str(given.out)])
+        return published or shown or measured
+
+    return exit_status(command)
+
+
+def _measure(commits: int, profile: str, machine: str) -> int:
+    # asv would call the machine by its host's name, and ask for it.
+    MachineCollection.save(machine, {**Machine.get_defaults(), "machine": machine})
+    hashes = git(ROOT, "rev-list", "--first-parent", f"--max-count={commits}", "HEAD")
+    write_whole(STORE, {"versions.txt": versions().encode()})
+    settings = {
+        "LLM_DESIGN_BENCH_PROFILE": profile,
+        # An address: pip would take a path with a blank for two.
+        "PIP_CONSTRAINT": (STORE / "versions.txt").as_uri(),
+    }
+    return _asv(
+        *("run", "--machine", machine, "--skip-existing-successful", "--show-stderr", "HASHFILE:-"),
+        text=f"{hashes}\n",
+        settings=settings,
+    )
+
+
+def _asv(*words: str, text: str = "", settings: dict[str, str] | None = None) -> int:
+    command = [sys.executable, "-m", "asv", *words]
+    environment = {**os.environ, **(settings or {})}
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, input=text, text=True, check=False
+    ).returncode
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of commits from 1 on")
+    return int(text)
+
+
+def _name(text: str) -> str:
+    """It becomes a folder of results."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no name of a machine: use letters, digits, dots and dashes"
+        )
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())
