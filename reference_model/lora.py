@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from reference_model.config import check_choices
 from reference_model.costs import LoRATarget
-from reference_model.errors import UserError
-from reference_model.quantization.int8 import Int8Linear
+from reference_model.errors import UserError, notice
 
 ScalingLaw = Literal["lora", "rslora", "constant"]  # s = α/r, α/√r, α
 # How A's entries are drawn. Kaiming is LoRA's own and PEFT's default; PEFT's "gaussian" has a
@@ -118,7 +117,8 @@ class LoRALinear(nn.Module):
 
     ``base`` is an `nn.Linear`, Hugging Face's Conv1D, whose weight is (in, out), or an INT8 linear,
     which cannot be merged. ``slices`` are the adapted outputs; by default all d of them. The
-    config's targets are for `add_adapters`, and not looked at here.
+    config's targets are for `add_adapters`, and not looked at here. As with PEFT, A and B of a base
+    in half precision are float32, and so is their product; only the sum has the base's dtype.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class LoRALinear(nn.Module):
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         weight = _float_weight(base)
         like = weight if weight is not None else next(base.buffers(), torch.empty(0))
-        dtype = weight.dtype if weight is not None else torch.float32
+        dtype = torch.float32 if weight is None else _wide(weight.dtype)
         self.adapters = nn.ModuleList(
             Adapter(outputs, config.rank, self.in_features, like.device, dtype)
             for outputs in sorted(
@@ -144,14 +144,21 @@ class LoRALinear(nn.Module):
         for adapter in self.parts:
             adapter.initialize(config, generator)
         # While merged, the weight as it was: unmerging puts it back, to the bit. Not saved, but
-        # moved and cast with the rest.
+        # moved and cast with the rest. And the parameter that held it, by which others may know it.
         self.register_buffer("original", None, persistent=False)
         self.original: Tensor | None
+        self._parameter: tuple[nn.Parameter, ...] = ()
 
     @property
     def merged(self) -> bool:
         """Whether the base's weight holds the update."""
         return self.original is not None
+
+    @property
+    def bias(self) -> nn.Parameter | None:
+        """The base's (d,), which no adapter changes."""
+        bias = getattr(self.base, "bias", None)
+        return bias if isinstance(bias, nn.Parameter) else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, n) → (…, d): the base's product, to which s·(x Aᵀ)Bᵀ is added where it lies."""
@@ -162,47 +169,63 @@ class LoRALinear(nn.Module):
         out = y.view(-1, self.out_features)
         pieces, end = [], 0  # the columns of the output, adapted or not
         for adapter in self.parts:
-            # Cast where the base is kept in another dtype than its adapters (INT8, autocast).
-            low = rows @ adapter.A.to(rows.dtype).T  # (rows, r)
-            low, B = low.to(out.dtype), adapter.B.to(out.dtype)
-            part = out[:, adapter.outputs]
+            part, B = out[:, adapter.outputs], adapter.B
+            low = rows.to(adapter.A.dtype) @ adapter.A.T  # (rows, r)
+            # Fused, unless the base is kept in fewer bits than its adapters, or under autocast.
+            fused = part.dtype == low.dtype == B.dtype
             if torch.is_grad_enabled():
-                added = torch.addmm(part, low, B.T, alpha=self.scale)
+                added = (
+                    torch.addmm(part, low, B.T, alpha=self.scale)
+                    if fused
+                    else torch.add(part, low @ B.T, alpha=self.scale).to(part.dtype)
+                )
                 pieces += [out[:, end : adapter.outputs.start], added]
                 end = adapter.outputs.stop
-            else:  # in place, where no gradient has to know: nothing is copied
+            elif fused:  # in place, where no gradient has to know: nothing is copied
                 part.addmm_(low, B.T, alpha=self.scale)
+            else:
+                part.add_(low @ B.T, alpha=self.scale)
         if torch.is_grad_enabled():
             y = torch.cat([*pieces, out[:, end:]], dim=1).view_as(y)
         return y
 
     @torch.no_grad()
     def delta_weight(self) -> Tensor:
-        """ΔW = s·BA as (d, n), whichever way the base's weight lies; 0 outside the slices."""
+        """ΔW = s·BA as (d, n), whichever way the base's weight lies; 0 outside the slices.
+
+        In float32 at least.
+        """
         first = self.parts[0].A
-        delta = first.new_zeros(self.out_features, self.in_features)
+        dtype = _wide(first.dtype)
+        delta = first.new_zeros(self.out_features, self.in_features, dtype=dtype)
         for adapter in self.parts:
-            delta[adapter.outputs] = self.scale * (adapter.B @ adapter.A)
+            delta[adapter.outputs] = self.scale * (adapter.B.to(dtype) @ adapter.A.to(dtype))
         return delta
 
     @torch.no_grad()
     def merge(self) -> None:
         """Add ΔW to the base's weight, of which the original is kept; nothing where it is merged.
 
-        Raises `UserError` for a base without a floating-point weight.
+        The sum is a parameter of its own: what the weight was tied to, such as the embedding of a
+        head, stays as it is. Raises `UserError` for a base without a floating-point weight.
         """
         weight = self._weight_to_merge()
         if self.merged:
             return
-        delta = self.delta_weight().to(weight.dtype)
-        self.original = weight.data
-        weight.data = weight + (delta.T if _is_transposed(self.base) else delta)
+        delta = self.delta_weight()
+        merged = weight + (delta.T if _is_transposed(self.base) else delta)
+        self.original, self._parameter = weight.data, (weight,)
+        self.base.weight = nn.Parameter(merged.to(weight.dtype), weight.requires_grad)
 
     def unmerge(self) -> None:
-        """Put the original weight back; nothing where it is not merged."""
+        """Put the original weight back, tied where it was tied; nothing where it is not merged."""
         if self.original is not None:
-            self._weight_to_merge().data = self.original
-            self.original = None
+            (weight,) = self._parameter
+            # Nobody casts or moves a parameter that only waits here.
+            if (weight.dtype, weight.device) != (self.original.dtype, self.original.device):
+                weight.data = self.original
+            self.base.weight = weight
+            self.original, self._parameter = None, ()
 
     def _weight_to_merge(self) -> nn.Parameter:
         weight = _float_weight(self.base)
@@ -219,6 +242,11 @@ class LoRALinear(nn.Module):
         return list(self.adapters)  # type: ignore[arg-type]
 
 
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """float32 in the place of what has fewer bits."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 def _is_transposed(base: nn.Module) -> bool:
     return type(base).__name__ == "Conv1D"  # transformers': (in, out)
 
@@ -233,8 +261,9 @@ def shape_of(base: nn.Module) -> tuple[int, int]:
     if _is_transposed(base):
         inputs, outputs = base.get_parameter("weight").shape
         return inputs, outputs
-    if isinstance(base, (nn.Linear, Int8Linear)):
-        return base.in_features, base.out_features
+    shape = getattr(base, "in_features", None), getattr(base, "out_features", None)
+    if all(isinstance(size, int) for size in shape) and not isinstance(base, LoRALinear):
+        return shape  # type: ignore[return-value]
     raise UserError(
         f"an adapter needs a linear, received {type(base).__name__}; use nn.Linear, Conv1D or INT8"
     )
@@ -301,13 +330,24 @@ def adapter_parameters(model: nn.Module) -> list[nn.Parameter]:
 def merge_adapters(model: nn.Module) -> None:
     """Add every ΔW to its weight: the model is then as fast as without adapters.
 
-    The original weights are kept meanwhile, as large again as those that are adapted. Raises
+    The original weights are kept meanwhile, as large again as those that are adapted. A tied head
+    gets a weight of its own, with a warning, and is tied again once it is unmerged. Raises
     `UserError`, before any is merged, where there is nothing to merge or a base is quantised.
     """
-    linears = _some_adapters(model).values()
-    for linear in linears:
+    linears = _some_adapters(model)
+    for linear in linears.values():
         linear._weight_to_merge()
-    for linear in linears:
+    owners: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(name)
+    for name, linear in linears.items():
+        weight = f"{name}.base.weight"
+        others = [n for n in owners[id(linear.base.weight)] if n != weight]
+        if others:
+            notice(
+                f"{name} was tied to {others[0].removesuffix('.weight')}, which stays as it is: "
+                "merged, it has a weight of its own, and is saved as untied"
+            )
         linear.merge()
 
 
@@ -322,6 +362,13 @@ def remove_adapters(model: nn.Module) -> None:
     for name, linear in _some_adapters(model).items():
         linear.unmerge()
         model.set_submodule(name, linear.base)
+
+
+def unload_merged(model: nn.Module) -> None:
+    """Put plain linears in the place of the merged ones, for good: what they hold is the sum."""
+    for name, linear in lora_linears(model).items():
+        if linear.merged:
+            model.set_submodule(name, linear.base)
 
 
 def _some_adapters(model: nn.Module) -> dict[str, LoRALinear]:
