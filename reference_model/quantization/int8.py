@@ -11,13 +11,14 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NoReturn, Self, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_model.errors import UserError
+from reference_model.lora import unload_merged
 from reference_model.quantization.grid import Grid, to_grid
 
 # How the product with a weight is computed:
@@ -42,16 +43,37 @@ class Rewrite:
     skipped: dict[str, str]
 
 
-class Int8Embedding(nn.Module):
-    """Rows of int8 codes and a step for each: what a look-up returns is in ``dtype``."""
+class _Int8Module(nn.Module):
+    """Codes and the grid they count on: `to`, `half` and the like leave its steps in float32."""
+
+    def __init__(self, codes: Tensor | None, steps: Tensor, zeros: Tensor | None) -> None:
+        super().__init__()
+        self.register_buffer("codes", codes)  # int8; None where they are packed
+        self.register_buffer("steps", steps)  # float32
+        self.register_buffer("zeros", zeros)  # like steps, float32; None: symmetric
+        self.codes: Tensor | None
+        self.steps: Tensor
+        self.zeros: Tensor | None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        steps, zeros = self.steps, self.zeros
+        super()._apply(fn, recurse)
+        self.steps = steps.to(self.steps.device)
+        self.zeros = None if zeros is None else zeros.to(self.steps.device)
+        return self
+
+
+class Int8Embedding(_Int8Module):
+    """Rows (V, C) of int8 codes and a step for each, (V, 1): a look-up returns ``dtype``."""
 
     def __init__(self, codes: Tensor, steps: Tensor, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.register_buffer("codes", codes)  # (V, C) int8
-        self.register_buffer("steps", steps)  # (V, 1) float32
+        super().__init__(codes, steps, None)
         self.codes: Tensor
-        self.steps: Tensor
         self.dtype = dtype
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.dtype = fn(self.steps.new_empty(0, dtype=self.dtype)).dtype  # cast with the rest
+        return super()._apply(fn, recurse)
 
     @property
     def weight(self) -> Tensor:
@@ -63,8 +85,26 @@ class Int8Embedding(nn.Module):
         return (F.embedding(tokens, self.codes) * F.embedding(tokens, self.steps)).to(self.dtype)
 
 
-class Int8Linear(nn.Module):
-    """x (…, K) times the weight that ``codes`` (N, K) stand for, plus a float bias → (…, N)."""
+class _WithoutGradient(torch.autograd.Function):
+    """y, which depends on x and bias; who asks by how much is told why that is not known."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> NoReturn:
+        raise UserError(
+            "an integer product rounds its activations and has no gradient; train on a model with "
+            "product='dequantize'"
+        )
+
+
+class Int8Linear(_Int8Module):
+    """x (…, K) times the weight that ``codes`` (N, K) stand for, plus a float bias → (…, N).
+
+    ``steps`` (1 or N, groups). Gradients pass through ``dequantize`` alone.
+    """
 
     def __init__(
         self,
@@ -74,37 +114,42 @@ class Int8Linear(nn.Module):
         bias: nn.Parameter | None,
         product: Product,
     ) -> None:
-        super().__init__()
+        super().__init__(None if product == "packed" else codes, steps, zeros)
         self.out_features, self.in_features = codes.shape
         self.product, self.bias = product, bias
         # Without VNNI two products may not fit their sum of 16 bits, unless activations have 7.
         self.seven_bits = product == "packed" and not torch.cpu._is_vnni_supported()
-        self.codes: Tensor | None
-        self.packed: Any = None
-        if product == "packed":
-            self.packed = _pack(codes, steps, bias)
-            self.register_buffer("codes", None)
-        else:
-            self.register_buffer("codes", codes)
-        self.register_buffer("steps", steps)  # (1 or N, groups) float32
-        self.register_buffer("zeros", zeros)  # like steps, float32; None: symmetric
-        self.steps: Tensor
-        self.zeros: Tensor | None
+        self.packed: Any = _pack(codes, steps, bias) if product == "packed" else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, K) → (…, N), in the dtype of x."""
-        if self.packed is not None:
-            y = torch.ops.quantized.linear_dynamic(x.float(), self.packed, self.seven_bits)
-            return y.to(x.dtype)
+        if self.product == "dequantize":
+            return self._float_product(x)
+        product = self._packed_product if self.product == "packed" else self._integer_product
+        if not torch.is_grad_enabled():
+            return product(x)
+        with torch.no_grad():
+            y = product(x)
+        return _WithoutGradient.apply(y, x, self.bias)
+
+    def _float_product(self, x: Tensor) -> Tensor:
         assert self.codes is not None
-        if self.product == "int_mm":
-            return self._integer_product(x)
         rows, groups = self.steps.shape
         parts = self.codes.view(rows, groups, -1).to(x.dtype)
         if self.zeros is not None:
-            parts = parts - self.zeros[..., None].to(x.dtype)
-        weight = (parts * self.steps[..., None].to(x.dtype)).view_as(self.codes)
+            parts = parts - self.zeros[..., None]
+        # In float32 at least, as the steps are: half precision has no room for small ones.
+        weight = (parts * self.steps[..., None]).to(x.dtype).view_as(self.codes)
         return F.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
+
+    def _packed_product(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            raise UserError(
+                f"product='packed' multiplies on a CPU, received numbers on {x.device.type}; "
+                "use product='int_mm'"
+            )
+        y = torch.ops.quantized.linear_dynamic(x.float(), self.packed, self.seven_bits)
+        return y.to(x.dtype)
 
     def _integer_product(self, x: Tensor) -> Tensor:
         assert self.codes is not None
@@ -130,7 +175,8 @@ def _pack(codes: Tensor, steps: Tensor, bias: Tensor | None) -> Any:
     before = torch.backends.quantized.engine
     torch.backends.quantized.engine = "fbgemm"
     try:
-        return torch.ops.quantized.linear_prepack(weight, None if bias is None else bias.detach())
+        wide_bias = None if bias is None else bias.detach().float()
+        return torch.ops.quantized.linear_prepack(weight, wide_bias)
     finally:
         torch.backends.quantized.engine = before
 
@@ -152,10 +198,13 @@ def with_int8_linears(
     ``skip`` gives the reason for a module that shall stay as it is, or None. Norms stay, and
     positions, of which a step reads one row. A head that is tied to the embedding shares its codes;
     with ``packed`` the look-up has int8 rows of its own. Also takes Hugging Face's Conv1D, whose
-    weight is (in, out). Raises `UserError` for a grid that a product cannot serve.
+    weight is (in, out). Adapters stay beside the linears that they adapt; merged ones are part of
+    the weights, for good. What holds int8 already stays as it is. Raises `UserError` for a grid
+    that a product cannot serve.
     """
     _check(product, grid, model)
     result = copy.deepcopy(model)
+    unload_merged(result)
     replaced: dict[str, str] = {}
     skipped: dict[str, str] = {}
     shared: dict[int, tuple[Tensor, Tensor, Tensor | None]] = {}  # weight → codes, steps, zeros
@@ -172,6 +221,9 @@ def with_int8_linears(
 
     kept_alive = []  # an address names a weight only as long as the weight lives
     for name, module in list(result.named_modules()):
+        if isinstance(module, _Int8Module):
+            skipped[name] = "in INT8 already"
+            continue
         weight = getattr(module, "weight", None)
         if not isinstance(weight, nn.Parameter):
             continue
@@ -206,7 +258,7 @@ def _check(product: Product, grid: Grid, model: nn.Module) -> None:
             f"product={product!r} multiplies whole channels of a symmetric grid, received "
             f"{grid.name}; use product='dequantize'"
         )
-    on_cpu = next(model.parameters()).device.type == "cpu"
+    on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
     if product == "packed" and not (on_cpu and packed_is_available()):
         raise UserError(
             "product='packed' needs FBGEMM on a CPU, which this machine or build of PyTorch has "

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from reference_model.config import check_choices
+from reference_model.errors import UserError
 from reference_model.norms import wide
 from reference_model.quantization.grid import Grid, rounded
 
@@ -45,7 +46,10 @@ class NormScheme:
 
 
 class Int8Norm(nn.Module):
-    """A norm as it was, but for what the scheme says. ``fraction`` is f above."""
+    """A norm as it was, but for what the scheme says. ``fraction`` is f above.
+
+    It computes in float32 at least, as PyTorch's own norms do: float16 has no square of 256.
+    """
 
     def __init__(
         self, norm: nn.LayerNorm | nn.RMSNorm, scheme: NormScheme, fraction: int = FRACTION
@@ -63,8 +67,10 @@ class Int8Norm(nn.Module):
                 self.bias = nn.Parameter(rounded(self.bias.detach(), per_tensor))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, C) → (…, C)."""
+        """(…, C) → (…, C), in the dtype of x, or in float32 under autocast."""
         (x,) = wide(x)
+        dtype = x.dtype
+        x = x.to(torch.promote_types(dtype, torch.float32))
         step = x.abs().amax().clamp(min=SMALLEST) / LARGEST  # a scalar
         if self.scheme.statistics == "integer":
             y = self._of_integers((x / step).round().to(torch.int64), step).to(x.dtype)
@@ -75,7 +81,7 @@ class Int8Norm(nn.Module):
                 x = x - x.mean(-1, keepdim=True)
             y = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.epsilon)
         y = y * self.weight
-        return y if self.bias is None else y + self.bias
+        return (y if self.bias is None else y + self.bias).to(dtype)
 
     def _of_integers(self, codes: Tensor, step: Tensor) -> Tensor:
         """Codes (…, C) int64 of the input → (…, C) float64, on the grid of the result."""
@@ -106,13 +112,18 @@ def _whole_root(values: Tensor) -> Tensor:
 def with_int8_norms(
     model: nn.Module, scheme: NormScheme, fraction: int = FRACTION
 ) -> tuple[nn.Module, list[str]]:
-    """A copy with every norm under the scheme, and their names; all else stays as it is."""
+    """A copy with every norm under the scheme, and their names; all else stays as it is.
+
+    Raises `UserError` where no norm computes in floats.
+    """
     result = copy.deepcopy(model)
     names = [
         name
         for name, module in result.named_modules()
         if isinstance(module, (nn.LayerNorm, nn.RMSNorm))
     ]
+    if not names:
+        raise UserError(f"{type(model).__name__} has no norms in floating point; give one that has")
     for name in names:
         parent, _, child = name.rpartition(".")
         norm = result.get_submodule(name)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from reference_model.errors import UserError
+from reference_model.lora import unload_merged
 from reference_model.model import GPT
 from reference_model.quantization.grid import Grid, rounded
 
@@ -22,9 +24,16 @@ def with_rounded_linears(
 
     Biases, norms and positions stay as they are. So does the token embedding of an untied model,
     which is looked up and not multiplied; a tied one is the head's weight, one tensor that INT8
-    would hold once, and is rounded with it (a channel of the head is a token's row).
+    would hold once, and is rounded with it (a channel of the head is a token's row). Adapters stay
+    beside their linears; merged ones are part of the weights, for good. Raises `UserError` where
+    no linear holds floats.
     """
     result, names = copy.deepcopy(model), []
+    unload_merged(result)
+    if not any(isinstance(module, nn.Linear) for module in result.modules()):
+        raise UserError(
+            f"{type(model).__name__} has no linears in floating point to round; give one that has"
+        )
     for name, module in result.named_modules():
         if isinstance(module, nn.Linear) and chosen(name):
             module.weight.copy_(rounded(module.weight, grid))
@@ -36,7 +45,8 @@ def with_rounded_linears(
 def with_rounded_norms(model: GPT) -> tuple[GPT, list[str]]:
     """A copy with γ and β of every norm rounded, each per tensor, and the names of both.
 
-    Everything else stays as it is, and so does the arithmetic of the norms.
+    Everything else stays as it is, and so does the arithmetic of the norms. Raises `UserError`
+    where no norm holds floats.
     """
     result, names = copy.deepcopy(model), []
     for name, module in result.named_modules():
@@ -44,4 +54,8 @@ def with_rounded_norms(model: GPT) -> tuple[GPT, list[str]]:
             for kind, parameter in module.named_parameters():
                 parameter.copy_(rounded(parameter, Grid(granularity="per tensor")))
                 names.append(f"{name}.{kind}")
+    if not names:
+        raise UserError(
+            f"{type(model).__name__} has no norms in floating point to round; give one that has"
+        )
     return result, names
