@@ -152,7 +152,18 @@ def _step(model: GPT, tokens: Tensor, cache: KVCache | None) -> Tensor:
 @functools.cache
 def _compiled_step() -> Step:
     """One token's step, compiled once per model and shape; with CUDA graphs where there is CUDA."""
-    return torch.compile(_step, dynamic=False, fullgraph=True, mode="reduce-overhead")
+    compiled = torch.compile(_step, dynamic=False, fullgraph=True, mode="reduce-overhead")
+
+    def step(model: GPT, tokens: Tensor, cache: KVCache | None) -> Tensor:
+        try:
+            return compiled(model, tokens, cache)
+        except torch._dynamo.exc.Unsupported as error:  # a rewrite, such as FBGEMM's packed weights
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"torch.compile cannot take this model ({reason}); use decoding='static'"
+            ) from None
+
+    return step
 
 
 def choose(

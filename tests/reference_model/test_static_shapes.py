@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import cast
 
 import pytest
 import torch
@@ -12,7 +14,9 @@ from reference_model import generate as module
 from reference_model.cache import KVCache, StaticKVCache
 from reference_model.errors import UserError
 from reference_model.generate import generate
+from reference_model.lora import LoRAConfig, add_adapters
 from reference_model.model import GPT
+from reference_model.quantization.int8 import packed_is_available, with_int8_linears
 
 POSITIONS = ["learned", "sinusoidal", "rope", "alibi", "none"]
 PROMPT = torch.tensor([[1, 2, 3], [7, 5, 2]])
@@ -91,7 +95,10 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Programs]:
     """Stands in for the real compiler, which takes most of a minute."""
     counter = Programs()
     torch.compiler.reset()
-    step = torch.compile(module._step, dynamic=False, fullgraph=True, backend=counter)
+    compiled = partial(torch.compile, backend=counter)
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "compile", lambda step, mode, **how: compiled(step, **how))
+        step = module._compiled_step.__wrapped__()
     monkeypatch.setattr(module, "_compiled_step", lambda: step)
     yield counter
     torch.compiler.reset()
@@ -106,6 +113,29 @@ def test_one_compiled_program_writes_all_tokens(
     assert torch.equal(generate(model, PROMPT, 12, decoding="compiled"), expected)
     assert torch.equal(generate(model, PROMPT, 9, decoding="compiled"), expected[:, :12])
     assert programs.count == 1
+
+
+@pytest.mark.K3
+def test_an_adapted_model_in_int8_is_one_compiled_program_too(
+    tiny_model: Callable[..., GPT], programs: Programs
+) -> None:
+    model = tiny_model(torch.float32, context_length=40, n_layer=1)
+    add_adapters(model, LoRAConfig(rank=2, init_b="gaussian"), torch.Generator().manual_seed(0))
+    int8 = cast(GPT, with_int8_linears(model, "dequantize").model)
+    expected = generate(int8, PROMPT, 5)
+    assert torch.equal(generate(int8, PROMPT, 5, decoding="compiled"), expected)
+    assert programs.count == 1
+
+
+@pytest.mark.K3
+@pytest.mark.skipif(not packed_is_available(), reason="PyTorch without FBGEMM")
+def test_what_the_compiler_cannot_take_is_refused_in_one_line(
+    tiny_model: Callable[..., GPT], programs: Programs
+) -> None:
+    model = cast(GPT, with_int8_linears(tiny_model(torch.float32), "packed").model)
+    message = r"^torch\.compile cannot take this model \(.+\); use decoding='static'$"
+    with pytest.raises(UserError, match=message):
+        generate(model, PROMPT, 3, decoding="compiled")
 
 
 def test_a_growing_cache_would_need_a_program_for_each_length(
