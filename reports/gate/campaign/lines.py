@@ -84,7 +84,7 @@ def check_gate(path: Path, repository: Path) -> None:
 
 def gate_of(repository: Path, commit: str) -> str:
     """What of a commit a campaign measures: not its own code, nor how a report looks."""
-    measured = ("benchmarks", "reference_model", "requirements.txt")
+    measured = ("benchmarks", "reference_model", "requirements.txt", "requirements-torch.txt")
     listed = git(repository, "ls-tree", "--full-tree", commit, "--", *measured)
     gate = git(repository, "ls-tree", "--full-tree", commit, "--", "reports/gate/").splitlines()
     return "\n".join([listed, *(line for line in gate if not line.endswith(NOT_MEASURED))])

@@ -282,7 +282,8 @@ def test_a_real_run_is_the_gate_of_a_clone_with_the_injection(
     for name in ("errors.py", "files.py", "printing.py"):
         shutil.copy(root / "reference_model" / name, repository.path / "reference_model")
     shutil.copytree(root / "benchmarks" / "instruments", repository.path / "benchmarks/instruments")
-    for name in ("experiment.py", "git.py", "git_export.py", "json_files.py", "results.py"):
+    names = ("experiment", "git", "git_export", "json_files", "locks", "results")
+    for name in (f"{name}.py" for name in names):
         shutil.copy(root / "benchmarks" / name, repository.path / "benchmarks")
     suite = (root / "benchmarks" / "gate_suite.py").read_text()
     repository.write("benchmarks/gate_suite.py", suite)
