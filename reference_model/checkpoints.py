@@ -91,7 +91,7 @@ def _fill(
     _check(config, entries, folder, transposed)
     tensors = {}
     for name, entry in entries.items():
-        tensor = entry.read().to(dtype)
+        tensor = entry.read(dtype)
         tensors[name] = tensor.T.contiguous() if name.endswith(transposed) else tensor
     if config.head == "tied":
         head = tensors.get("lm_head.weight")

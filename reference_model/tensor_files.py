@@ -5,6 +5,7 @@ Headers are read first, so that sizes can be checked before anything is allocate
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,12 @@ class Entry:
     dtype: str
     opened: Any
 
-    def read(self) -> Tensor:
-        """The tensor as it is stored. Raises `UserError` for anything but floating point."""
+    def read(self, dtype: torch.dtype | None = None) -> Tensor:
+        """The tensor, in a dtype if one is given, else as it is stored.
+
+        Raises `UserError` for anything but floating point, and for what is not finite, or not in
+        this dtype: attention may answer such a query with numbers, as PyTorch's own does on a CPU.
+        """
         if self.dtype not in FLOATS:
             raise UserError(
                 f"{self.file} has {shown(self.key)} as {self.dtype}, which are no weights; "
@@ -50,6 +55,13 @@ class Entry:
             tensor: Tensor = self.opened.get_tensor(self.key)
         except (SafetensorError, OSError) as error:
             raise UserError(f"{self.file} cannot be read ({error}); fetch it again") from None
+        tensor = tensor if dtype is None else tensor.to(dtype)
+        whole = tensor.half() if tensor.dtype.itemsize == 1 else tensor  # float8 has no least
+        if whole.numel() and not all(map(isfinite, whole.aminmax())):
+            raise UserError(
+                f"{self.file} has {shown(self.key)} with numbers that are not finite in "
+                f"{str(tensor.dtype).removeprefix('torch.')}; train or fetch it again"
+            )
         return tensor
 
 

@@ -445,6 +445,16 @@ def test_a_rank_beyond_all_use_is_refused_before_memory_is_taken(
 
 
 @pytest.mark.K8
+@pytest.mark.parametrize("part", ["A", "B"])
+def test_adapters_that_are_no_numbers_are_refused(
+    bases: dict[str, Path], plain: Path, part: str
+) -> None:
+    key = f"base_model.model.transformer.h.0.attn.c_attn.lora_{part}.weight"
+    change(plain, lambda t: t[key][0].fill_(torch.nan))
+    assert f"has {key} with numbers that are not finite" in refusal(bases["tied"], plain)
+
+
+@pytest.mark.K8
 def test_notes_beyond_a_linears_outputs_are_left_alone(bases: dict[str, Path], plain: Path) -> None:
     expected = our_logits(bases["tied"], plain)
     tensors = load_file(plain / WEIGHTS_FILE)

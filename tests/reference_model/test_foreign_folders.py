@@ -385,6 +385,23 @@ def test_weights_are_read_only_when_all_their_shapes_are_right(
 
 
 @pytest.mark.K8
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float8_e5m2])
+def test_weights_that_are_no_numbers_are_refused_by_name(folder: Path, stored: torch.dtype) -> None:
+    # Attention may hide them: PyTorch's own answers such a query with zeros, on a CPU.
+    change(folder, lambda t: t["transformer.h.0.attn.c_attn.bias"][0].fill_(1e5))
+    load_huggingface(folder)
+    with pytest.raises(UserError, match=r"c_attn\.bias with .* not finite in float16"):
+        load_huggingface(folder, torch.float16)
+    change(
+        folder,
+        lambda t: t.update(
+            {k: (v / 0).to(stored) for k, v in t.items() if k.endswith("h.0.attn.c_attn.bias")}
+        ),
+    )
+    assert "h.0.attn.c_attn.bias with numbers that are not finite in float32" in refusal(folder)
+
+
+@pytest.mark.K8
 def test_the_limits_of_a_folder_are_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensor_files, "MOST_HEADER_BYTES", 1000)
     assert "has a header of" in refusal(folder)
