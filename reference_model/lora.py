@@ -322,6 +322,11 @@ def lora_linears(model: nn.Module) -> dict[str, LoRALinear]:
     return {n: module for n, module in model.named_modules() if isinstance(module, LoRALinear)}
 
 
+def plain_names(model: nn.Module) -> dict[str, str]:
+    """Module → its name in the plain model, for those below adapters."""
+    return {f"{name}.base": name for name in lora_linears(model)}
+
+
 def adapter_parameters(model: nn.Module) -> list[nn.Parameter]:
     """Every A and B: what an optimiser is given."""
     return [p for linear in lora_linears(model).values() for p in linear.adapters.parameters()]

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference_model.errors import UserError
-from reference_model.lora import unload_merged
+from reference_model.lora import plain_names, unload_merged
 from reference_model.quantization.grid import Grid, to_grid
 
 # How the product with a weight is computed:
@@ -36,7 +36,10 @@ CUDA_LEAST_ROWS = 32
 
 @dataclass(frozen=True)
 class Rewrite:
-    """What became of a model: module → the product that serves it, or why it stayed."""
+    """What became of a model: module → the product that serves it, or why it stayed.
+
+    A linear below an adapter goes by the name that it has without.
+    """
 
     model: nn.Module
     replaced: dict[str, str]
@@ -196,11 +199,11 @@ def with_int8_linears(
     """A copy whose linears, and token embedding, hold int8.
 
     ``skip`` gives the reason for a module that shall stay as it is, or None. Norms stay, and
-    positions, of which a step reads one row. A head that is tied to the embedding shares its codes;
-    with ``packed`` the look-up has int8 rows of its own. Also takes Hugging Face's Conv1D, whose
-    weight is (in, out). Adapters stay beside the linears that they adapt; merged ones are part of
-    the weights, for good. What holds int8 already stays as it is. Raises `UserError` for a grid
-    that a product cannot serve.
+    positions, of which a step reads one row. A head that is tied to the embedding shares its codes,
+    8 bits per channel on any grid; with ``packed`` the look-up has int8 rows of its own. Also takes
+    Hugging Face's Conv1D, whose weight is (in, out). Adapters stay beside the linears that they
+    adapt; merged ones are part of the weights, for good. What holds int8 already stays as it is.
+    Raises `UserError` for a grid that a product cannot serve.
     """
     _check(product, grid, model)
     result = copy.deepcopy(model)
@@ -220,7 +223,9 @@ def with_int8_linears(
         return shared[key]
 
     kept_alive = []  # an address names a weight only as long as the weight lives
-    for name, module in list(result.named_modules()):
+    below_adapters = plain_names(result)
+    for place, module in list(result.named_modules()):
+        name = below_adapters.get(place, place)
         if isinstance(module, _Int8Module):
             skipped[name] = "in INT8 already"
             continue
@@ -242,7 +247,7 @@ def with_int8_linears(
             bias = getattr(module, "bias", None)
             new = Int8Linear(codes, steps, zeros, bias, product)
             replaced[name] = product
-        _put(result, name, new)
+        _put(result, place, new)
     _check_ties(result, replaced, kept_alive)
     return Rewrite(result, replaced, skipped)
 

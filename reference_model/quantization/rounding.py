@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from reference_model.errors import UserError
-from reference_model.lora import unload_merged
+from reference_model.lora import plain_names, unload_merged
 from reference_model.model import GPT
 from reference_model.quantization.grid import Grid, rounded
 
@@ -34,8 +34,9 @@ def with_rounded_linears(
         raise UserError(
             f"{type(model).__name__} has no linears in floating point to round; give one that has"
         )
+    below_adapters = plain_names(result)
     for name, module in result.named_modules():
-        if isinstance(module, nn.Linear) and chosen(name):
+        if isinstance(module, nn.Linear) and chosen(below_adapters.get(name, name)):
             module.weight.copy_(rounded(module.weight, grid))
             names.append(f"{name}.weight")
     return result, names

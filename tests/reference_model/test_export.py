@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
 from collections.abc import Callable
@@ -14,8 +15,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from reference_model.checkpoints import load_huggingface
+from reference_model.config import GPTConfig
 from reference_model.errors import UserError
-from reference_model.export import save_huggingface
+from reference_model.export import GPT2, save_huggingface
 from reference_model.generate import generate
 from reference_model.huggingface import read_ends
 from reference_model.lora import LoRAConfig, add_adapters, merge_adapters
@@ -164,6 +166,16 @@ def test_what_gpt2_has_no_place_for_is_refused_by_name(
         save_huggingface(tiny_model(torch.float32, **choices), tmp_path / "new")
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "new").exists()
+
+
+def test_every_field_of_a_configuration_is_written_or_refused() -> None:
+    written = {
+        *("vocab_size", "context_length", "n_layer", "n_head", "n_embd", "norm_epsilon"),
+        *("head", "bias", "dropout"),
+    }
+    of_rope, of_new_weights = {"rope_base", "rope_scaling", "rope_scaling_factor"}, "initialization"
+    fields = {field.name for field in dataclasses.fields(GPTConfig)}
+    assert fields == written | of_rope | {of_new_weights} | GPT2.keys()
 
 
 @pytest.mark.parametrize("eos_token_id", [-1, 23])

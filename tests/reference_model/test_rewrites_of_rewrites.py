@@ -23,6 +23,7 @@ from reference_model.lora import (
     remove_adapters,
     unmerge_adapters,
 )
+from reference_model.lora_files import load_adapters, save_adapters
 from reference_model.model import GPT
 from reference_model.quantization.grid import Grid
 from reference_model.quantization.int8 import (
@@ -88,17 +89,38 @@ def test_int8_of_a_merged_model_is_int8_of_the_sum_and_holds_nothing_else(
 
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_adapters_stand_beside_int8_whichever_came_first(
-    tiny_model: TinyModel, product: Any
+    tiny_model: TinyModel, product: Any, tmp_path: Path
 ) -> None:
     first = with_int8_linears(adapt(tiny_model(torch.float32)), product).model
     then = adapt(with_int8_linears(tiny_model(torch.float32), product).model)
     assert torch.equal(logits(first), logits(then))
     assert list(lora_linears(first)) == list(lora_linears(then))
     assert isinstance(first.get_submodule("h.0.attn.c_attn.base"), Int8Linear)
+    save_adapters(first, tmp_path)
+    again = with_int8_linears(tiny_model(torch.float32), product).model
+    load_adapters(again, tmp_path)
+    assert torch.equal(logits(again), logits(first))
     remove_adapters(first)
     assert torch.equal(
         logits(first), logits(with_int8_linears(tiny_model(torch.float32), product).model)
     )
+
+
+def test_linears_below_adapters_are_asked_for_by_their_own_names(tiny_model: TinyModel) -> None:
+    model, plain = adapt(tiny_model(torch.float32)), tiny_model(torch.float32)
+
+    def wanted(name: str) -> bool:
+        return name == "h.1.attn.c_attn"
+
+    found, expected = (
+        with_int8_linears(each, "int_mm", skip=lambda name: "" if wanted(name) else "not asked for")
+        for each in (model, plain)
+    )
+    assert (found.replaced, found.skipped) == (expected.replaced, expected.skipped)
+    assert list(found.replaced) == ["h.1.attn.c_attn"]
+    assert isinstance(found.model.get_submodule("h.1.attn.c_attn.base"), Int8Linear)
+    _, names = with_rounded_linears(model, Grid(), wanted)
+    assert names == ["h.1.attn.c_attn.base.weight"]
 
 
 def test_the_model_that_was_merged_keeps_its_adapters_and_its_original(
