@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -79,3 +82,12 @@ def test_a_mean_over_windows_says_what_it_speaks_of() -> None:
 def test_texts_that_fill_no_window_are_an_error() -> None:
     with pytest.raises(ValueError, match="12 tokens do not fill a window of 20 and its target"):
         windows_of([torch.arange(8), torch.arange(12)], 20)
+
+
+def test_no_experiment_takes_the_start_of_a_text_for_the_text(root: Path) -> None:
+    prefix = re.compile(r"tokens\(\"\w+\"\)\[|play_texts\(\"\w+\"\)\.values\(\)\)\)")
+    sources = {path: path.read_text(encoding="utf-8") for path in root.glob("benchmarks/**/*.py")}
+    assert prefix.search('reference_tokens("test")[: 40 * 512 + 1]')
+    found = {path.name for path, text in sources.items() if prefix.search(text)}
+    # The slice that ships with the checkpoint proves its loss, and stands for no text.
+    assert found <= {"train_reference.py"}
