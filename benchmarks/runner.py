@@ -18,6 +18,7 @@ from reference_model.errors import UserError
 from reference_model.printing import ErrorsForProgress, clean
 
 NOT_SELECTED = "not selected in this run; --only selects it"
+LONGEST_REASON = 2000  # letters
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def run(
 
     threads = usable_cores()
     torch.set_num_threads(threads)
-    environment = environment_stamp(settings, threads)
+    environment = _cleaned(environment_stamp(settings, threads))
     steal = StealClock()
     by_claim = _by_claim(experiments, claims)
     wanted = {claim.id for claim in selected}
@@ -192,8 +193,16 @@ def _seconds(each: Experiment, settings: Settings) -> float:
     return each.seconds[settings.profile] or 0.0
 
 
+def _cleaned(value: Any) -> Any:
+    """What a machine says of itself, as results.json can hold it."""
+    if isinstance(value, dict):
+        return {key: _cleaned(inner) for key, inner in value.items()}
+    return clean(value) if isinstance(value, str) else value
+
+
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    """Short and printable, whatever library raised it: it may go into results.json."""
+    text = clean(" ".join(str(error).split()))[:LONGEST_REASON]
     return (
         text if isinstance(error, (UserError, Unavailable)) else f"{type(error).__name__}: {text}"
     )

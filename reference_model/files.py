@@ -49,9 +49,8 @@ def write_whole(folder: Path, files: Mapping[str, bytes]) -> None:
         for parent in {target.parent for target in parts.values()}:
             _sync_folder(parent)
         for place, content in streams.items():
-            _write_through(place, content)
-    except BrokenPipeError:
-        raise  # who read along has seen enough
+            with contextlib.suppress(BrokenPipeError):  # who read along has seen enough
+                _write_through(place, content)
     except OSError as error:
         raise _refused(place, error) from None
     finally:
@@ -116,7 +115,8 @@ def _write_through(place: Path, content: bytes) -> None:
     if number is None:
         descriptor = os.open(place, os.O_WRONLY)
     else:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         descriptor = os.dup(number)  # the same place in the file; opened again, it would be 0
     with open(descriptor, "wb") as stream:
         stream.write(content)

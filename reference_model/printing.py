@@ -86,7 +86,7 @@ def _write(text: str, out: TextIO) -> None:
 
 
 def _discard(out: TextIO | None) -> None:
-    """Let Python's own flush at its end find nothing to complain of."""
+    """Let Python's own flush at its end find nothing to complain of, as its manual advises."""
     with contextlib.suppress(OSError, ValueError, AttributeError):  # no file behind it
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, out.fileno())  # type: ignore[union-attr]

@@ -174,7 +174,8 @@ def _svg(given: argparse.Namespace) -> None:
 
 def _write(path: Path, text: str) -> None:
     write_whole(path.parent, {path.name: text.encode()})
-    say(path)
+    if path.is_file():  # a line more would belong to what went through a pipe
+        say(path)
 
 
 if __name__ == "__main__":

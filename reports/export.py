@@ -9,7 +9,7 @@ import re
 import unicodedata
 from typing import Any
 
-from reference_model.printing import clean, warn
+from reference_model.printing import UNSEEN, clean, warn
 from reports.render.charts import panels
 from reports.render.drawing import standalone_svg
 from reports.render.page import CANNOT_BE_DRAWN, why_undrawn
@@ -36,11 +36,17 @@ def as_csv(results: dict[str, Any]) -> str:
     table.writeheader()
     for m in results["measurements"]:
         low, high = m["interval"] or ("", "")
-        parameters = json.dumps(m["parameters"], ensure_ascii=False)
+        parameters = _as_json(m["parameters"])
         verdict = verdicts.get(m["claim"], "")
         row = {**m, "verdict": verdict, "parameters": parameters, "lo": low, "hi": high}
         table.writerow({key: _cell(value) for key, value in row.items()})
     return text.getvalue()
+
+
+def _as_json(parameters: dict[str, Any]) -> str:
+    """What steers is spelled out as JSON does it, so that it reads back."""
+    text = json.dumps(parameters, ensure_ascii=False)
+    return UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def _cell(value: Any) -> Any:

@@ -41,7 +41,10 @@ def verdict_table(results: dict[str, Any]) -> str:
 def terminal_table(results: dict[str, Any]) -> str:
     """The same rows for a terminal, as wide as it is, and in a line how the verdicts are spread."""
     measured = [claim for claim in results["claims"] if claim["measurements"]]
-    rows = [[claim[key] for key in ("id", "verdict", "scale", "because")] for claim in measured]
+    rows = [
+        [" ".join(claim[key].split()) for key in ("id", "verdict", "scale", "because")]
+        for claim in measured
+    ]
     taken = max((len(row[0]) + len(row[1]) for row in rows), default=0)
     room = max(60, shutil.get_terminal_size((120, 24)).columns - taken - 8)
     widths = [None, None, room // 3, room - room // 3]
@@ -89,7 +92,7 @@ def put_into(path: Path, table: str) -> None:
     table would replace something else.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8")  # its line ends are its own
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}; name a text file") from None
     before, start, rest = text.partition(START)
@@ -100,5 +103,6 @@ def put_into(path: Path, table: str) -> None:
         raise UserError(f"{path} has {START} or {END} twice; leave one of each")
     if START in table or END in table:
         raise UserError(f"the table holds {START} or {END}, so that it would end there; reword it")
-    new = f"{before}{START}\n{table}\n{END}{after}"
+    line_end = "\r\n" if "\r\n" in text else "\n"
+    new = f"{before}{line_end.join([START, *table.splitlines(), END])}{after}"
     write_whole(path.parent, {path.name: new.encode()})

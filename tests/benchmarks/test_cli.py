@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import experiment
+from benchmarks import experiment, runner
 from benchmarks.__main__ import main
 from benchmarks.claims import load_claims
 from benchmarks.experiment import PROFILES, Experiment, Settings, Unavailable
@@ -214,6 +214,26 @@ def test_what_an_experiment_lacks_leaves_its_claim_open_with_the_reason(
     assert entry["verdict"] == "open"
     assert entry["because"] == "PEFT cannot be imported; pip install peft."
     assert [m["claim"] for m in results["measurements"]] == [other]
+
+
+@pytest.mark.K8
+def test_what_a_library_or_the_machine_says_can_be_read_again_whatever_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without(_: Settings) -> list[Measurement]:
+        raise Unavailable("no \x1b[31m\ud800 driver" + "!" * 50_000)
+
+    give(monkeypatch, (SAVING, without))
+    stamp = runner.environment_stamp
+    monkeypatch.setattr(
+        runner, "environment_stamp", lambda *given: {**stamp(*given), "cpu": "Z80\x00\udcff"}
+    )
+    path = tmp_path / "r.json"
+    assert main(["run", "--out", str(path)]) == 0
+    results = read_results(path)
+    entry = next(claim for claim in results["claims"] if claim["id"] == SAVING)
+    assert entry["because"].startswith(r"No \x1b[31m\ud800 driver!!!")
+    assert results["environment"]["cpu"] == r"Z80\x00\udcff"
 
 
 def test_every_experiment_starts_from_the_same_random_state(

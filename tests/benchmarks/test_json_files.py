@@ -55,16 +55,16 @@ def test_a_huge_file_is_refused_before_it_is_parsed(
         read_json(path)
 
 
-@pytest.mark.parametrize("part", ["[],", "{},", "0,"])
+@pytest.mark.parametrize("part", ["[],", "{},", "0,", '{"a":{"a":{"a":0}}},'])
 def test_a_file_of_too_many_values_is_refused_before_it_is_parsed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     monkeypatch.setattr(json_files, "MOST_VALUES", 1000)
     path = tmp_path / "many.json"
-    each = len(part) - 1 or 1
-    path.write_text(f"[{part * (999 // each)}0]")
-    assert len(read_json(path)) == 999 // each + 1
-    path.write_text(f"[{part * 1000}")  # that it is no JSON would come to light later
+    most = 999 // len(re.findall(r"[\[{,]", part))
+    path.write_text(f"[{part * most}0]")
+    assert len(read_json(path)) == most + 1
+    path.write_text(f"[{part * (most + 1)}")  # that it is no JSON would come to light later
     with pytest.raises(ValueError, match="more than 1,000 commas and brackets"):
         read_json(path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from time import process_time
@@ -245,6 +246,22 @@ def test_results_that_take_too_long_to_check_or_to_show_are_refused_at_once(
     with pytest.raises(UserError, match=told):
         read_results(path)
     assert process_time() - start < 5
+
+
+@pytest.mark.K8
+def test_not_every_error_of_a_file_that_is_all_wrong_is_looked_at(
+    results: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results["schema"] = 7
+    (error,) = results_module._validator().iter_errors(results)
+
+    class Endless:
+        def iter_errors(self, instance: Any) -> Iterator[Any]:
+            yield from [error] * results_module.MOST_ERRORS
+            pytest.fail("one more is asked for")
+
+    monkeypatch.setattr(results_module, "_validator", Endless)
+    assert "$.schema: 1 was expected" in str(results_module._first_problem(results))
 
 
 def test_invalid_results_leave_the_old_file_as_it_was(

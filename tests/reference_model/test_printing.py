@@ -29,6 +29,7 @@ pytestmark = pytest.mark.K8
         ("one\u2028two\u2029", r"one\u2028two\u2029"),
         ("half \udcff", r"half \udcff"),
         ("hid\u200bden\ufeff\U000e0041", r"hid\u200bden\ufeff\U000e0041"),
+        ("\ufff9a\ufffab\ufffb\u2060\u206f", r"\ufff9a\ufffab\ufffb\u2060\u206f"),
         ("a\nb\tc", r"a\nb\tc"),
     ],
 )

@@ -6,6 +6,7 @@ import copy
 import csv
 import io
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,16 @@ def test_what_is_unseen_before_a_formula_or_steers_is_spelled_out(
     assert row["source"] == cell
 
 
+@pytest.mark.K8
+def test_parameters_with_what_steers_read_back_as_they_were(few_results: Results) -> None:
+    parameters = {"\u202ea": "\U000e0041\x9b\u2028é", "b": -1.5}
+    few_results["measurements"][0]["parameters"] = parameters
+    text = as_csv(few_results)
+    row = next(csv.DictReader(io.StringIO(text, newline="")))
+    assert json.loads(row["parameters"]) == parameters
+    assert re.findall("[\u202e\U000e0041\x9b\u2028]", text) == []
+
+
 def test_a_drawing_stands_alone_with_its_title_legend_and_colours(results: Results) -> None:
     claims = [c for c in results["claims"] if c["id"] == "norm.gradient-profile"]
     drawings = as_svgs({**results, "claims": claims})
@@ -130,5 +141,10 @@ def test_the_commands_write_whole_files_or_print(
     assert (tmp_path / "all.csv").read_text(encoding="utf-8") == as_csv(few_results)
     assert main(["svg", str(path), "--out", str(tmp_path / "slides")]) == 0
     assert {p.name for p in (tmp_path / "slides").iterdir()} == set(as_svgs(few_results))
+    pipe = tmp_path / "null.csv"
+    pipe.symlink_to(os.devnull)
+    capsys.readouterr()
+    assert main(["csv", str(path), "--out", str(pipe)]) == 0
+    assert capsys.readouterr().out == "", "a line more would belong to what went there"
     assert main(["csv", str(tmp_path / "absent.json"), "--out", str(tmp_path / "no.csv")]) == 2
     assert not (tmp_path / "no.csv").exists()

@@ -21,6 +21,8 @@ HOSTILE = [
     "- item",
     "+ item",
     "12. item",
+    "1. item",
+    "1) item",
     "3) item",
     "1.2 is no item",
     "---",
@@ -43,10 +45,12 @@ def plain(value: str) -> str:
 
 @pytest.mark.parametrize("value", HOSTILE)
 def test_in_a_paragraph_a_text_reads_as_it_was_and_is_nothing_else(value: str) -> None:
-    inside = re.fullmatch(r"<p>before\n(.*)</p>\n", rendered(f"before\n{text(value)}"))
-    assert inside, rendered(f"before\n{text(value)}")
-    assert "<" not in inside[1]
-    assert html.unescape(inside[1]).replace("\u200b", "") == plain(value)
+    for before in ("", "before\n"):
+        page = rendered(f"{before}{text(value)}")
+        inside = re.fullmatch(f"<p>{before}(.*)</p>\n", page)
+        assert inside, page
+        assert "<" not in inside[1]
+        assert html.unescape(inside[1]).replace("\u200b", "") == plain(value)
 
 
 @pytest.mark.parametrize("value", HOSTILE)

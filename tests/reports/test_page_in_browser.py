@@ -111,7 +111,8 @@ def test_the_page_opens_without_a_network_an_error_or_a_claim_missing(
     assert [c["id"] for c in results["claims"] if c["id"] not in text] == []
 
 
-def test_every_chart_becomes_one_that_answers_the_pointer(tab: Page) -> None:
+def test_every_chart_becomes_one_that_answers_the_pointer(opened: tuple[Page, list[str]]) -> None:
+    tab, troubles = opened
     figures = tab.locator("figure[data-chart]")
     assert figures.count() >= 12
     assert tab.locator("figure[data-live] .live svg").count() == figures.count()
@@ -121,6 +122,7 @@ def test_every_chart_becomes_one_that_answers_the_pointer(tab: Page) -> None:
     tooltip = tab.locator("#vg-tooltip-element.visible")
     tooltip.wait_for(timeout=PATIENCE)
     assert "[0.00010, 0.00070]" in tooltip.inner_text()
+    assert troubles == [], "its expressions are interpreted: the policy has no eval"
 
 
 @pytest.mark.K8

@@ -47,6 +47,16 @@ def test_a_table_replaces_what_stands_between_the_marks_and_nothing_else(tmp_pat
     assert path.read_text(encoding="utf-8") == (f"before\n{START}\nnewer | table\n{END}\nafter ä\n")
 
 
+@pytest.mark.K8
+def test_the_line_ends_of_the_file_stay_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "page.md"
+    path.write_bytes(f"before\r\n{START}\r\nold\r\n{END}\r\nafter\r\n".encode())
+    put_into(path, "new\ntable")
+    put_into(path, "newer\ntable")
+    text = f"before\r\n{START}\r\nnewer\r\ntable\r\n{END}\r\nafter\r\n"
+    assert path.read_bytes() == text.encode()
+
+
 @pytest.mark.parametrize("text", ["no marks", START, f"{END} {START}"])
 def test_a_file_without_a_place_for_the_table_is_refused_and_left_alone(
     root: Path, tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]

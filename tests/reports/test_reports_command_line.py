@@ -173,20 +173,25 @@ def test_in_a_terminal_the_table_is_text_no_wider_than_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "110")
+    measured = [claim for claim in few_results["claims"] if claim["measurements"]]
+    measured[0]["scale"] = "any\nPASS: all is well"
     assert main(["table", str(write(few_results))]) == 0
     table, _, counts = capsys.readouterr().out.rstrip().rpartition("\n\n")
     assert "|" not in table
+    assert "\nPASS" not in table, "a text does not begin a line"
     assert max(map(len, table.splitlines())) <= 110
     for claim in few_results["claims"]:
         assert (claim["id"] in table) == bool(claim["measurements"])
     assert counts == "2 depends, 1 open, 1 confirmed"
 
 
+@pytest.mark.K8
+@pytest.mark.parametrize("out", ["", "--out /dev/stdout"])
 def test_a_reader_that_closes_the_pipe_early_sees_no_traceback(
-    results: dict[str, Any], write: Write
+    results: dict[str, Any], write: Write, out: str
 ) -> None:
     path = write(results)
-    command = f"{sys.executable} -m reports csv {path} | head -n 1"
+    command = f"{sys.executable} -m reports csv {path} {out} | head -n 1"
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command], cwd=REPOSITORY, capture_output=True, text=True
     )
