@@ -18,7 +18,7 @@ from reference_model.errors import UserError, notice
 from reference_model.files import write_whole
 from reference_model.huggingface import config_from_huggingface
 from reference_model.model import GPT
-from reference_model.plain import plain_weights
+from reference_model.plain import plain_weights, stored
 from reference_model.reading import read_json, shown
 from reference_model.tensor_files import WEIGHTS_FILE as WEIGHTS_FILE
 from reference_model.tensor_files import Entry, read_folder
@@ -37,11 +37,11 @@ TIED = ("wte.weight", "lm_head.weight")
 def save(model: GPT, folder: Path, dtype: torch.dtype | None = None) -> None:
     """Write config and weights (cast to dtype, if one is given); a tied head is stored once.
 
-    Merged adapters are part of the weights. Raises `UserError` for what is no plain model, and
-    where the folder cannot be written; it then stays as it was.
+    Merged adapters are part of the weights. Raises `UserError` for what is no plain model, for
+    weights that are not finite, and where the folder cannot be written; it then stays as it was.
     """
     config, weights = plain_weights(model)
-    tensors = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in weights.items()}
+    tensors = {name: stored(name, tensor, dtype) for name, tensor in weights.items()}
     fields = json.dumps(dataclasses.asdict(config), indent=2) + "\n"
     write_whole(
         folder, {WEIGHTS_FILE: safetensors.torch.save(tensors), CONFIG_FILE: fields.encode()}

@@ -16,7 +16,7 @@ from reference_model.config import GPTConfig
 from reference_model.errors import UserError
 from reference_model.files import write_whole
 from reference_model.model import GPT
-from reference_model.plain import plain_weights
+from reference_model.plain import plain_weights, stored
 
 # What GPT-2 is: any other value of these choices has no place in its layout.
 GPT2 = {
@@ -49,8 +49,8 @@ def save_huggingface(
     tensors = {}
     for name, tensor in _with_biases(weights).items():
         turned = tensor.T if name.endswith(CONV1D) else tensor
-        stored = name if name == "lm_head.weight" else f"transformer.{name}"
-        tensors[stored] = turned.to("cpu", dtype).contiguous()
+        there = name if name == "lm_head.weight" else f"transformer.{name}"
+        tensors[there] = stored(name, turned, dtype)
     # Tokens that are left out would be GPT-2's own 50256, whatever the vocabulary.
     fields |= {"bos_token_id": None, "eos_token_id": eos_token_id}
     fields |= {"dtype": str(dtype).removeprefix("torch.")}

@@ -22,7 +22,8 @@ def plain_weights(model: GPT) -> tuple[GPTConfig, dict[str, Tensor]]:
         plain = GPT(model.config)
     found = dict(model.named_modules(remove_duplicate=False))
     for name, expected in plain.named_modules():
-        _check(name or "the model", found.get(name), type(expected))
+        if expected.state_dict():  # a folder holds nothing of dropout, which may be on or off
+            _check(name or "the model", found.get(name), type(expected))
     tensors = model.state_dict()
     for name, linear in lora_linears(model).items():
         for key in linear.state_dict(prefix=f"{name}."):
@@ -38,6 +39,20 @@ def plain_weights(model: GPT) -> tuple[GPTConfig, dict[str, Tensor]]:
     if tied:
         del tensors["lm_head.weight"]
     return model.config.replace(head="tied" if tied else "untied"), tensors
+
+
+def stored(name: str, tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """A weight as it is written, cast to dtype if one is given.
+
+    Raises `UserError` for what is not finite, or overflows there: no folder with it would load.
+    """
+    result = tensor.to("cpu", dtype).contiguous()
+    if not result.isfinite().all():
+        raise UserError(
+            f"{name} has numbers that are not finite in {result.dtype}; "
+            "store a wider dtype, or a model whose training did not diverge"
+        )
+    return result
 
 
 def _check(name: str, module: nn.Module | None, kind: type[nn.Module]) -> None:

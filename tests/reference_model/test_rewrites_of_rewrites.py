@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from reference_model import checkpoints
 from reference_model.errors import UserError
+from reference_model.export import save_huggingface
 from reference_model.lora import (
     LoRAConfig,
     LoRALinear,
@@ -343,6 +344,38 @@ def test_a_folder_that_would_not_load_is_not_written(
     with pytest.raises(UserError, match=message) as raised:
         checkpoints.save(change(tiny_model(torch.float32)), tmp_path / "new")
     assert "\n" not in str(raised.value)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_model_may_be_saved_without_the_dropout_of_its_training(
+    tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    model = tiny_model(torch.float32, dropout=0.1)
+    model.config = model.config.replace(dropout=0.0)
+    checkpoints.save(model, tmp_path)
+    assert torch.equal(logits(checkpoints.load(tmp_path)), logits(model))
+
+
+@pytest.mark.parametrize("save", [checkpoints.save, save_huggingface])
+@pytest.mark.parametrize(
+    ("value", "dtype", "message"),
+    [
+        (float("nan"), None, r"^h\.1\.mlp\.c_fc\.weight has .* not finite in torch\.float32"),
+        (70_000.0, torch.float16, r"not finite in torch\.float16; store a wider dtype"),
+    ],
+)
+def test_weights_that_no_folder_may_hold_are_not_written(
+    tiny_model: TinyModel,
+    save: Callable[..., None],
+    value: float,
+    dtype: torch.dtype | None,
+    message: str,
+    tmp_path: Path,
+) -> None:
+    model = tiny_model(torch.float32)
+    model.h[1].mlp.c_fc.weight.data[3, 4] = value
+    with pytest.raises(UserError, match=message):
+        save(model, tmp_path / "new", dtype)
     assert not (tmp_path / "new").exists()
 
 
