@@ -7,23 +7,21 @@ beside each time, and their equality with the closed forms of `costs` is a test.
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
+from benchmarks.instruments.flops import flops, tensors
 from benchmarks.instruments.readings import Reading, Unavailable
 from reference_model.config import GPTConfig
 from reference_model.model import GPT
 
-aten, mkldnn = torch.ops.aten, torch.ops.mkldnn
+aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
@@ -47,19 +45,20 @@ class Counts:
 
     @property
     def flops(self) -> int:
-        """Attention counts the full rectangle of queries and keys, also where it is causal."""
+        """All that was executed, by the rules of `flops`."""
         return sum(self.flops_by_operator.values())
 
     @property
     def attention_flops(self) -> int:
-        """The part of the fused attention operators."""
-        return sum(n for name, n in self.flops_by_operator.items() if "attention" in name)
+        """The part of the fused operators that do softmax attention and nothing else."""
+        of = {n: c for n, c in self.flops_by_operator.items() if "attention" in n}
+        return sum(count for name, count in of.items() if "multi_head" not in name)
 
 
 def count(function: Callable[[], object]) -> Counts:
     """Count one call of ``function``.
 
-    Raises ValueError where an operator multiplies matrices and its FLOPs are not known: PyTorch's
+    Raises ValueError where an operator may multiply matrices and its FLOPs are not known: PyTorch's
     own counter says 0 of those.
     """
     with _Recorder() as recorder:
@@ -90,50 +89,7 @@ def kernel_launches(function: Callable[[], object]) -> Reading | Unavailable:
     return Reading(len(kernels), "launches", source)
 
 
-# ---- FLOPs
-
-
-def _product(x: Tensor, weight: Tensor, *_: Any) -> int:
-    """x (…, K) and a weight of N rows: 2·rows·K·N."""
-    return 2 * x.numel() * weight.shape[0]
-
-
-def _attention(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> int:
-    """q (B, H, T, D), k (…, S, D), v (…, S, Dv): scores, and the sum that they weigh."""
-    B, H, T, D = q.shape
-    return 2 * B * H * T * k.shape[-2] * (D + v.shape[-1])
-
-
-# Those that PyTorch's own counter does not know, by operator without its overload.
-OUR_FORMULAS: dict[Any, Callable[..., int]] = {
-    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    aten._int_mm: lambda a, b, *_: 2 * a.shape[0] * a.shape[1] * b.shape[1],
-    aten._weight_int8pack_mm: _product,
-    aten.mv: lambda matrix, vector: 2 * matrix.numel(),
-    aten.addmm_: lambda added, a, b: 2 * a.numel() * b.shape[1],
-    aten.addmv: lambda added, matrix, vector: 2 * matrix.numel(),
-    aten.dot: lambda a, b: 2 * a.numel(),
-    mkldnn._linear_pointwise: _product,
-}
-MULTIPLIES = re.compile(r"mm|mv|dot|linear|matmul|conv|attention|einsum|bilinear|lstm|gru")
-
-
-def _flops(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
-    packet = func.overloadpacket
-    if packet in OUR_FORMULAS:
-        return OUR_FORMULAS[packet](*args)
-    if packet in flop_registry:
-        return int(flop_registry[packet](*args, **kwargs, out_val=out))
-    if MULTIPLIES.search(func.name().partition("::")[2].partition(".")[0]):
-        raise ValueError(f"{func.name()} multiplies matrices, and its FLOPs are not known")
-    return 0
-
-
 # ---- bytes
-
-
-def _tensors(values: object) -> Iterator[Tensor]:
-    return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
 
 
 def _nbytes(tensor: Tensor) -> int:
@@ -162,13 +118,13 @@ def _moved(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -
     packet = func.overloadpacket
     if packet in MOVES_NOTHING:
         return 0, 0
-    written = sum(_nbytes(tensor) for tensor in _tensors(out))
+    written = sum(_nbytes(tensor) for tensor in tensors(out))
     if not returned and args:  # what returns nothing has written its first argument
-        written = sum(_nbytes(tensor) for tensor in _tensors(args[0]))
+        written = sum(_nbytes(tensor) for tensor in tensors(args[0]))
     if packet in LOOKED_UP:
-        return written + sum(_nbytes(t) for t in _tensors((args[1:], kwargs))), written
+        return written + sum(_nbytes(t) for t in tensors((args[1:], kwargs))), written
     given = args[1:] if packet in FIRST_IS_ONLY_WRITTEN else args
-    return sum(_nbytes(tensor) for tensor in _tensors((given, kwargs))), written
+    return sum(_nbytes(tensor) for tensor in tensors((given, kwargs))), written
 
 
 class _Recorder(TorchDispatchMode):
@@ -198,8 +154,8 @@ class _Recorder(TorchDispatchMode):
         out = func(*args, **kwargs)
         name = func.name()
         self.calls[name] += 1
-        if flops := _flops(func, args, kwargs, out):
-            self.flops[name] += flops
+        if found := flops(func, args, kwargs, out):
+            self.flops[name] += found
         read, written = _moved(func, args, kwargs, out)
         self.bytes_in += read
         self.bytes_out += written
