@@ -22,7 +22,6 @@ from reference_model.errors import UserError
 SETTINGS = {
     "core.hooksPath": "/dev/null",  # git knows that name on Windows, too
     "core.fsmonitor": "false",  # a program that says which files have changed
-    "core.untrackedCache": "false",
     "core.splitIndex": "false",  # a part of our own index would stay in the repository
     "core.quotePath": "false",
     "core.warnAmbiguousRefs": "true",
@@ -30,9 +29,6 @@ SETTINGS = {
     "i18n.logOutputEncoding": "UTF-8",
     "color.ui": "false",
     "commit.gpgSign": "false",  # it may ask for a password
-    "submodule.recurse": "false",
-    "fetch.recurseSubmodules": "false",
-    "push.recurseSubmodules": "no",
     "push.followTags": "false",  # nothing but what is named
     "gc.auto": "0",  # in the background, beside what is measured
     "maintenance.auto": "false",

@@ -99,6 +99,37 @@ def test_a_file_that_git_does_not_know_is_seen_where_the_user_hides_them(
     assert changes(repository) == [("new/file", True)]
 
 
+def test_a_submodule_that_moved_is_seen_where_the_user_hides_them(
+    repository: Path, user: Callable[..., None]
+) -> None:
+    user("diff.ignoreSubmodules", "all")
+    git(repository, "init", "--quiet", "sub")
+    for message in ("one", "two"):
+        git(repository / "sub", "commit", "--quiet", "--allow-empty", "--message", message)
+        if message == "one":
+            entry = f"160000 {git(repository / 'sub', 'rev-parse', 'HEAD')}\tsub"
+            git(repository, "update-index", "--index-info", given=entry)
+            git(repository, "commit", "--quiet", "--allow-empty", "--message", "sub")
+    assert changes(repository) == [("sub", False)]
+
+
+def test_a_file_that_was_renamed_is_two_changes(repository: Path) -> None:
+    git(repository, "mv", "grün", "blau")
+    assert changes(repository) == [("blau", False), ("grün", False)]
+
+
+def test_what_is_only_asked_about_is_not_written_to(repository: Path) -> None:
+    os.utime(repository / "grün", (0, 0))  # git would note it
+    before = (repository / ".git/index").read_bytes()
+    changes(repository)
+    assert (repository / ".git/index").read_bytes() == before
+
+
+def test_a_path_is_no_pattern(repository: Path) -> None:
+    assert git(repository, "ls-files", "--", "g*") == ""
+    assert git(repository, "ls-files", "--", "grün") == "grün"
+
+
 def test_line_ends_of_the_users_own_checkout_are_no_change(
     repository: Path, user: Callable[..., None]
 ) -> None:

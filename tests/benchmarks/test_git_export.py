@@ -88,6 +88,7 @@ def test_nothing_is_written_through_a_link_or_out_of_the_folder(
     inner = tree(repository, ("100644", file, "file"))
     for hostile in (
         (("120000", link, "a"), ("040000", inner, "a")),
+        (("100644", file, "a"), ("100644", link, "a")),
         (("040000", inner, ".."),),
         (("040000", inner, ".git"),),
     ):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -165,6 +168,16 @@ def test_a_model_whose_content_git_does_not_store_is_refused_by_name(
         pass
 
 
+def test_a_link_in_the_model_may_lead_nowhere(repository) -> None:
+    (repository.path / "reference_model/link").symlink_to("nowhere")
+    repository.commit()
+    with (
+        checkouts(repository.path, "HEAD", "HEAD") as arms,
+        running(arms[:1], "cpu", random.Random(0)),
+    ):
+        assert (arms[0].checkout / "reference_model/link").is_symlink()
+
+
 def test_a_shallow_clone_is_refused(repository, tmp_path: Path) -> None:
     repository.commit()
     address = f"file://{repository.path}"
@@ -298,6 +311,48 @@ def test_a_process_that_crashes_says_so_in_one_line(repository) -> None:
                 worker.ask("suite")
         finally:
             worker.close()
+
+
+STARTS = """
+import subprocess
+class Step:
+    params = (("one",),)
+    def setup(self, name):
+        started = subprocess.Popen(["sleep", "600"])
+        raise NotImplementedError(started.pid)
+    def time_step(self, name):
+        pass
+"""
+
+
+@pytest.mark.K4
+@pytest.mark.parametrize("ends", ["closed", "crashed"])
+def test_what_a_benchmark_started_ends_with_its_process(repository, ends: str) -> None:
+    repository.commit(bench=STARTS)
+    with checkouts(repository.path, "HEAD", "HEAD") as (base, _):
+        worker = Worker(base, "cpu", random.Random(0))
+        started = int(worker.ask("prepare", id="bench_gate.Step.time_step(one)")["skipped"])
+        os.kill(started, 0)
+        if ends == "crashed":
+            os.kill(worker._process.pid, signal.SIGKILL)
+            with pytest.raises(UserError, match=r"crashed|ended before"):
+                worker.ask("suite")
+        else:
+            worker.close()
+        end = time.monotonic() + 30
+        while time.monotonic() < end and lives(started):
+            pass
+        assert not lives(started)
+        worker.close()
+
+
+def lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{process}/stat")  # one that nobody waits for has ended as well
+    return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
 def test_a_benchmark_that_fails_is_named_with_its_error(repository) -> None:

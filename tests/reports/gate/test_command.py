@@ -78,6 +78,24 @@ def test_trying_the_outputs_leaves_nothing(repository, tmp_path: Path, monkeypat
     assert all("that was all" in place.read_text() for place in places)
 
 
+@pytest.mark.K6
+def test_an_output_that_fails_in_the_end_is_an_error_and_keeps_no_other_from_being_written(
+    repository, tmp_path: Path, monkeypatch
+) -> None:
+    places = [tmp_path / kind for kind in ("json", "html", "markdown")]
+
+    def passes(*given) -> dict:
+        places[0].mkdir()  # meanwhile
+        report = compare_module.failed(None, compare_module.Verdict.PASS, "all is well")
+        return report | {"verdict": "pass", "exit_status": 0}
+
+    monkeypatch.setattr(compare_module, "compare", passes)
+    monkeypatch.chdir(repository.path)
+    files = [f"--{place.name}={place}" for place in places]
+    assert command.main(["--base=HEAD", "--head=HEAD", *files]) == 12
+    assert all("cannot write to" in place.read_text() for place in places[1:])
+
+
 def test_an_exception_of_any_kind_exits_with_12(gate, repository) -> None:
     repository.write("reference_model/__init__.py", "import no_such_package\n")
     repository.commit()

@@ -73,6 +73,7 @@ def hanging(
         env={**os.environ, "PYTHONPATH": str(root), "NOTES": str(notes)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        process_group=0,
     )
     wait_until(lambda: notes.read_text().count("\n") == 2)
     processes = [int(number) for number in notes.read_text().split()]
@@ -98,7 +99,7 @@ def of_guard(place: Path) -> int:
 def test_everything_ends_with_a_gate_that_is_killed(hanging, place: Path, by: int) -> None:
     gate, processes = hanging
     assert all(map(lives, processes))
-    gate.send_signal(by)
+    os.killpg(gate.pid, by)  # as a terminal does, or a runner of jobs
     assert gate.wait() == (-by if by == signal.SIGKILL else 12)
     wait_until(lambda: not any(map(lives, processes)))
     wait_until(lambda: not list(place.glob("gate-????????")))
@@ -156,6 +157,13 @@ def test_a_folder_is_private_and_gone_afterwards(place: Path) -> None:
     with workplace() as folder:
         assert folder.stat().st_mode & 0o077 == 0
         (folder / "file").touch()
+    assert list(place.iterdir()) == []
+
+
+@needs_proc
+def test_a_gate_whose_guard_was_killed_clears_up_itself(place: Path) -> None:
+    with workplace():
+        os.kill(of_guard(place), signal.SIGKILL)
     assert list(place.iterdir()) == []
 
 
