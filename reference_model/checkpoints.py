@@ -31,6 +31,7 @@ CONFIG_FILE = "config.json"
 # Hugging Face's GPT-2 keeps these four as Conv1D, (in, out) where a linear has (out, in).
 CONV1D = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 SIZES = ("vocab_size", "context_length", "n_layer", "n_head", "n_embd")
+MOST_LAYERS = 1000  # a name takes no room in a file, and seconds to build from some thousands on
 TIED = ("wte.weight", "lm_head.weight")
 
 
@@ -130,6 +131,8 @@ def _check(
             f"{folder} has {len(layers)} layers, its {CONFIG_FILE} asks for {config.n_layer}; "
             "use weights and configuration of one model"
         )
+    if config.n_layer > MOST_LAYERS:
+        raise UserError(f"{folder} has {config.n_layer:,} layers; use at most {MOST_LAYERS:,}")
     rows = {"wte.weight": config.vocab_size, "lm_head.weight": config.vocab_size}
     if config.position == "learned":
         rows["wpe.weight"] = config.context_length

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
@@ -11,6 +12,7 @@ from reference_model.printing import say, warn
 
 MISTAKE = 2
 INTERRUPTED = 130
+NO_MEMORY = "can't allocate memory|not enough memory|out of memory"
 
 
 class Parser(argparse.ArgumentParser):
@@ -49,6 +51,11 @@ def exit_status(command: Callable[[], int | None]) -> int:
             return command() or 0
     except UserError as error:
         warn(f"error: {error}")
+        return MISTAKE
+    except (MemoryError, RuntimeError) as error:  # of a PyTorch without memory
+        if not isinstance(error, MemoryError) and not re.search(NO_MEMORY, str(error)):
+            raise
+        warn("error: the machine has not enough memory for this; ask for less at once")
         return MISTAKE
     except KeyboardInterrupt:
         warn("error: interrupted; nothing half done is left behind")

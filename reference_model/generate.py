@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from reference_model.cache import KVCache, StaticKVCache
-from reference_model.config import GPTConfig
+from reference_model.config import LARGEST, GPTConfig
 from reference_model.errors import UserError
 from reference_model.model import GPT
+from reference_model.reading import quoted
 
 # eager: the cache hands out what it holds, so that shapes grow by a token each step.
 # static: it hands out all its room, masked: the same shapes each step.
@@ -205,8 +206,10 @@ def check_request(
             f"the prompt holds token ids {lowest} … {highest}, the model knows 0 … "
             f"{config.vocab_size - 1}; encode it with the model's own tokenizer"
         )
-    if new_tokens < 1:
-        raise UserError(f"new_tokens={new_tokens} asks for nothing; use a whole number ≥ 1")
+    if not 1 <= new_tokens <= LARGEST:
+        raise UserError(
+            f"new_tokens={quoted(new_tokens)} cannot be written; use a whole number from 1 to 10^9"
+        )
     length = prompt.shape[1] + new_tokens
     if config.position == "learned" and length - 1 > config.context_length:
         # The model would say so too, but only after all the work that can be done.

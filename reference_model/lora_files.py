@@ -207,7 +207,7 @@ def _check_own(name: str, entry: Entry, model: nn.Module, file: Path) -> None:
             f"{file} has {shown(entry.key)}, which is no A or B of a linear; "
             "use a plain LoRA adapter"
         )
-    if weight.shape != entry.shape or not same(entry.read(), weight.detach().cpu()):
+    if not same(entry.read(), weight.detach().cpu()):
         raise UserError(
             f"{file} has {shown(entry.key)}, which differs from the model's own {name}; "
             "use the model that the adapter was trained on"

@@ -17,8 +17,8 @@ from reference_model.errors import UserError, notice
 from reference_model.reading import check_file, read_json, shown
 
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
-MOST_SHARDS = 500  # the largest published models have some 200
-MOST_HEADER_BYTES = 10_000_000  # GPT-2's largest model has 70,000
+MOST_SHARDS = 500  # DeepSeek-V3, of 671 B parameters, has 163
+MOST_HEADER_BYTES = 10_000_000  # of 580 tensors, as many as GPT-2 xl has, some 70,000
 
 # What stands before a parameter's own name: data parallelism's, torch.compile's and PEFT's wrapper,
 # and transformers' GPT-2 with a head.

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from reference_model.__main__ import main
 from reference_model.checkpoints import REFERENCE_FOLDER
+from reference_model.command_line import exit_status
 
 Printed = pytest.CaptureFixture[str]
 
@@ -70,6 +72,29 @@ def test_wrong_input_is_told_in_one_line(
     capsys: Printed, arguments: list[str], message: str
 ) -> None:
     assert message in refusal(capsys, *arguments)
+
+
+@pytest.mark.K8
+def test_memory_that_is_not_there_is_told_in_one_line(capsys: Printed) -> None:
+    def numbers() -> None:
+        torch.empty(2**55)
+
+    def bytes_() -> None:
+        raise MemoryError
+
+    for command in (numbers, bytes_):
+        assert exit_status(command) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: the machine has not enough memory")
+        assert err.count("\n") == 1
+
+
+def test_any_other_failure_is_not_the_users(capsys: Printed) -> None:
+    def fail() -> None:
+        raise RuntimeError("another")
+
+    with pytest.raises(RuntimeError, match="another"):
+        exit_status(fail)
 
 
 # ---- generate

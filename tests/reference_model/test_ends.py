@@ -356,3 +356,16 @@ def test_a_path_that_is_not_utf8_is_told_in_one_line(scripted: Path, capsys: Pri
     err = capsys.readouterr().err
     assert r"s\udcffx/model.safetensors" in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.K8
+def test_more_tokens_than_can_be_counted_are_told_in_one_line(
+    scripted: Path, capsys: Printed
+) -> None:
+    model = GPT(GPTConfig(vocab_size=10, n_layer=1, n_head=1, n_embd=16, position="none"))
+    checkpoints.save(model, scripted)
+    command = ["generate", "--checkpoint", str(scripted), "--prompt", "hh"]
+    assert main([*command, "--tokens", str(10**20)]) == 2
+    err = capsys.readouterr().err
+    assert "new_tokens=100000000000000000000 cannot be written; use a whole number" in err
+    assert err.count("\n") == 1

@@ -445,6 +445,13 @@ def test_a_rank_beyond_all_use_is_refused_before_memory_is_taken(
 
 
 @pytest.mark.K8
+def test_an_a_that_is_no_matrix_is_refused(bases: dict[str, Path], plain: Path) -> None:
+    key = "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"
+    change(plain, lambda t: t.update({key: torch.ones(8)}))
+    assert f"has {key}, which is no A or B" in refusal(bases["tied"], plain)
+
+
+@pytest.mark.K8
 @pytest.mark.parametrize("part", ["A", "B"])
 def test_adapters_that_are_no_numbers_are_refused(
     bases: dict[str, Path], plain: Path, part: str
@@ -464,6 +471,12 @@ def test_notes_beyond_a_linears_outputs_are_left_alone(bases: dict[str, Path], p
         notes = json.dumps({name: {**note, "slices": slices}})
         save_file(tensors, plain / WEIGHTS_FILE, {"adapters": notes})
         assert torch.equal(our_logits(bases["tied"], plain), expected)
+    # More rows of A than there are, where B has nothing that would tell.
+    bare = {key: tensor * ("lora_A" in key) for key, tensor in tensors.items()}
+    twice = {"rank": 2, "alpha": 16.0 / 3, "targets": ["query", "key", "value"]}
+    notes = json.dumps({name: {**twice, "slices": [[0, 8], [8, 16], [16, 24]]}})
+    save_file(bare, plain / WEIGHTS_FILE, {"adapters": notes})
+    our_logits(bases["tied"], plain)
     save_file(tensors, plain / WEIGHTS_FILE, {"adapters": "[" * 100_000})
     assert torch.equal(our_logits(bases["tied"], plain), expected)
     assert isinstance(load_huggingface(bases["tied"]), GPT)

@@ -376,6 +376,16 @@ def test_sizes_are_compared_with_the_file_before_a_model_is_built(
 
 
 @pytest.mark.K8
+def test_a_model_of_very_many_layers_is_refused_before_it_is_built(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(folder, lambda t: t.update({f"h.{i}.x": torch.ones(0) for i in range(1001)}))
+    edit(folder, n_layer=1001)
+    monkeypatch.setattr(GPT, "__init__", lambda *_: pytest.fail("built before it refused"))
+    assert "has 1,001 layers; use at most 1,000" in refusal(folder)
+
+
+@pytest.mark.K8
 def test_weights_are_read_only_when_all_their_shapes_are_right(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
