@@ -116,8 +116,9 @@ def _fork(case: Case, seed: str, folder: Path) -> int:
     try:
         os.setpgid(0, 0)
         os.chdir(folder)
-        held = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
-        resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, held + MEMORY))
+        if not getattr(case, "reserves_addresses", False):
+            held = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
+            resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, held + MEMORY))
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         for stream, name in ((0, None), (1, "stdout"), (2, "stderr")):
@@ -152,6 +153,9 @@ def _verdict(
         verdict.faults.append(("memory", _last_line(said)))
     elif "Traceback (most recent call last)" in said:
         verdict.faults.append(("traceback", _last_line(said)))
+    beyond = 1024 * (usage.ru_maxrss - resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    if beyond > MEMORY:
+        verdict.faults.append(("memory", f"{beyond / 2**30:.1f} GiB"))
     if (folder / "late").exists() or seconds > SECONDS:
         verdict.faults.append(("slow", f"{seconds:.0f} s"))
     elif os.WIFSIGNALED(status):
