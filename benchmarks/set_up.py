@@ -171,8 +171,8 @@ def run(command: Sequence[str], held: int | None = None) -> None:
         said = output.read().decode("utf-8", "replace").strip()
     if done.returncode != 0:
         lines = said.splitlines() or [f"exit status {done.returncode}"]
-        told = [line for line in lines if line.lower().startswith("error: ")] or lines
-        failed = Failed(f"{' '.join(command[1:4])} failed: {told[-1].removeprefix('error: ')}")
+        told = [line[7:] for line in lines if line.lower().startswith("error: ")] or lines
+        failed = Failed(f"{' '.join(command[1:4])} failed: {told[-1]}")
         failed.said = said
         raise failed
 

@@ -15,6 +15,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 SCRIPTS = sorted(path.name for path in (ROOT / ".ci").iterdir())
+TREE = "a 'tree' of \"$(touch hacked)\""  # a folder that a shell would take for something else
 SAME_REPOSITORY = "github.event.pull_request.head.repo.full_name == github.repository"
 
 
@@ -143,7 +144,7 @@ exit $STATUS
 def test_only_an_inconclusive_gate_passes_with_a_warning(
     tmp_path: Path, status: int, exits: int
 ) -> None:
-    tree, summary = stand_in(tmp_path / "tree", "gate", GATE), tmp_path / "summary"
+    tree, summary = stand_in(tmp_path / TREE, "gate", GATE), tmp_path / "summary"
     done = run(
         tree,
         *("gate", "--device", "cuda"),
@@ -171,7 +172,7 @@ def test_only_an_inconclusive_gate_passes_with_a_warning(
 def test_a_gate_that_wrote_no_summary_gets_one_that_says_so(
     tmp_path: Path, status: int, exits: int
 ) -> None:
-    tree = stand_in(tmp_path / "tree", "gate", f"{ENVIRONMENTS}exit {status}\n")
+    tree = stand_in(tmp_path / TREE, "gate", f"{ENVIRONMENTS}exit {status}\n")
     summary = tmp_path / "summary"
     assert run(tree, "gate", GITHUB_STEP_SUMMARY=str(summary)).returncode == exits
     told = f"### Gate: no summary was written, exit status {exits}; see the log\n"
@@ -179,7 +180,7 @@ def test_a_gate_that_wrote_no_summary_gets_one_that_says_so(
 
 
 def test_a_gate_without_an_environment_is_an_error(tmp_path: Path) -> None:
-    tree = stand_in(tmp_path / "tree", "gate", "exit 0\n")
+    tree = stand_in(tmp_path / TREE, "gate", "exit 0\n")
     (tree / "bin/make").write_text("#!/bin/sh\nexit 2\n")
     done = run(tree, "gate")
     assert done.returncode == 12
@@ -190,7 +191,7 @@ def test_a_change_has_to_pass_lint_the_suite_the_tests_with_a_browser_and_a_smok
     tmp_path: Path,
 ) -> None:
     asked = 'echo "$* $LLM_DESIGN_BENCH_REQUIRE_BROWSER" >>asked\n'
-    tree = stand_in(tmp_path / "tree", "run", asked)
+    tree = stand_in(tmp_path / TREE, "run", asked)
     for name, text in (("make", asked), ("chromium", "")):
         (tree / "bin" / name).write_text(f"#!/bin/sh\n{text}")
         (tree / "bin" / name).chmod(0o755)
@@ -206,7 +207,7 @@ def test_a_change_has_to_pass_lint_the_suite_the_tests_with_a_browser_and_a_smok
 def test_history_is_brought_measured_and_shown_and_tells_a_failure_at_the_end(
     tmp_path: Path,
 ) -> None:
-    tree = stand_in(tmp_path / "tree", "history", 'echo "$*" >>asked\n')
+    tree = stand_in(tmp_path / TREE, "history", 'echo "$*" >>asked\n')
     (tree / "bin/make").write_text(
         '#!/bin/sh\necho "make $*" >>asked\nmkdir -p .asv/html reports/site\n'
         '[ "$1" != history ] || exit 3\n'
@@ -220,7 +221,7 @@ def test_history_is_brought_measured_and_shown_and_tells_a_failure_at_the_end(
 
 
 def test_what_was_measured_is_kept_by_the_script_that_may_push(tmp_path: Path, root: Path) -> None:
-    remote, tree = tmp_path / "remote.git", tmp_path / "tree"
+    remote, tree = tmp_path / "remote.git", tmp_path / TREE
     subprocess.run(["git", "init", "--quiet", "--bare", remote], check=True)
     subprocess.run(["git", "clone", "--quiet", remote, tree], check=True, capture_output=True)
     (tree / ".ci").mkdir()
