@@ -106,7 +106,8 @@ class _WithoutGradient(torch.autograd.Function):
 class Int8Linear(_Int8Module):
     """x (…, K) times the weight that ``codes`` (N, K) stand for, plus a float bias → (…, N).
 
-    ``steps`` (1 or N, groups). Gradients pass through ``dequantize`` alone.
+    ``steps`` (1 or N, groups). Gradients pass through ``dequantize`` alone. NaN in x comes out as
+    NaN, except from ``packed``: FBGEMM rounds it to some number.
     """
 
     def __init__(

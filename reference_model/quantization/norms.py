@@ -74,6 +74,7 @@ class Int8Norm(nn.Module):
         step = x.abs().amax().clamp(min=SMALLEST) / LARGEST  # a scalar
         if self.scheme.statistics == "integer":
             y = self._of_integers((x / step).round().to(torch.int64), step).to(x.dtype)
+            y = torch.where(step.isfinite(), y, torch.nan)  # whole numbers know no NaN
         else:
             if self.scheme.input == "int8":
                 x = (x / step).round() * step
