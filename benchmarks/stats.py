@@ -190,6 +190,8 @@ def holm(p_values: ArrayLike) -> Array:
     to which the adjusted values are compared.
     """
     given = np.asarray(p_values, dtype=np.float64)
+    if np.isnan(given).any():  # it would be a test that is not rejected
+        raise ValueError(f"{int(np.isnan(given).sum())} of {given.size} p values are NaN")
     order = np.argsort(given, axis=-1)
     still_to_test = np.arange(given.shape[-1], 0, -1)
     ascending = np.take_along_axis(given, order, axis=-1) * still_to_test

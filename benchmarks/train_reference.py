@@ -163,7 +163,7 @@ def run(work: Path, out: Path) -> None:
     files = {name: (work / "finished" / name).read_bytes() for name in saved}
     files["tokenizer.json"] = tokenizer.to_str(pretty=False).encode()
     files["test_slice.safetensors"] = safetensors.torch.save({"tokens": test_slice})
-    files["card.json"] = (json.dumps(card, indent=2) + "\n").encode()
+    files["card.json"] = (json.dumps(card, indent=2, allow_nan=False) + "\n").encode()
     write_whole(out, files)
     say(f"loss {card['loss']}\nbits per byte {card['bits_per_byte']}")
 

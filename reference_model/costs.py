@@ -92,7 +92,7 @@ def kv_row_projections(prompt: int, new_tokens: int, *, use_cache: bool) -> list
     the row of the token before it, without one all rows anew.
     """
     if use_cache:
-        return [prompt] + [1] * (new_tokens - 1)
+        return ([prompt] + [1] * (new_tokens - 1))[:new_tokens]
     return [prompt + i for i in range(new_tokens)]
 
 

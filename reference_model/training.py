@@ -173,12 +173,7 @@ def train(
             batch.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"
         ):
             loss = batch_loss(model, batch)
-        recent.append(loss.item())
-        if not math.isfinite(recent[-1]):
-            raise UserError(
-                f"the loss became {recent[-1]} at step {step}; lower the learning rate "
-                f"(received {recipe.learning_rate})"
-            )
+        recent.append(_finite(loss.item(), "loss", step, recipe))
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
         for optimizer in optimizers:
@@ -187,7 +182,7 @@ def train(
         progress.step += 1
         progress.tokens += batch[:, 1:].numel()
         if progress.step % recipe.evaluate_every == 0 or progress.step == recipe.steps:
-            _evaluate(model, validation_tokens, progress, recent, best)
+            _evaluate(model, validation_tokens, progress, recent, best, recipe)
             recent.clear()
             if folder is not None:
                 _save(folder, model, optimizers, run, progress, best)
@@ -195,10 +190,24 @@ def train(
     model.load_state_dict(best)
 
 
+def _finite(loss: float, what: str, step: int, recipe: Recipe) -> float:
+    if not math.isfinite(loss):
+        raise UserError(
+            f"the {what} became {loss} at step {step}; lower the learning rate "
+            f"(received {recipe.learning_rate})"
+        )
+    return loss
+
+
 def _evaluate(
-    model: GPT, tokens: Tensor, progress: Progress, recent: list[float], best: dict[str, Tensor]
+    model: GPT,
+    tokens: Tensor,
+    progress: Progress,
+    recent: list[float],
+    best: dict[str, Tensor],
+    recipe: Recipe,
 ) -> None:
-    validation = mean_loss(model, tokens)
+    validation = _finite(mean_loss(model, tokens), "validation loss", progress.step, recipe)
     progress.curve.append(
         {"step": progress.step, "train": sum(recent) / len(recent), "validation": validation}
     )

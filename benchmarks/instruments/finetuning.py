@@ -198,7 +198,7 @@ def outcome_of(spec: FineTune, folder: Path) -> Outcome:
             raise UserError(f"{path} holds no kept run ({error!r}); remove it") from error
     outcome = asdict(run(spec))
     whole = {"spec": given, "outcome": outcome, "sha256": _digest(given, outcome)}
-    write_whole(folder, {name: f"{json.dumps(whole, indent=1)}\n".encode()})
+    write_whole(folder, {name: f"{json.dumps(whole, indent=1, allow_nan=False)}\n".encode()})
     return Outcome(**outcome)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One measured figure.
+    """One measured figure; ValueError where it is not finite.
 
     `source` names what was read ("buffers", "allocator", "NVML device, v2"), because figures
     from two sources are not comparable even when they share a unit.
@@ -16,6 +17,10 @@ class Reading:
     value: float
     unit: str
     source: str
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise ValueError(f"{self.source} gave {self.value} {self.unit}: no measurement")
 
 
 @dataclass(frozen=True)

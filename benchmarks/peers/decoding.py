@@ -106,7 +106,7 @@ def serve(name: str, model: str, folder: Path, threads: int) -> None:
         else:
             steps = run(contenders.prompt(config, request["prompt_tokens"]), request["new_tokens"])
             answer = {"tokens": [token for token, _ in steps], "at": [at for _, at in steps]}
-        print(json.dumps(answer), file=answers, flush=True)
+        print(json.dumps(answer, allow_nan=False), file=answers, flush=True)
 
 
 class Worker:
@@ -350,7 +350,8 @@ def main(arguments: Sequence[str]) -> int:
             warn(f"observation {number} of {plan.observations}")
             seen.append(observe(plan, Path(folder), shuffled))
             if out is not None:  # after each: minutes of measuring outlive an interruption
-                text = json.dumps({"same_tokens": same, "observations": seen}, indent=1) + "\n"
+                kept = {"same_tokens": same, "observations": seen}
+                text = f"{json.dumps(kept, indent=1, allow_nan=False)}\n"
                 write_whole(out.parent, {out.name: text.encode()})
     say(table(plan, seen, same))
     return 0

@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             check_writable(given.out)
         found = calibrate(given.series, given.seed)
         if given.out:
-            content = json.dumps(found, indent=1).encode() + b"\n"
+            content = json.dumps(found, indent=1, allow_nan=False).encode() + b"\n"
             write_whole(given.out.parent, {given.out.name: content})
         everything = found["false_steps_of_all"]
         low, high = everything["interval"]

@@ -8,12 +8,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from benchmarks.instruments.readings import Reading
 from benchmarks.stats import (
     Array,
     Estimate,
     clustered_mean_interval,
     crossed_mean_interval,
     geometric_mean_ratio_interval,
+    holm,
     mean_interval,
     power_law_exponent,
     unweighted_slopes,
@@ -80,6 +82,17 @@ def test_an_estimate_that_is_not_finite_is_refused() -> None:
     for value, low, high in ((math.nan, 0, 1), (0.5, -math.inf, 1), (0.5, 0, math.nan)):
         with pytest.raises(ValueError, match="is no estimate: not finite"):
             Estimate(value, (low, high), 3)
+
+
+def test_a_p_value_that_is_no_number_is_refused_and_not_a_test_that_passes() -> None:
+    with pytest.raises(ValueError, match="1 of 3 p values are NaN"):
+        holm([0.01, math.nan, 0.2])
+
+
+def test_a_reading_that_is_no_number_is_refused() -> None:
+    for value in (math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"NVML device gave {value} W: no measurement"):
+            Reading(value, "W", "NVML device")
 
 
 def test_numbers_too_large_to_be_added_up_are_refused() -> None:

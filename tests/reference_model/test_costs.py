@@ -92,6 +92,14 @@ def test_key_rows_equal_those_that_a_layer_computes(
     assert rows == kv_row_projections(3, 6, use_cache=use_cache)
 
 
+@pytest.mark.K7
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_there_is_one_number_of_rows_for_each_new_token(use_cache: bool) -> None:
+    for new in range(3):
+        rows = kv_row_projections(4, new, use_cache=use_cache)
+        assert rows == [4, 1 if use_cache else 5][:new]
+
+
 def test_fifteen_tokens_from_one_compute_120_rows_without_a_cache_and_15_with() -> None:
     without = kv_row_projections(1, 15, use_cache=False)
     with_cache = kv_row_projections(1, 15, use_cache=True)

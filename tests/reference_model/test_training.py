@@ -254,6 +254,17 @@ def test_a_loss_that_is_no_number_ends_the_run_and_spares_its_state(tmp_path: Pa
     assert (tmp_path / "state.pt").read_bytes() == broken
 
 
+@pytest.mark.K7
+def test_a_validation_loss_that_is_no_number_ends_the_run_and_leaves_no_state(
+    tmp_path: Path,
+) -> None:
+    # It would count as no improvement, stand in the curve, and the first weights be called best.
+    recipe = dataclasses.replace(RECIPE, steps=1, warmup_steps=0, learning_rate=1e30)
+    message = refusal(new_model(), recipe, tmp_path)
+    assert message.startswith("the validation loss became nan at step 1; lower the learning rate")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_loss_that_is_no_number_does_not_reach_the_weights() -> None:
     model = new_model()
     nn.init.constant_(model.h[0].mlp.c_proj.bias, math.inf)

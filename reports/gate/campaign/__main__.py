@@ -355,7 +355,7 @@ def runs_by(stretch: int, runs: int) -> int:
 
 
 def _show(summary: Any, out: Path | None) -> None:
-    text = json.dumps(summary, indent=1) + "\n"
+    text = json.dumps(summary, indent=1, allow_nan=False) + "\n"
     if out is None:
         say(text, end="")
     else:
