@@ -8,6 +8,8 @@ import re
 import pytest
 from markdown_it import MarkdownIt
 
+from reports.gate.compare import Request, Verdict, failed
+from reports.gate.output import markdown
 from reports.markdown import APART, code, text
 
 pytestmark = pytest.mark.K8
@@ -75,6 +77,18 @@ def test_what_github_would_link_to_or_call_is_parted(value: str) -> None:
 def test_what_steers_is_spelled_out_in_one_line() -> None:
     assert text("a\n\x1b[2J\u202eb") == r"a \\x1b\[2J\\u202eb"
     assert code("a`b\n\x1bc") == r"`a'b \x1bc`"
+
+
+def test_the_gates_summary_calls_for_nobody_whatever_a_commit_is_named_or_says() -> None:
+    hostile = "@all #12 <img src=x> \x1b[2J\u202e | [a](//b.org)\n# heading `"
+    summary = markdown(failed(Request(hostile, hostile), Verdict.ERROR, hostile))
+    assert rf"@{APART}all #{APART}12 &lt;img src=x&gt; \\x1b\[2J\\u202e \|" in summary
+    assert r"`@all #12 <img src=x> \x1b[2J\u202e | [a](//b.org) # heading '`" in summary
+    page = rendered(summary)
+    assert re.findall("<(?:img|a|h1)|[\x1b\u202e]", page) == []
+    outside = re.sub("<code>.*?</code>", "", page)
+    assert "@all" not in outside
+    assert "#12" not in outside
 
 
 def test_ordinary_sentences_are_left_alone() -> None:

@@ -18,8 +18,14 @@ from reports.table import END, START, put_into, verdict_table
 PUBLISHED = Path("reports/published/quick.json")
 
 
-def test_the_readme_shows_the_published_verdicts(root: Path) -> None:
-    table = verdict_table(read_results(root / PUBLISHED))
+@pytest.fixture(scope="module")
+def published(root: Path) -> dict[str, Any]:
+    """Shared: not to be changed."""
+    return read_results(root / PUBLISHED)
+
+
+def test_the_readme_shows_the_published_verdicts(root: Path, published: dict[str, Any]) -> None:
+    table = verdict_table(published)
     assert f"{START}\n{table}\n{END}" in (root / "README.md").read_text(encoding="utf-8")
 
 
@@ -31,12 +37,13 @@ def test_the_readme_states_the_loss_of_the_card(root: Path) -> None:
     assert told in (root / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_published_run_knows_every_claim_and_decides_fifteen_at_least(root: Path) -> None:
-    results = read_results(root / PUBLISHED)
-    assert [claim["id"] for claim in results["claims"]] == [claim.id for claim in load_claims()]
-    assert sum(claim["verdict"] != "open" for claim in results["claims"]) >= 15
-    assert results["environment"]["profile"] == "quick"
-    assert results["environment"]["dirty"] is False
+def test_the_published_run_knows_every_claim_and_decides_fifteen_at_least(
+    published: dict[str, Any],
+) -> None:
+    assert [claim["id"] for claim in published["claims"]] == [claim.id for claim in load_claims()]
+    assert sum(claim["verdict"] != "open" for claim in published["claims"]) >= 15
+    assert published["environment"]["profile"] == "quick"
+    assert published["environment"]["dirty"] is False
 
 
 def test_a_table_replaces_what_stands_between_the_marks_and_nothing_else(tmp_path: Path) -> None:
@@ -59,11 +66,15 @@ def test_the_line_ends_of_the_file_stay_as_they_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["no marks", START, f"{END} {START}"])
 def test_a_file_without_a_place_for_the_table_is_refused_and_left_alone(
-    root: Path, tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+    few_results: dict[str, Any],
+    tmp_path: Path,
+    text: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    path = tmp_path / "page.md"
+    path, results = tmp_path / "page.md", tmp_path / "results.json"
     path.write_text(text, encoding="utf-8")
-    assert main(["table", str(root / PUBLISHED), "--into", str(path)]) == 2
+    results.write_text(json.dumps(few_results), encoding="utf-8")
+    assert main(["table", str(results), "--into", str(path)]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {path} has no place for a table")
     assert error.count("\n") == 1
@@ -123,13 +134,17 @@ def test_a_missing_file_is_no_place_for_the_table(tmp_path: Path) -> None:
 def test_a_row_stands_for_each_option_and_a_column_for_each_metric(
     results: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "results.json"
-    path.write_text(json.dumps(results), encoding="utf-8")
+    path, name = tmp_path / "results.json", "turboquant.zero-loss"
+    own = {
+        "claims": [claim for claim in results["claims"] if claim["id"] == name],
+        "measurements": [m for m in results["measurements"] if m["claim"] == name],
+    }
+    path.write_text(json.dumps(results | own), encoding="utf-8")
     metrics = ["format_loss_increase", "format_prediction_kl"]
-    assert main(["measurements", str(path), "turboquant.zero-loss", *metrics]) == 0
+    assert main(["measurements", str(path), name, *metrics]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "format loss increase" in lines[0]
     assert len(lines) == 2 + 6  # two formats at three sizes
     assert all(line.count("[") == 2 for line in lines[2:])
-    assert main(["measurements", str(path), "turboquant.zero-loss", "speed"]) == 2
+    assert main(["measurements", str(path), name, "speed"]) == 2
     assert "these results hold no speed of turboquant.zero-loss" in capsys.readouterr().err
