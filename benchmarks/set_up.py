@@ -23,7 +23,7 @@ from reference_model.command_line import Parser, exit_status
 from reference_model.errors import UserError
 from reference_model.printing import warn
 
-LOCK, COMPLETE, TEXTS = ".lock", ".complete", ".texts"  # in the folder
+LOCK, BEGUN, COMPLETE, TEXTS = ".lock", ".begun", ".complete", ".texts"  # in the folder
 NOT_FOUND = "No matching distribution found for torch"  # as pip says it
 
 
@@ -62,7 +62,10 @@ class Environment:
 
     def is_complete(self) -> bool:
         """Whether these very locks were installed to the end, and pip is there for the next."""
-        return self._says(COMPLETE, _digest(*self.torch, *self.wanted)) and self._has_pip()
+        done = self._says(COMPLETE, _digest(*self.torch, *self.wanted))
+        places = ("lib/python3*/site-packages", "Lib/site-packages")
+        has_pip = any(any(self.folder.glob(f"{place}/pip/__main__.py")) for place in places)
+        return done and not self._begun() and has_pip and self.python.exists()
 
     def has_texts(self) -> bool:
         return self._says(TEXTS, _digest(ROOT / "benchmarks" / "assets.py"))
@@ -83,20 +86,24 @@ class Environment:
             ) from None
 
     def _install(self, held: int) -> None:
-        # Without this it was never complete, or something has begun to change it since.
-        was_complete = (self.folder / COMPLETE).exists() and self._has_pip()
-        for stamp in (COMPLETE, TEXTS):
-            (self.folder / stamp).unlink(missing_ok=True)
-        if not was_complete:
+        keep = not self._begun() and self._pip_runs(held)
+        (self.folder / BEGUN).touch()
+        if not keep:
             _empty(self.folder)
             create(self.folder, held)
         install(self.python, self.wanted, self.torch, held)
         self._say(COMPLETE, _digest(*self.torch, *self.wanted))
+        (self.folder / BEGUN).unlink()
 
-    def _has_pip(self) -> bool:
-        places = ("lib/python3*/site-packages", "Lib/site-packages")
-        has = any(any(self.folder.glob(f"{place}/pip/__main__.py")) for place in places)
-        return has and self.python.exists()
+    def _begun(self) -> bool:
+        """Whether something began to change it and did not end."""
+        return (self.folder / BEGUN).exists()
+
+    def _pip_runs(self, held: int) -> bool:
+        with suppress(OSError, Failed):
+            run([str(self.python), "-m", "pip", "--version"], held)
+            return True
+        return False
 
     def _says(self, stamp: str, wanted: str) -> bool:
         with suppress(OSError, ValueError):
@@ -215,9 +222,9 @@ def _acquire(descriptor: int, wait: bool) -> bool:
 
 
 def _empty(folder: Path) -> None:
-    """Remove everything but the lock, which another process may wait for."""
+    """Remove everything but the lock, which another process may wait for, and the mark."""
     for entry in folder.iterdir():
-        if entry.name == LOCK:
+        if entry.name in (LOCK, BEGUN):
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)

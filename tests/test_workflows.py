@@ -129,7 +129,7 @@ if [ "$2" = reports.gate.environments ]; then
     exit
 fi
 """
-GATE = f"""echo "$*" >>asked
+GATE = f"""{{ printf '%s|' "$@"; echo; }} >>asked
 {ENVIRONMENTS}
 while [ "$1" != --markdown ]; do shift; done
 echo "the summary" >"$2"
@@ -159,10 +159,10 @@ def test_only_an_inconclusive_gate_passes_with_a_warning(
     told = f"What the commits need differs; they ran with `{words}`."
     assert summary.read_text() == f"the summary\n\n{told}\n"
     _, environments, gate = (tree / "asked").read_text().splitlines()
-    assert environments == "-m reports.gate.environments --base=HEAD^1 --head=HEAD"
-    commits = f"--base=HEAD^1 --head=HEAD {words}"
-    assert gate.startswith(f"-m reports.gate {commits} --json ")
-    assert gate.endswith(" --device cuda")
+    assert environments == "-m|reports.gate.environments|--base=HEAD^1|--head=HEAD|"
+    commits = "--base=HEAD^1|--head=HEAD|--base-python=one two|--head-python=another"
+    assert gate.startswith(f"-m|reports.gate|{commits}|--json|")
+    assert gate.endswith("|--device|cuda|")
 
 
 @pytest.mark.parametrize(

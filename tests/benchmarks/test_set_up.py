@@ -18,6 +18,9 @@ from reference_model.errors import UserError
 pytestmark = pytest.mark.K6
 
 
+PIP = "lib/python3.11/site-packages/pip/__main__.py"
+
+
 class StandIn:
     """What `run` would do, in no time: environments with a pip, and a list of what was asked."""
 
@@ -27,8 +30,11 @@ class StandIn:
 
     def __call__(self, command: Sequence[str], held: int | None = None) -> None:
         assert held is None or os.fstat(held)
-        self.asked.append(command[2] if command[2] != "pip" else "install")
-        if said := self.fails(command):
+        self.asked.append(" ".join(command[2:4]) if command[2] == "pip" else command[2])
+        said = self.fails(command)
+        if "--version" in command and not Path(command[0]).parents[1].joinpath(PIP).exists():
+            said = "No module named pip"
+        if said:
             failed = Failed("pip failed")
             failed.said = said
             raise failed
@@ -37,7 +43,7 @@ class StandIn:
 
 
 def stand_in_environment(folder: Path) -> None:
-    for path in (python_of(folder), folder / "lib/python3.11/site-packages/pip/__main__.py"):
+    for path in (python_of(folder), folder / PIP):
         path.parent.mkdir(parents=True)
         path.touch()
     (folder / "pyvenv.cfg").touch()
@@ -62,7 +68,9 @@ def environment(tmp_path: Path, wanted: Path) -> Environment:
     return Environment(tmp_path / "environment", [wanted])
 
 
-ANEW = ["venv", "install"]
+LOOK, INSTALL = "pip --version", "pip install"
+ANEW = [LOOK, "venv", INSTALL]
+AGAIN = ["venv", INSTALL]  # what was begun is not looked at
 
 
 def test_what_is_complete_is_not_made_again(environment: Environment, ran: StandIn) -> None:
@@ -76,7 +84,7 @@ def test_what_is_complete_is_not_made_again(environment: Environment, ran: Stand
 def test_the_mark_is_set_last(environment: Environment, ran: StandIn) -> None:
     def fails(command: Sequence[str]) -> str | None:
         assert not (environment.folder / COMPLETE).exists()
-        return "ERROR: no space" if command[2] == "pip" else None
+        return "ERROR: no space" if "install" in command else None
 
     ran.fails = fails
     with pytest.raises(Failed):
@@ -85,19 +93,37 @@ def test_the_mark_is_set_last(environment: Environment, ran: StandIn) -> None:
 
 
 def test_what_was_stopped_half_way_is_made_anew(environment: Environment, ran: StandIn) -> None:
-    stand_in_environment(environment.folder)
+    ran.fails = lambda command: "ERROR: no space" if "install" in command else None
+    with pytest.raises(Failed):
+        environment.make(texts=False)
     (environment.folder / "lib" / "half").touch()
+    ran.fails = lambda command: None
     environment.make(texts=False)
-    assert ran.asked == ANEW
+    assert ran.asked == ANEW + AGAIN
     assert not (environment.folder / "lib" / "half").exists()
+    assert environment.is_complete()
 
 
-@pytest.mark.parametrize("missing", ["bin/python", "lib/python3.11/site-packages/pip/__main__.py"])
+@pytest.mark.parametrize("pip_runs", [True, False])
+def test_an_environment_of_somebody_elses_is_kept_where_its_pip_runs(
+    environment: Environment, ran: StandIn, pip_runs: bool
+) -> None:
+    stand_in_environment(environment.folder)
+    (environment.folder / "lib" / "of somebody's").touch()
+    ran.fails = lambda command: None if pip_runs or "--version" not in command else "No module"
+    environment.make(texts=False)
+    assert ran.asked == ([LOOK, INSTALL] if pip_runs else ANEW)
+    assert (environment.folder / "lib" / "of somebody's").exists() == pip_runs
+
+
+@pytest.mark.parametrize("missing", ["bin/python", PIP])
 def test_a_complete_one_that_lost_its_pip_or_python_is_made_anew(
     environment: Environment, ran: StandIn, missing: str
 ) -> None:
     environment.make(texts=False)
     (environment.folder / missing).unlink()
+    assert not environment.is_complete()
+    ran.fails = lambda command: "No module" if "--version" in command else None
     environment.make(texts=False)
     assert ran.asked == ANEW * 2
     assert environment.is_complete()
@@ -110,7 +136,7 @@ def test_another_lock_is_installed_into_what_is_there(
     wanted.write_text("pip>2\n")
     assert not environment.is_complete()
     environment.make(texts=False)
-    assert ran.asked == [*ANEW, "install"]
+    assert ran.asked == [*ANEW, LOOK, INSTALL]
 
 
 def test_one_that_was_stopped_while_it_changed_is_made_anew_even_if_it_is_changed_back(
@@ -118,13 +144,13 @@ def test_one_that_was_stopped_while_it_changed_is_made_anew_even_if_it_is_change
 ) -> None:
     environment.make(texts=False)
     wanted.write_text("pip>2\n")
-    ran.fails = lambda command: "ERROR: interrupted"
+    ran.fails = lambda command: "ERROR: interrupted" if "install" in command else None
     with pytest.raises(Failed):
         environment.make(texts=False)
     wanted.write_text("pip>1\n")
     ran.fails = lambda command: None
     environment.make(texts=False)
-    assert ran.asked == [*ANEW, "install", *ANEW]
+    assert ran.asked == [*ANEW, LOOK, INSTALL, *AGAIN]
 
 
 def test_texts_are_fetched_once_and_told_apart(environment: Environment, ran: StandIn) -> None:
@@ -181,7 +207,7 @@ def test_the_build_for_the_cpu_is_taken_where_pip_finds_one(
     asked: list[str] = []
 
     def run(command: Sequence[str], held: int | None = None) -> None:
-        if command[2] == "pip":
+        if "install" in command:
             asked.append(command[6])
             ran.fails = lambda command: said if len(asked) == 1 else None
         ran(command, held)
@@ -193,10 +219,10 @@ def test_the_build_for_the_cpu_is_taken_where_pip_finds_one(
 
 @pytest.mark.parametrize("said", ["ERROR: hashes do not match", set_up.NOT_FOUND])
 def test_what_else_fails_ends_the_set_up(environment: Environment, ran: StandIn, said: str) -> None:
-    ran.fails = lambda command: said if command[2] == "pip" else None
+    ran.fails = lambda command: said if "install" in command else None
     with pytest.raises(Failed):
         environment.make(texts=False)
-    assert ran.asked.count("install") == (2 if said == set_up.NOT_FOUND else 1)
+    assert ran.asked.count(INSTALL) == (2 if said == set_up.NOT_FOUND else 1)
 
 
 def test_a_failure_is_told_by_the_last_error_of_what_was_said() -> None:
@@ -223,7 +249,7 @@ def test_a_check_does_nothing_and_tells(tmp_path: Path, ran: StandIn) -> None:
 def test_all_that_pip_said_comes_before_the_one_line(
     tmp_path: Path, ran: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ran.fails = lambda command: "Collecting\nERROR: no space"
+    ran.fails = lambda command: None if "--version" in command else "Collecting\nERROR: no space"
     assert set_up.main([str(tmp_path / "environment")]) == 2
     assert capsys.readouterr().err == "Collecting\nERROR: no space\nerror: pip failed\n"
 
