@@ -29,6 +29,7 @@ SETTINGS = {
     "i18n.logOutputEncoding": "UTF-8",
     "color.ui": "false",
     "commit.gpgSign": "false",  # it may ask for a password
+    "push.gpgSign": "false",
     "push.followTags": "false",  # nothing but what is named
     "gc.auto": "0",  # in the background, beside what is measured
     "maintenance.auto": "false",
@@ -45,10 +46,12 @@ VARIABLES = {
     "LC_ALL": "C",
     "GIT_TERMINAL_PROMPT": "0",  # a missing password is an error and no question
     "GIT_OPTIONAL_LOCKS": "0",
+    **dict.fromkeys(("GIT_TRACE2", "GIT_TRACE2_EVENT", "GIT_TRACE2_PERF"), "0"),
     "GIT_LITERAL_PATHSPECS": "1",
     "GIT_NO_REPLACE_OBJECTS": "1",  # commits as they are, not what somebody shows in their place
     "GIT_GRAFT_FILE": os.devnull,  # parents, too
 }
+OF_OTHERS = ("GIT_TERMINAL_PROMPT", "GIT_NO_REPLACE_OBJECTS", "GIT_GRAFT_FILE")
 # Warnings about something other than the answer.
 HARMLESS = re.compile("unable to access '.*': Permission denied|.* will be replaced by (CR)?LF")
 MOST_TOLD = 400  # characters of what git says
@@ -134,6 +137,17 @@ def changes(folder: Path) -> list[Change]:
     return [Change(entry[3:], entry.startswith("??")) for entry in listed.split("\0") if entry]
 
 
+def for_others() -> dict[str, str]:
+    """Variables for a program that calls git by itself, in checkouts of its own."""
+    variables = _inherited() | {name: VARIABLES[name] for name in OF_OTHERS}
+    named = variables.get("GIT_CONFIG_COUNT", "")
+    count = int(named) if named.isdecimal() else 0
+    settings = SETTINGS | {"core.autocrlf": "false"}
+    for at, (name, value) in enumerate(settings.items(), start=count):
+        variables |= {f"GIT_CONFIG_KEY_{at}": name, f"GIT_CONFIG_VALUE_{at}": value}
+    return variables | {"GIT_CONFIG_COUNT": str(count + len(settings))}
+
+
 @contextmanager
 def started(folder: Path, *arguments: str, given: IO[bytes] | int = DEVNULL) -> Iterator[IO[bytes]]:
     """The output of a command that runs meanwhile; `UserError` at the end where it failed."""
@@ -175,12 +189,15 @@ def _subcommand(done: Done) -> str:
 
 
 def _variables() -> dict[str, str]:
-    inherited = {
+    return _inherited() | VARIABLES
+
+
+def _inherited() -> dict[str, str]:
+    return {
         name: value
         for name, value in os.environ.items()
         if not name.startswith("GIT_") or KEPT.match(name)
     }
-    return inherited | VARIABLES
 
 
 def _unusable(error: OSError) -> UserError:

@@ -6,7 +6,6 @@ Results of a run in which something failed are shown, too; the exit status tells
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 from asv.machine import Machine, MachineCollection
 
 from benchmarks.experiment import PROFILES
-from benchmarks.git import git
+from benchmarks.git import for_others, git
 from benchmarks.locks import ROOT, versions
 from reference_model.command_line import Parser, exit_status
 from reference_model.files import check_writable, write_whole
@@ -66,9 +65,8 @@ def _measure(commits: int, profile: str, machine: str) -> int:
 
 def _asv(*words: str, text: str = "", settings: dict[str, str] | None = None) -> int:
     command = [sys.executable, "-m", "asv", *words]
-    environment = {**os.environ, **(settings or {})}
     return subprocess.run(
-        command, cwd=ROOT, env=environment, input=text, text=True, check=False
+        command, cwd=ROOT, env=for_others() | (settings or {}), input=text, text=True, check=False
     ).returncode
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.git import changes, git, run_git, told, top_of
+from benchmarks.git import changes, for_others, git, run_git, told, top_of
 from reference_model.errors import UserError
 
 pytestmark = pytest.mark.K4
@@ -174,13 +174,17 @@ def test_commits_and_parents_are_those_that_were_committed(repository: Path) -> 
 
 
 def test_the_variables_of_a_hook_an_alias_or_a_search_for_faults_have_no_effect(
-    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Path,
+    tmp_path: Path,
+    user: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plain = git(repository, "log", "--format=%H", "--", "grün")
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "another"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "another" / "index"))
     monkeypatch.setenv("GIT_CONFIG_PARAMETERS", "'core.worktree'='/'")
     monkeypatch.setenv("GIT_TRACE", "1")
+    user("trace2.normalTarget", "2")
     done = run_git(repository, "log", "--format=%H", "--", "grün")
     assert (done.stdout.strip(), done.stderr) == (plain, "")
 
@@ -203,6 +207,29 @@ def test_settings_that_name_who_and_where_are_kept(
     monkeypatch.setenv("GIT_AUTHOR_NAME", "somebody")
     assert git(repository, "config", "safe.directory") == "*"
     assert git(repository, "var", "GIT_AUTHOR_IDENT").startswith("somebody <")
+
+
+def test_a_program_that_calls_git_itself_meets_the_same_settings(
+    repository: Path, tmp_path: Path, user: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("COUNT", "1"), ("KEY_0", "my.own"), ("VALUE_0", "kept")):
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "another"))
+    user("core.autocrlf", "true")
+    user("core.hooksPath", str(tmp_path))
+    program(tmp_path / "post-checkout", "exit 1")
+
+    def called(*words: str) -> str:
+        done = subprocess.run(["git", *words], env=for_others(), check=True, capture_output=True)
+        return done.stdout.decode()
+
+    called("clone", "--quiet", str(repository), str(tmp_path / "clone"))
+    (repository / "plain").write_bytes(b"one\n")
+    git(repository, "add", "plain")
+    git(repository, "commit", "--quiet", "--message", "plain")
+    called("-C", str(tmp_path / "clone"), "pull", "--quiet")
+    assert (tmp_path / "clone/plain").read_bytes() == b"one\n"
+    assert called("config", "my.own") == "kept\n"
 
 
 # ---- warnings and failures

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.git import git
+from benchmarks.git import for_others, git
 from reports.gate.campaign import lines
 from reports.gate.campaign.real import clone_with
 from reports.gate.verdict import Verdict
@@ -104,7 +104,7 @@ def _run(clone: Path, module: str, *arguments: str) -> tuple[str, int]:
         [sys.executable, "-P", "-m", module, *arguments],
         cwd=clone,
         # asv installs the model of each commit; only pytest shall import that of the clone.
-        env=os.environ | ({"PYTHONPATH": str(clone)} if module == "pytest" else {}),
+        env=for_others() | ({"PYTHONPATH": str(clone)} if module == "pytest" else {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

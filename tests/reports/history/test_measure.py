@@ -55,6 +55,7 @@ def test_commits_are_measured_and_then_published(asv: Asv, tmp_path: Path) -> No
     words = ["run", "--machine", "of-ci.1-smoke", "--skip-existing-successful", "--show-stderr"]
     assert asv.calls == [([*words, "HASHFILE:-"], "--max-count=3\nb\n"), (["publish"], "")]
     assert asv.environment["LLM_DESIGN_BENCH_PROFILE"] == "smoke"
+    assert "core.hooksPath" in asv.environment.values()  # asv calls git by itself
 
 
 @pytest.mark.parametrize("failing", ["run", "publish"])
