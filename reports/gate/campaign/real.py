@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from benchmarks.stats import proportion_interval
 from reports.gate.campaign import lines
 from reports.gate.campaign.injections import INJECTIONS, inject
 from reports.gate.campaign.neighbour import beside
+from reports.gate.workplace import workplace
 
 GATE = "gate"  # beside other tools in one table
 IDENTITY = {
@@ -32,8 +32,8 @@ IDENTITY = {
 @contextmanager
 def clone_with(repository: Path, name: str) -> Iterator[Path]:
     """A clone whose HEAD~1 is the repository's HEAD and whose HEAD has the injection."""
-    with tempfile.TemporaryDirectory(prefix="gate-") as folder:
-        clone = Path(folder).resolve() / "clone"
+    with workplace() as folder:
+        clone = folder / "clone"
         # Line ends as they are stored, for whatever works there.
         ends = ("--config", "core.autocrlf=false", "--config", "core.eol=lf")
         git(repository, "clone", "--quiet", "--no-hardlinks", *ends, str(repository), str(clone))
