@@ -144,6 +144,8 @@ def install(
     `Failed` where pip fails.
     """
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    if torch:  # locks, and no plain list of an old commit
+        pip.append("--require-hashes")
     for lock in torch or (None,):
         lists = [lock, *wanted] if lock else wanted
         try:

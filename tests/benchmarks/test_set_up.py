@@ -208,7 +208,8 @@ def test_the_build_for_the_cpu_is_taken_where_pip_finds_one(
 
     def run(command: Sequence[str], held: int | None = None) -> None:
         if "install" in command:
-            asked.append(command[6])
+            assert "--require-hashes" in command
+            asked.append(next(word for word in command if word.startswith("--requirement=")))
             ran.fails = lambda command: said if len(asked) == 1 else None
         ran(command, held)
 
