@@ -86,6 +86,7 @@ class Environment:
             ) from None
 
     def _install(self, held: int) -> None:
+        warn(f"setting up {self.folder}, which takes a minute or more")
         keep = not self._begun() and self._pip_runs(held)
         (self.folder / BEGUN).touch()
         if not keep:
