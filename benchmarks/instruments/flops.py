@@ -162,9 +162,11 @@ NO_PRODUCT = re.compile(
             r"all|amax|amin|aminmax|any|arg(max|min)|count_nonzero|(log|nan)?sum(exp)?|max|mean|min",
             r"prod|std|std_mean|var|var_mean|linalg_vector_norm|(linalg__)?powsum|(native_)?norm|dist",
             r"cum(max|min)\w*|cumprod|cumsum|logcumsumexp|trace|renorm",
-            r"\w*(batch|group|layer|rms)_norm\w*|weight_norm_interface|(safe_|log_|masked_)?softmax\w*",
-            r"\w*(max|avg)_(un)?pool\d?d?\w*|upsample_nearest\w*",
-            r"\w*_loss(2d)?(_forward)?|binary_cross_entropy\w*",
+            r"(cudnn_|fused_|miopen_|native_|quantized_)?(batch|group|layer|rms)_norm\w*",
+            r"weight_norm_interface|(safe_|log_|masked_)?softmax\w*|upsample_nearest\w*",
+            r"(adaptive_|fractional_|mkldnn_|quantized_)*(max|avg)_(un)?pool\d?d?\w*",
+            r"(huber|l1|mse|multi_margin|multilabel_margin|nll|smooth_l1|soft_margin)_loss(2d)?(_forward)?",
+            r"((use_)?(cudnn|miopen)_)?ctc_loss|binary_cross_entropy\w*",
             # of elements, without the tag
             r"amp_\w+|fused_(adagrad|adam|adamw|sgd)|glu|log_sigmoid\w*|hardswish|prelu_kernel",
             r"thnn_fused_(gru|lstm)_cell\w*|add_relu|floor_divide|transform_bias_rescale_qkv",
@@ -172,8 +174,6 @@ NO_PRODUCT = re.compile(
         )
     )
 )
-
-
 SUFFIX = re.compile(r"(_backward|_backward_data|_copy|_jvp)+$")
 
 
