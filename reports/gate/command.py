@@ -29,7 +29,8 @@ GRACE = 20.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status. The files that were asked for are written in any case."""
     for name in ("SIGTERM", "SIGHUP"):  # so that checkouts are removed
-        if number := getattr(signal, name, None):  # Windows has one of them
+        number = getattr(signal, name, None)  # Windows has one of them
+        if number and signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
             signal.signal(number, _interrupted)
     given = request = None
     try:

@@ -38,7 +38,7 @@ def commit_of(repository: Path, revision: str) -> str:
         raise UserError(
             f"{revision!r} names no commit of this repository; git log --oneline lists them"
         )
-    return answer(done)
+    return answer(done).splitlines()[-1]  # before it, git 2.29 repeats the option
 
 
 def check_clean(repository: Path, commits: list[str]) -> None:

@@ -22,6 +22,8 @@ Device = Literal["cpu", "cuda"]
 Answer = dict[str, Any]
 
 TIMEOUT = 180.0  # seconds for one answer
+LONGEST = 64 << 20  # bytes of one answer: thousands of benchmarks take one
+MOST_TOLD = 2000  # characters of what a process says of its failure
 ENDING = 10.0  # seconds that a process which was killed may take to end
 PADDING = 4096  # bytes that the environment may grow by: where a stack begins depends on it
 
@@ -31,18 +33,22 @@ class Worker:
 
     def __init__(self, arm: Arm, device: Device, layout: random.Random) -> None:
         self.arm = arm
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the process)
-        self._process = subprocess.Popen(
-            [arm.python, "-P", "-m", "benchmarks.gate_worker"],
-            cwd=arm.checkout,
-            env=_environment(arm, device, layout),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            process_group=0,  # so that what a benchmark starts ends with it
-        )
-        self._buffer = ""
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
+        try:
+            self._process = subprocess.Popen(
+                [arm.python, "-P", "-m", "benchmarks.gate_worker"],
+                cwd=arm.checkout,
+                env=_environment(arm, device, layout),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                text=True,
+                process_group=0,  # so that what a benchmark starts ends with it
+            )
+        except OSError as error:
+            self._log.close()
+            raise UserError(f"{arm.name}: {arm.python} does not start: {error.strerror}") from None
+        self._buffer = b""
 
     def allow(self, processors: Collection[int]) -> None:
         """Where it may run until it is measured: `measure` says so itself."""
@@ -60,10 +66,13 @@ class Worker:
 
     def receive(self, timeout: float = TIMEOUT) -> Answer:
         line = self._line(time.monotonic() + timeout)
-        answer = json.loads(line)
+        try:
+            answer = dict(json.loads(line))
+        except (ValueError, TypeError, RecursionError):
+            raise self._failure("answered something else than it was asked") from None
         if "error" in answer:
-            raise UserError(f"{self.arm.name}: {_one_line(answer['error'])}")
-        return dict(answer)
+            raise UserError(f"{self.arm.name}: {_one_line(str(answer['error']))}")
+        return answer
 
     def ask(self, do: str, **arguments: Any) -> Answer:
         self.send(do, **arguments)
@@ -77,25 +86,27 @@ class Worker:
             with suppress(OSError):  # what was not yet read by a process that is gone
                 stream.close()
 
-    def _line(self, deadline: float) -> str:
+    def _line(self, deadline: float) -> bytes:
         """One line of the process. Its pipe is read bare, so that waiting for it can end."""
         assert self._process.stdout is not None
         pipe = self._process.stdout.fileno()
-        while "\n" not in self._buffer:
+        while b"\n" not in self._buffer:
             ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
                 raise self._failure("gave no answer in time")
             read = os.read(pipe, 1 << 16)
             if not read:
                 raise self._failure("crashed")
-            self._buffer += read.decode()
-        line, _, self._buffer = self._buffer.partition("\n")
+            self._buffer += read
+            if len(self._buffer) > LONGEST:
+                raise self._failure(f"gave an answer of more than {LONGEST >> 20} MiB")
+        line, _, self._buffer = self._buffer.partition(b"\n")
         return line
 
     def _failure(self, what: str) -> UserError:
         self._end()
-        self._log.seek(0)
-        said = self._log.read().strip().splitlines()
+        self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - MOST_TOLD))
+        said = self._log.read().decode("utf-8", "replace").strip().splitlines()
         status = f"exit status {self._process.returncode}"
         return UserError(f"{self.arm.name}: a process {what}: {_one_line((said or [status])[-1])}")
 
@@ -120,7 +131,7 @@ def threads_of(process: int) -> list[int]:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(text[:MOST_TOLD].split())
 
 
 def _environment(arm: Arm, device: Device, layout: random.Random) -> dict[str, str]:

@@ -16,6 +16,7 @@ import pytest
 from benchmarks.gate_worker import tree_hash
 from benchmarks.git import git
 from reference_model.errors import UserError
+from reports.gate import workers
 from reports.gate.arms import check_origin, checkouts
 from reports.gate.revisions import changed_environment
 from reports.gate.verdict import NotComparable
@@ -311,6 +312,47 @@ def test_a_process_that_crashes_says_so_in_one_line(repository) -> None:
                 worker.ask("suite")
         finally:
             worker.close()
+
+
+@pytest.mark.K8
+@pytest.mark.parametrize(
+    ("worker", "told"),
+    [
+        ("print('nonsense')", "answered something else"),
+        ("print('[1]')", "answered something else"),
+        ("print('[' * 100_000)", "answered something else"),
+        ("while True: print('x' * 10_000, end='')", "gave an answer of more than 1 MiB"),
+        ("import os; os.write(2, b'bad \\xff\\x1b[2J'); os._exit(1)", "a process crashed: bad "),
+        ("import os; os.write(2, b'x' * 10_000_000); os._exit(1)", "a process crashed: xxx"),
+        ("import sys; sys.exit('y' * 10_000_000)", "a process crashed: yyy"),
+    ],
+)
+def test_a_process_that_answers_otherwise_than_asked_is_an_error_in_one_short_line(
+    repository, monkeypatch: pytest.MonkeyPatch, worker: str, told: str
+) -> None:
+    monkeypatch.setattr(workers, "LONGEST", 1 << 20)
+    repository.write("benchmarks/gate_worker.py", worker)
+    repository.commit()
+    with checkouts(repository.path, "HEAD", "HEAD") as (base, _):
+        asked = Worker(base, "cpu", random.Random(0))
+        try:
+            with pytest.raises(UserError, match=told) as raised:
+                asked.ask("hello")
+        finally:
+            asked.close()
+    assert len(str(raised.value)) < 3000
+    assert "\n" not in str(raised.value)
+
+
+def test_an_interpreter_that_does_not_start_is_named(repository, tmp_path: Path) -> None:
+    (tmp_path / "python").write_text("no program")
+    (tmp_path / "python").chmod(0o755)
+    python = str(tmp_path / "python")
+    with (
+        checkouts(repository.path, "HEAD", "HEAD", python, python) as (base, _),
+        pytest.raises(UserError, match=f"^base: {python} does not start: "),
+    ):
+        Worker(base, "cpu", random.Random(0))
 
 
 STARTS = """

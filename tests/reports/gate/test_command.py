@@ -124,6 +124,16 @@ def test_an_interpreter_that_is_not_there_exits_with_12_without_a_traceback(gate
     assert "Traceback" not in done.stderr
 
 
+def test_a_hang_up_that_the_caller_ignores_is_ignored() -> None:
+    """As by nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        command.main([])
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_windows_is_told_where_the_gate_runs(
     repository, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
