@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from tokenizers import Tokenizer
 
-from reference_model.config import GPTConfig, from_fields
+from reference_model.config import GPTConfig, checked
 from reference_model.errors import UserError, notice
 from reference_model.files import write_whole
 from reference_model.huggingface import config_from_huggingface
@@ -56,11 +56,12 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> GPT:
     model is then untied, which is told. Raises `UserError` for a missing or damaged file, for
     missing, unknown or wrongly shaped tensors and for different ones of one name, by that name.
     """
-    fields = read_json(folder / CONFIG_FILE)
+    source = folder / CONFIG_FILE
+    fields = read_json(source)
     for name in SIZES:
         if name not in fields:  # the default is GPT-2 small's, and no weight tells of n_head
-            raise UserError(f"{folder / CONFIG_FILE} lacks {name}; write the folder again")
-    return _fill(from_fields(fields), folder, dtype)
+            raise UserError(f"{source} lacks {name}; write the folder again")
+    return _fill(checked(fields, source), folder, dtype)
 
 
 def load_huggingface(folder: Path, dtype: torch.dtype = torch.float32) -> GPT:

@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from reference_model.errors import UserError
@@ -135,6 +136,14 @@ def from_fields(fields: dict[str, Any]) -> GPTConfig:
             f"use one of {', '.join(sorted(known))}"
         )
     return GPTConfig(**fields)
+
+
+def checked(fields: dict[str, Any], source: Path) -> GPTConfig:
+    """A configuration from a file, which a `UserError` then names."""
+    try:
+        return from_fields(fields)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
 
 
 PRESETS: dict[str, GPTConfig] = {

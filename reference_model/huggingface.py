@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reference_model.config import GPTConfig
+from reference_model.config import GPTConfig, checked
 from reference_model.errors import UserError, notice
 from reference_model.reading import quoted, read_json
 from reference_model.settings import ANY, Known, check_settings, read_setting
@@ -118,21 +118,22 @@ def config_from_huggingface(fields: Mapping[str, Any], source: Path) -> GPTConfi
         name: read_setting(fields, names, getattr(defaults, name), source)
         for name, names in SIZES.items()
     }
-    width, context = sizes["n_embd"], sizes["context_length"]
-    if fields.get("n_inner") is not None and fields["n_inner"] != 4 * width:
-        raise UserError(
-            f"{source} has n_inner={quoted(fields['n_inner'])}, which the reference model cannot "
-            f"represent; its MLP is always 4·n_embd={4 * width} wide"
-        )
-    if fields.get("n_ctx", context) != context:
-        notice(
-            f"{source} has n_ctx={quoted(fields['n_ctx'])} and {context} positions; n_ctx is left "
-            "alone, as by transformers"
-        )
     tied = fields.get("tie_word_embeddings", True)
     if not isinstance(tied, bool):
         raise UserError(f"{source} has tie_word_embeddings={quoted(tied)}; use true or false")
-    return GPTConfig(**sizes, head="tied" if tied else "untied")
+    config = checked({**sizes, "head": "tied" if tied else "untied"}, source)
+    inner, context = fields.get("n_inner"), fields.get("n_ctx")
+    if inner is not None and inner != 4 * config.n_embd:
+        raise UserError(
+            f"{source} has n_inner={quoted(inner)}, which the reference model cannot represent; "
+            f"its MLP is always 4·n_embd={4 * config.n_embd} wide"
+        )
+    if context is not None and context != config.context_length:
+        notice(
+            f"{source} has n_ctx={quoted(context)} and {config.context_length} positions; n_ctx "
+            "is left alone, as by transformers"
+        )
+    return config
 
 
 def read_ends(folder: Path) -> tuple[int, ...]:

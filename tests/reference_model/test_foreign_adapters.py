@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import re
 import shutil
@@ -66,10 +68,16 @@ def bases(peft: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
     return folders
 
 
-def their_base(folder: Path) -> Any:
+@functools.cache
+def _their_base(folder: Path) -> Any:
     from transformers import GPT2LMHeadModel
 
     return GPT2LMHeadModel.from_pretrained(folder).eval()
+
+
+def their_base(folder: Path) -> Any:
+    """A model of its own, since PEFT changes the one that it is given."""
+    return copy.deepcopy(_their_base(folder))
 
 
 def write_adapter(peft: Any, base: Path, folder: Path, **choices: Any) -> None:

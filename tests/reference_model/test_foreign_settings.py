@@ -21,7 +21,7 @@ def refusal(fields: dict[str, Any]) -> str:
     with pytest.raises(UserError) as raised:
         config_from_huggingface(fields, SOURCE)
     message = str(raised.value)
-    assert message.startswith(f"{SOURCE} has ")
+    assert message.startswith((f"{SOURCE} has ", f"{SOURCE}: "))
     assert len(message.splitlines()) == 1
     assert len(message) < 400
     return message
@@ -88,6 +88,13 @@ def test_what_does_not_change_the_logits_is_read(fields: dict[str, Any]) -> None
 )
 def test_what_is_not_known_or_not_neutral_is_refused_by_its_name(name: str, value: object) -> None:
     assert f"has {name}=" in refusal({name: value})
+
+
+@pytest.mark.K8
+@pytest.mark.parametrize("value", [None, "16", [16], {}, True, 16.0, -1, 10**4299 * 9])
+@pytest.mark.parametrize("name", ["n_embd", "n_head", "n_positions"])
+def test_a_size_that_is_none_is_refused_with_the_file(name: str, value: object) -> None:
+    assert f"{SOURCE}: " in refusal({name: value, "n_inner": 64, "n_ctx": 16})
 
 
 def test_a_message_about_a_strange_setting_is_short_and_plain() -> None:
