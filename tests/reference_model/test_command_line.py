@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from reference_model.__main__ import main
 from reference_model.checkpoints import REFERENCE_FOLDER
 from reference_model.command_line import exit_status
+from reference_model.errors import notice
 
 Printed = pytest.CaptureFixture[str]
 
@@ -87,6 +89,16 @@ def test_memory_that_is_not_there_is_told_in_one_line(capsys: Printed) -> None:
         err = capsys.readouterr().err
         assert err.startswith("error: the machine has not enough memory")
         assert err.count("\n") == 1
+
+
+def test_only_a_notice_is_printed_as_one(capsys: Printed) -> None:
+    def tell() -> None:
+        notice("told")
+        warnings.warn("of a library", UserWarning, stacklevel=1)
+
+    with pytest.warns(UserWarning, match="of a library"):
+        assert exit_status(tell) == 0
+    assert capsys.readouterr().err == "note: told\n"
 
 
 def test_any_other_failure_is_not_the_users(capsys: Printed) -> None:

@@ -353,6 +353,20 @@ def test_a_head_saved_in_half_precision_is_compared_in_it(
     assert torch.equal(our_logits(base, copy), our_logits(base, folder))
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_what_is_stored_in_eight_bits_is_read_and_compared(
+    on_the_head: tuple[Path, Path], tmp_path: Path, dtype: torch.dtype
+) -> None:
+    base, folder = on_the_head
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    change(copy, lambda t: t.update({key: tensor.to(dtype) for key, tensor in t.items()}))
+    rounded = Path(shutil.copytree(folder, tmp_path / "rounded"))
+    change(rounded, lambda t: t.update({k: v.to(dtype).float() for k, v in t.items() if k != HEAD}))
+    assert torch.equal(our_logits(base, copy), our_logits(base, rounded))
+    change(copy, lambda t: t.update({HEAD: (t[HEAD].float() * 1.5).to(dtype)}))
+    assert "differs from the model's own" in refusal(base, copy)
+
+
 @pytest.mark.K1
 def test_a_head_that_cannot_be_compared_is_told(on_the_head: tuple[Path, Path]) -> None:
     base, folder = on_the_head
