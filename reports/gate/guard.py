@@ -34,6 +34,11 @@ def clear(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def lock_of(folder: Path) -> Path:
+    """The file whose lock says that the gate lives."""
+    return folder.with_suffix(".lock")
+
+
 def processes_of(folder: Path) -> list[int]:
     """Their numbers: all that were started by a gate, or by what it had started."""
     mark = os.fsencode(f"\0{VARIABLE}={folder}{os.sep}")
@@ -47,4 +52,6 @@ def processes_of(folder: Path) -> list[int]:
 
 if __name__ == "__main__":
     sys.stdin.read()
-    clear(Path(sys.argv[1]))
+    of_gate = Path(sys.argv[1])
+    clear(of_gate)
+    lock_of(of_gate).unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from filelock import FileLock
 from reference_model.errors import UserError
 from reports.gate import guard
 
-NAMES = "gate-????????"  # of folders; each has NAME.lock beside it
+LOCKS = "gate-????????.lock"  # each beside the folder of its name
 ENDING = 10.0  # seconds that a guard may take to end
 
 
@@ -31,7 +31,7 @@ def workplace() -> Iterator[Path]:
         place = Path(tempfile.gettempdir()).resolve()
         sweep(place)
         folder = place / f"gate-{secrets.token_hex(4)}"
-        lock = FileLock(_lock_of(folder))
+        lock = FileLock(guard.lock_of(folder))
         lock.acquire()  # before there is anything that could look left over
         folder.mkdir(mode=0o700)
         watching = subprocess.Popen(
@@ -51,8 +51,7 @@ def workplace() -> Iterator[Path]:
     finally:
         guard.clear(folder)
         lock.release()
-        with suppress(OSError):
-            os.unlink(_lock_of(folder))
+        guard.lock_of(folder).unlink(missing_ok=True)
         assert watching.stdin is not None
         watching.stdin.close()
         with suppress(subprocess.TimeoutExpired):
@@ -61,20 +60,16 @@ def workplace() -> Iterator[Path]:
 
 def sweep(place: Path) -> None:
     """Clear what gates left in ``place`` that live no more; another user's is left alone."""
-    for folder in place.glob(NAMES):
-        name = _lock_of(folder)
+    for name in place.glob(LOCKS):
+        folder = name.with_suffix("")
         try:
-            if not (_own(folder) and _own(name)):
+            if not (_own(name) and (not os.path.lexists(folder) or _own(folder))):
                 continue
             with FileLock(name, blocking=False):
                 guard.clear(folder)
                 name.unlink()
         except OSError:  # its owner lives, or another gate is at it
             continue
-
-
-def _lock_of(folder: Path) -> Path:
-    return folder.with_suffix(".lock")
 
 
 def _own(path: Path) -> bool:
