@@ -37,7 +37,8 @@ _WITHOUT_EFFECT = (
     *("_commit_hash", "dtype", "torch_dtype", "use_bfloat16", "torchscript", "return_dict"),
     *("output_attentions", "output_hidden_states", "output_past", "use_return_dict"),
     *("chunk_size_feed_forward", "attn_implementation", "_attn_implementation"),
-    *("_attn_implementation_autoset", "model_parallel"),
+    *("_attn_implementation_autoset", "model_parallel", "xla_device", "is_decoder"),
+    *("unk_token_id", "sep_token_id", "cls_token_id", "mask_token_id"),
     "reorder_and_upcast_attn",  # the same sum, in another order and in float32
 )
 

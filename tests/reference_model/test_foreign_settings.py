@@ -55,6 +55,7 @@ def test_the_same_settings_are_there_when_the_file_holds_none(transformers: Any)
         {"task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}}},
         {"architectures": ["GPT2LMHeadModel"], "resid_pdrop": 0.3, "initializer_range": 1.0},
         # what fine-tuning scripts of these years left
+        {"unk_token_id": 3, "sep_token_id": 4, "xla_device": True, "is_decoder": True},
         {"gradient_checkpointing": True, "torch_dtype": "float16", "use_cache": False},
         {"id2label": {"0": "a"}, "label2id": {"a": 0}, "_num_labels": 1, "_name_or_path": "x"},
         {"repetition_penalty": 1.2, "max_length": 99, "eos_token_id": [1, 2]},  # of decoding
