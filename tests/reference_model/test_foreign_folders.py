@@ -354,6 +354,29 @@ def test_a_key_that_stands_twice_is_refused(folder: Path) -> None:
     assert "'n_head' stands twice in one object" in refusal(folder)
 
 
+@pytest.mark.K2
+def test_what_is_known_to_have_no_effect_has_none_in_transformers_either(
+    theirs: Any, folder: Path
+) -> None:
+    odd: dict[str, Any] = {
+        **dict.fromkeys(("is_decoder", "xla_device", "model_parallel", "output_past"), True),
+        **dict.fromkeys(("use_bfloat16", "torchscript", "gradient_checkpointing"), True),
+        **dict.fromkeys(("reorder_and_upcast_attn", "output_hidden_states"), True),
+        **dict.fromkeys(("predict_special_tokens", "use_cache", "summary_use_proj"), False),
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop", "initializer_range"), 0.5),
+        **dict.fromkeys(("n_special", "chunk_size_feed_forward", "num_labels", "top_k"), 3),
+        **dict.fromkeys(("unk_token_id", "bos_token_id", "pad_token_id", "min_length"), 3),
+        "finetuning_task": "x",
+        "repetition_penalty": 2.0,
+        "task_specific_params": {"text-generation": {"do_sample": True}},
+    }
+    edit(folder, **odd)
+    assert torch.equal(their_logits(theirs, folder), logits_of(theirs))
+    torch.testing.assert_close(
+        logits_of(load_huggingface(folder)), logits_of(theirs), rtol=0, atol=1e-5
+    )
+
+
 # ---- sizes that no machine holds
 
 
