@@ -61,3 +61,17 @@ def test_texts_are_escaped_and_what_would_turn_them_around_is_spelled_out() -> N
     html = built("<b>\u202etxt\u2028\x1b\ud800\nnext שלום")
     assert "<body>&lt;b&gt;\\u202etxt\\u2028\\x1b\\ud800\nnext שלום</body>" in html
     html.encode()
+
+
+def test_a_template_under_the_policy_has_no_style_script_or_handler_of_its_own(root: Path) -> None:
+    own = re.compile(
+        r"<style|\sstyle=|\son\w+=|javascript:|<script(?! type=\"(?:application/json|text/plain)\")"
+    )
+    under = {}
+    for path in (root / "reports").rglob("*.html.j2"):
+        text = path.read_text(encoding="utf-8")
+        if "{{ head }}" in text:
+            under[path.parent.name, path.name] = own.findall(text)
+    assert {found for founds in under.values() for found in founds} == set()
+    assert {"gate", "campaign", "templates"} <= {folder for folder, _ in under}
+    assert "Content-Security-Policy" in (root / "reports/published/gate.html").read_text()
