@@ -86,8 +86,6 @@ def test_uncommitted_changes_to_what_is_compared_are_refused_and_the_advice_help
         checkouts(repository.path, base, head),
     ):
         pass
-    with checkouts(repository.path, base, base):
-        pass  # of what is checked out nothing is compared
     subprocess.run(advice.split(), cwd=repository.path, check=True, capture_output=True)
     with checkouts(repository.path, base, head):
         pass
@@ -102,6 +100,9 @@ def test_what_is_neither_measured_nor_imported_may_change(repository) -> None:
     repository.write("scripts/try.py", "")
     with checkouts(repository.path, "HEAD", "HEAD"):
         pass
+    repository.write("reference_model/more.py", "")
+    with checkouts(repository.path, "HEAD~1", "HEAD~1"):
+        pass  # of what is checked out nothing is compared
 
 
 @pytest.mark.K4

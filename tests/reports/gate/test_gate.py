@@ -55,10 +55,13 @@ def run(repository, **asked) -> dict:
 # ---- verdicts, on pairs that take no time
 
 
-def test_a_commit_that_changes_nothing_passes(repository, monkeypatch) -> None:
+def test_a_commit_that_changes_nothing_passes_and_is_told_to_be_so(repository, monkeypatch) -> None:
     repository.commit()
     fake_pairs(monkeypatch)
     report = run(repository)
+    for text in (terminal(report), markdown(report), render(report)):
+        assert "ase and head have the same model" in text
+        assert "one commit" not in text
     assert (report["verdict"], report["exit_status"]) == ("pass", 0)
     assert report["exact"] == {**report["exact"], "compared": 1, "differences": []}
     assert [b["outcome"] for b in report["timed"]] == ["pass", "pass"]
@@ -74,19 +77,6 @@ def test_one_commit_that_is_compared_with_itself_passes_and_every_form_says_so(
     assert (report["verdict"], report["exit_status"]) == ("pass", 0)
     for text in (terminal(report), markdown(report), render(report), as_json(report)):
         assert "; base and head are one commit" in text
-
-
-@pytest.mark.K4
-def test_two_commits_of_one_model_are_told_to_be_so(repository, monkeypatch) -> None:
-    repository.commit()
-    fake_pairs(monkeypatch)
-    report = run(repository)
-    for text in (terminal(report), markdown(report), render(report)):
-        assert "ase and head have the same model" in text
-        assert "one commit" not in text
-    model = (repository.path / "reference_model/__init__.py").read_text()
-    repository.commit(model=f"{model}\n")
-    assert "the same model" not in terminal(run(repository))
 
 
 def test_a_slower_benchmark_is_a_regression_that_is_named_with_its_size(
@@ -176,6 +166,7 @@ def test_fewer_bytes_are_listed_and_pass(repository, monkeypatch) -> None:
     report = run(repository)
     assert report["exit_status"] == 0
     assert [d["kind"] for d in report["exact"]["differences"]] == ["better"]
+    assert "the same model" not in terminal(report)
 
 
 def test_a_timed_benchmark_that_base_lacks_is_new_and_that_head_lacks_is_gone(
