@@ -182,7 +182,8 @@ def run(command: Sequence[str], held: int | None = None) -> None:
     if done.returncode != 0:
         lines = said.splitlines() or [f"exit status {done.returncode}"]
         told = [line[7:] for line in lines if line.lower().startswith("error: ")] or lines
-        failed = Failed(f"{' '.join(command[1:4])} failed: {told[-1]}")
+        reason = told[-1] if done.returncode > 0 else f"ended by signal {-done.returncode}"
+        failed = Failed(f"{' '.join(command[1:4])} failed: {reason}")
         failed.said = said
         raise failed
 

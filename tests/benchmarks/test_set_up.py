@@ -233,6 +233,12 @@ def test_a_failure_is_told_by_the_last_error_of_what_was_said() -> None:
     assert raised.value.said == "ERROR: why\na hint"
 
 
+def test_what_was_killed_is_told_by_its_signal() -> None:
+    program = "import os; print('a warning', flush=True); os.kill(os.getpid(), 9)"
+    with pytest.raises(Failed, match=r"failed: ended by signal 9$"):
+        set_up.run([sys.executable, "-c", program])
+
+
 # ---- the command
 
 
