@@ -57,7 +57,7 @@ readme: environment ## write the README's table of verdicts anew from the publis
 	$(RUN) -m reports table reports/published/quick.json --into README.md
 
 test: setup ## run all tests
-	$(RUN) -m pytest --durations=10
+	$(RUN) -m pytest --numprocesses=auto --dist=loadfile --durations=10
 
 fuzz: setup ## throw thousands of damaged and hostile inputs at it (seeded, 10 minutes)
 	$(RUN) -m tests.fuzz
