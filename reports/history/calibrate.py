@@ -2,6 +2,7 @@
 
 Series without a step, of the lengths and kinds of noise that a history has, choose the penalty.
 Fresh ones then measure its rate of false steps, and series with one step in the middle its power.
+Longer series, which some projects have, have more occasions for false ones: how many is measured.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from reference_model.command_line import Parser, exit_status, seed
 from reference_model.errors import UserError
 from reference_model.files import check_writable, write_whole
 from reference_model.printing import say
-from reports.history.steps import fits, noisy_steps, price_of_a_step
+from reports.history.steps import FALSE_STEPS, fits, noisy_steps, price_of_a_step
 
 Values = NDArray[np.float64]
 
-BAR = 0.01  # of series without a step in which one is found
+BAR = FALSE_STEPS  # of series without a step in which one is found
 STEP = 0.5  # between penalties
 LENGTHS = (5, 7, 10, 20, 35, 50)
+LONG = (200, 600, 1772)  # the last, of django's public history
 DEVIATIONS = (0.01, 0.02)  # standard, as a share of the level
 SIZES = (0.03, 0.05, 0.10)
 
@@ -114,6 +116,20 @@ def false_step_rates(random: Generator, penalty: float, n: int) -> list[dict[str
     ]
 
 
+def false_steps_of_long_series(random: Generator, penalty: float, n: int) -> list[dict[str, Any]]:
+    """The same of lengths that are not chosen for, and how many steps there are in all.
+
+    What is slow twice in a row is a step there and back.
+    """
+    rows = []
+    for noise, length in itertools.product(NOISES, LONG):
+        series = quiet_series(random, noise, length, n)
+        found = [len(noisy_steps(values, penalty)) for values in series]
+        case = {"noise": noise, "length": length, "steps": sum(found)}
+        rows.append({**case, **_share(sum(map(bool, found)), n)})
+    return rows
+
+
 def power(random: Generator, penalty: float, n: int) -> list[dict[str, Any]]:
     """The share in which one step upwards in the middle is found, at its commit or beside it."""
     rows = []
@@ -136,8 +152,8 @@ def power(random: Generator, penalty: float, n: int) -> list[dict[str, Any]]:
 
 
 def calibrate(n: int, start: int) -> dict[str, Any]:
-    """``n`` series of each kind of noise and length, and a tenth as many of each case of power."""
-    choosing, judging, finding = np.random.default_rng(start).spawn(3)
+    """``n`` series of each kind of noise and length, a fourth of long ones, a tenth for power."""
+    choosing, judging, finding, lengthening = np.random.default_rng(start).spawn(4)
     penalty = smallest_penalty(choosing, n)
     rates = false_step_rates(judging, penalty, n)
     return {
@@ -155,6 +171,9 @@ def calibrate(n: int, start: int) -> dict[str, Any]:
             for length in LENGTHS
         },
         "false_steps": rates,
+        "false_steps_of_long_series": false_steps_of_long_series(
+            lengthening, penalty, max(1, n // 4)
+        ),
         "power": power(finding, penalty, max(1, n // 10)),
     }
 

@@ -27,6 +27,8 @@ PENALTY = 8.5
 LEAST_VALUES = 5  # of a noisy series; the penalty was measured from this length on
 LEAST_SEGMENT = 2  # one value beside the others is an outlier until the next commit says the same
 MOST_STEPS = 8  # and at most one in five values, so that the noise can be told from the steps
+FALSE_STEPS = 0.01  # in a short series of noise, at most; in a long one, one in so many values:
+VALUES_PER_FALSE_STEP = 2000
 FLOOR = 1e-4  # deviation, as a share of the level, below which nothing is resolved
 
 
@@ -67,11 +69,18 @@ def fits(values: Sequence[float]) -> Iterator[tuple[float, list[int]]]:
     signal = _scaled(values)
     without = _squares(signal) + n * FLOOR**2
     search = KernelCPD(kernel="linear", min_size=LEAST_SEGMENT).fit(signal[:, None])
-    for count in range(1, min(n // LEAST_VALUES, MOST_STEPS) + 1):
+    most = min(n // LEAST_VALUES, MOST_STEPS)
+    search.predict(n_bkps=most)  # fits with fewer steps are by-products of the largest
+    for count in range(1, most + 1):
         ends = search.predict(n_bkps=count)
         starts = [0, *ends[:-1]]
         squares = sum(_squares(signal[s:e]) for s, e in zip(starts, ends, strict=True))
         yield n * math.log(without / (squares + n * FLOOR**2)), starts
+
+
+def expected_false_steps(n: int) -> float:
+    """At most, in ``n`` values of noise: as calibrate.py measured."""
+    return max(FALSE_STEPS, n / VALUES_PER_FALSE_STEP) if n >= LEAST_VALUES else 0.0
 
 
 def exact_steps(values: Sequence[float], exactness: Exactness) -> list[Step]:
@@ -88,7 +97,7 @@ def _scaled(values: Sequence[float]) -> NDArray[np.float64]:
     """Logarithms, or shares of the largest value where one has none."""
     signal = np.asarray(values, dtype=np.float64)
     if signal.min() > 0:
-        return np.log(signal / np.median(signal))
+        return np.asarray(np.log(signal) - np.log(np.median(signal)))  # a ratio may overflow
     return signal / np.abs(signal).max()
 
 

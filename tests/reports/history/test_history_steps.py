@@ -7,10 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ruptures import KernelCPD
 
 from benchmarks.gate_suite import EXACT_BUT_LONG, NOT_COMPARED, Exactness
-from reports.history.calibrate import BAR, LENGTHS, NOISES, false_step_rates, main
-from reports.history.steps import LEAST_VALUES, PENALTY, exact_steps, noisy_steps
+from reports.history.calibrate import BAR, LENGTHS, LONG, NOISES, false_step_rates, main
+from reports.history.steps import (
+    LEAST_SEGMENT,
+    LEAST_VALUES,
+    MOST_STEPS,
+    PENALTY,
+    VALUES_PER_FALSE_STEP,
+    exact_steps,
+    expected_false_steps,
+    fits,
+    noisy_steps,
+)
 
 
 def scatter(n: int, deviation: float = 0.01, seed: int = 0) -> np.ndarray:
@@ -31,6 +42,25 @@ def test_a_step_there_and_back_is_two() -> None:
     values = scatter(30)
     values[10:20] *= 1.2
     assert [step.at for step in noisy_steps(values.tolist())] == [10, 20]
+
+
+@pytest.mark.parametrize("n", [5, 11, 40, 150])
+def test_each_number_of_steps_has_the_fit_that_a_search_for_it_alone_finds(n: int) -> None:
+    values = scatter(n, seed=n)
+    values[n // 3 :] *= 1.01
+    found = list(fits(values.tolist()))
+    assert len(found) == min(n // LEAST_VALUES, MOST_STEPS)
+    signal = np.log(values) - np.log(np.median(values))
+    for count, (_, starts) in enumerate(found, start=1):
+        search = KernelCPD(kernel="linear", min_size=LEAST_SEGMENT).fit(signal[:, None])
+        assert [*starts[1:], n] == search.predict(n_bkps=count)
+
+
+@pytest.mark.K8
+def test_values_whose_ratio_is_beyond_all_numbers_are_told_apart() -> None:
+    values = [5e-324] * 6 + [1e300] * 6
+    assert [(s.at, s.before, s.after) for s in noisy_steps(values)] == [(6, 5e-324, 1e300)]
+    assert [s.at for s in noisy_steps([-1e300] * 6 + [1e300] * 6)] == [6]
 
 
 def test_noise_alone_seldom_gives_a_step() -> None:
@@ -100,17 +130,41 @@ def test_the_penalty_is_the_one_that_was_measured_and_holds_its_bar(root: Path) 
     assert measured["penalty"] == PENALTY
     for part in ("false_steps_by_noise", "false_steps_by_length"):
         assert all(rate["interval"][1] <= BAR for rate in measured[part].values())
+    for length in LONG:
+        rates = [r for r in measured["false_steps_of_long_series"] if r["length"] == length]
+        assert {rate["noise"] for rate in rates} == set(NOISES)
+        assert all(rate["steps"] / rate["n"] <= expected_false_steps(length) for rate in rates)
+
+
+def test_the_readme_says_how_often_a_long_series_has_a_false_step(root: Path) -> None:
+    path = root / "reports" / "published" / "history_steps.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["false_steps_of_long_series"]
+    worst = max(row["steps"] / (row["n"] * row["length"]) for row in rows)
+    usual = [row for row in rows if row["noise"] == "white" or row["noise"].startswith("AR")]
+    commits = sum(row["n"] * row["length"] for row in usual)
+    assert sum(row["steps"] for row in usual) == 1
+    text = " ".join((root / "reports" / "README.md").read_text(encoding="utf-8").split())
+    assert f"at most one in {int(1 / worst) // 100 * 100:,}" in text
+    assert f"in white and correlated noise one in {commits / 1e6:.1f} million" in text
+    assert f"The page counts on one in {VALUES_PER_FALSE_STEP:,}." in text
+
+
+def test_false_steps_are_expected_by_the_number_of_values() -> None:
+    lengths = (LEAST_VALUES - 1, LEAST_VALUES, 4 * VALUES_PER_FALSE_STEP)
+    assert [expected_false_steps(n) for n in lengths] == [0, BAR, 4]
 
 
 def test_the_calibration_says_what_it_chose_and_writes_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("reports.history.calibrate.LONG", (200,))
     out = tmp_path / "new" / "steps.json"
     assert main(["--series", "75", "--seed", "3", "--out", str(out)]) == 0
     found = json.loads(out.read_text())
     assert capsys.readouterr().out.startswith(f"penalty {found['penalty']:g}: a false step in ")
     assert PENALTY - 1 <= found["penalty"] <= PENALTY + 4  # few series: a wider margin
     assert len(found["false_steps"]) == len(NOISES) * len(LENGTHS)
+    assert len(found["false_steps_of_long_series"]) == len(NOISES)
 
 
 @pytest.mark.parametrize(
