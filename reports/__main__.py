@@ -11,6 +11,7 @@ from reference_model.command_line import Parser, exit_status
 from reference_model.files import check_writable, write_whole
 from reference_model.printing import say, warn
 
+MOST_LINES = 20  # of each kind of trouble that a page tells in full
 WRITTEN_BY = "what python -m benchmarks run wrote"
 
 
@@ -119,10 +120,19 @@ def _history(given: argparse.Namespace) -> None:
 
     check_writable(given.out)
     view = build_history(given.results, given.out, given.repository)
-    for name, reason in view["skipped_files"]:
-        warn(f"skipped {name}: {reason}")
+    skipped = [f"skipped {name}: {reason}" for name, reason in view["skipped_files"]]
+    failed = [row for row in view["broken"] if row["state"] == "failed"]
+    broken = [f"failed {row['benchmark']}, {row['machine']}, at {row['hash']}" for row in failed]
+    for lines in (skipped, broken):
+        for line in lines[:MOST_LINES]:
+            warn(line)
+        if len(lines) > MOST_LINES:
+            warn(f"{lines[0].partition(' ')[0]} {len(lines) - MOST_LINES:,} more")
     counts = view["counts"]
-    say(f"{counts['series']} series, {counts['steps']} steps, {counts['worse']} for the worse")
+    say(
+        f"{counts['series']} series, {counts['steps']} steps, {counts['worse']} for the worse; "
+        f"{len(failed)} series failed at their newest commit"
+    )
     say(f"The history: {given.out.resolve().as_uri()}")
 
 

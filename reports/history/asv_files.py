@@ -16,7 +16,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product, zip_longest
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -92,18 +92,18 @@ def _listed(folder: Path) -> list[os.DirEntry[str]]:
 def read_bytes(path: Path) -> bytes:
     """Of a plain file. Links, FIFOs and devices are `Damaged` without being opened."""
     try:
-        mode = path.lstat().st_mode
-        if stat.S_ISLNK(mode):
+        found = path.lstat()
+        if stat.S_ISLNK(found.st_mode):
             raise Damaged("a link, which is not followed")
-        if not stat.S_ISREG(mode):
-            raise Damaged("a folder" if stat.S_ISDIR(mode) else "a FIFO or device, and no file")
+        if not stat.S_ISREG(found.st_mode):
+            is_folder = stat.S_ISDIR(found.st_mode)
+            raise Damaged("a folder" if is_folder else "a FIFO or device, and no file")
+        if found.st_size > MOST_BYTES:
+            raise Damaged(f"larger than {MOST_BYTES // 10**6} MB")
         with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+            return file.read(found.st_size)
     except OSError as error:
         raise Damaged(f"not readable ({error.strerror})") from None
-    if len(content) > MOST_BYTES:
-        raise Damaged(f"larger than {MOST_BYTES // 10**6} MB")
-    return content
 
 
 def parse(content: bytes) -> Values:
@@ -214,17 +214,20 @@ def _measured(row: Values, room: int) -> Measured:
     values = _numbers([None] * number if given is None else given, "result")
     if len(values) != number:
         raise Damaged("values and parameters of different number")
-    _numbers([row.get("started_at")], "started_at")
-    low, high = (_numbers(row.get(f"stats_ci_99_{end}") or [], "ci_99") for end in "ab")
+    started = row.get("started_at")
+    if started is not None:
+        _numbers([started], "started_at")
+    # Absent or short where asv knew none; without end where its runs were too few.
+    ends = (_numbers(row.get(f"stats_ci_99_{end}") or [], "ci_99") for end in "ab")
+    intervals = [
+        None if a is None or b is None or not math.isfinite(b - a) else (a, b)
+        for a, b in zip(*ends, strict=False)
+    ]
     return Measured(
         row.get("version"),
         [tuple(map(str, combination)) for combination in product(*lists)],
         values,
-        # Short or absent where asv knew none; without end where its runs were too few.
-        [
-            None if a is None or b is None or not math.isfinite(b - a) else (a, b)
-            for a, b, _ in zip_longest(low[:number], high[:number], values)
-        ],
+        (intervals + [None] * number)[:number],
     )
 
 
@@ -232,7 +235,7 @@ def _numbers(values: Any, what: str) -> list[float | None]:
     if not isinstance(values, list):
         raise Damaged(f"{what} that is no list")
     for value in values:
-        if value is None or (type(value) is float and (abs(value) <= LARGEST_NUMBER)):
+        if value is None or (type(value) is float and -LARGEST_NUMBER <= value <= LARGEST_NUMBER):
             continue
         if type(value) not in (int, float):
             raise Damaged(f"{what} that holds {KINDS[type(value)]} instead of a number")

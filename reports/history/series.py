@@ -196,24 +196,22 @@ def _setting(
 ) -> Setting:
     measured = sorted(places[commit] for commit in values)
     commits = line[measured[0] : measured[-1] + 1]
-    keys = {
-        (name, parameters): None
-        for commit in commits
-        for name, found in sorted(values.get(commit.hash, {}).items())
-        for parameters in found
-    }
+    points: dict[tuple[str, tuple[str, ...]], list[Point]] = {}
+    for at, commit in enumerate(commits):
+        for name, found in sorted(values.get(commit.hash, {}).items()):
+            for parameters, point in found.items():
+                if (name, parameters) not in points:
+                    points[name, parameters] = [NOT_MEASURED] * len(commits)
+                points[name, parameters][at] = point
     series = [
         Series(
             name,
             tuple(zip(_names(suite[name], parameters), parameters, strict=True)),
             suite[name].unit,
             EXACT.get(name) or EXACT_BUT_LONG.get(name),
-            [
-                values.get(commit.hash, {}).get(name, {}).get(parameters, NOT_MEASURED)
-                for commit in commits
-            ],
+            points[name, parameters],
         )
-        for name, parameters in sorted(keys, key=lambda key: key[0])
+        for name, parameters in sorted(points, key=lambda key: key[0])
     ]
     return Setting(machine, facts, commits, series)
 

@@ -3,17 +3,21 @@
 import copy
 import json
 import math
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from benchmarks.claims import load_claims
 from benchmarks.results import Measurement
 from benchmarks.runner import Outcome, claim_entry
 from benchmarks.verdicts import NOT_BUILT
+from tests.reports.in_browser import FLAGS, NAMES
 
 Results = dict[str, Any]
 
@@ -387,3 +391,17 @@ def write(tmp_path: Path) -> Callable[[Any], Path]:
         return path
 
     return write_json
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    executable = next(filter(None, map(shutil.which, NAMES)), None)
+    if executable is None:
+        reason = f"no browser is installed: none of {', '.join(NAMES)} is on the path"
+        if os.environ.get("LLM_DESIGN_BENCH_REQUIRE_BROWSER") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=list(FLAGS))
+        yield browser
+        browser.close()

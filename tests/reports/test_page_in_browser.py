@@ -1,56 +1,20 @@
 """The page in headless Chromium, opened from disk, with the network switched off."""
 
 import copy
-import os
-import shutil
-from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from benchmarks.results import read_results, write_results
 from reports.compare import compare
 from reports.gate.compare import Request, Verdict, failed
 from reports.gate.page import render as render_gate
-from reports.history.page import history_view, render
-from reports.history.series import Commit, History, Point, Series, Setting
 from reports.render.comparison import render_comparison
 from reports.render.page import render_page
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-PATIENCE = 60_000  # milliseconds; two busy cores may be slow
-HOSTILE = (
-    "</script><script>window.hacked = true</script>"
-    "<img src=x onerror='window.hacked = true; alert(1)'>"
-)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    executable = next(filter(None, map(shutil.which, NAMES)), None)
-    if executable is None:
-        reason = f"no browser is installed: none of {', '.join(NAMES)} is on the path"
-        if os.environ.get("LLM_DESIGN_BENCH_REQUIRE_BROWSER") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=list(FLAGS))
-        yield browser
-        browser.close()
+from tests.reports.in_browser import HOSTILE, PATIENCE, fits, open_page, violations
 
 
 @pytest.fixture(scope="module")
@@ -68,38 +32,6 @@ def opened(browser: Browser, address: str) -> tuple[Page, list[str]]:
 @pytest.fixture
 def tab(opened: tuple[Page, list[str]]) -> Page:
     return opened[0]
-
-
-DARK = {"runOnly": ["color-contrast", "link-in-text-block"]}
-LIVE = "html[data-charts=live]"
-
-
-def open_page(
-    browser: Browser, address: str, ready: str = LIVE, **context: Any
-) -> tuple[Page, list[str]]:
-    """The page once it is ready, its charts live, and what goes wrong on the way and later."""
-    tab = browser.new_context(offline=True, **context).new_page()
-    troubles: list[str] = []
-    tab.add_init_script(LISTEN)
-    tab.on("console", lambda m: troubles.append(m.text) if m.type in ("error", "warning") else None)
-    tab.on("pageerror", lambda error: troubles.append(str(error)))
-    tab.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
-    tab.on("request", lambda r: None if is_local(r.url) else troubles.append(r.url))
-    tab.goto(address)
-    # Not by `wait_for_function`, which is an eval: the page's policy forbids it.
-    tab.locator(ready).first.wait_for(state="attached", timeout=PATIENCE)
-    return tab, troubles
-
-
-def fits(tab: Page, width: int) -> None:
-    """Wait until the charts have followed the window, and see that nothing is wider than it."""
-    tab.set_viewport_size({"width": width, "height": 844})
-    tab.evaluate(FIT)
-    assert tab.evaluate("document.documentElement.scrollWidth") <= width
-
-
-def is_local(url: str) -> bool:
-    return url.startswith(("file:", "data:", "blob:"))
 
 
 def test_the_page_opens_without_a_network_an_error_or_a_claim_missing(
@@ -246,7 +178,7 @@ def test_a_link_to_a_claim_opens_its_table(tab: Page) -> None:
     tab.locator("#cache-memory-law details[open]").wait_for(timeout=PATIENCE)
 
 
-@pytest.mark.parametrize("kind", ["report", "comparison", "history"])
+@pytest.mark.parametrize("kind", ["report", "comparison"])
 def test_an_accessibility_checker_finds_nothing_at_three_widths_in_both_modes(
     browser: Browser, few_results: dict[str, Any], tmp_path: Path, kind: str
 ) -> None:
@@ -256,24 +188,11 @@ def test_an_accessibility_checker_finds_nothing_at_three_widths_in_both_modes(
     if kind == "report":
         path.write_text(render_page(few_results), encoding="utf-8")
         tab, troubles = open_page(browser, path.as_uri(), reduced_motion="reduce")
-    elif kind == "history":
-        path.write_text(render(history_view(a_history("Faster attention"))), encoding="utf-8")
-        tab, troubles = open_page(browser, path.as_uri(), ready="html")
     else:
         files = compare([("a.json", few_results), ("b.json", changed(few_results))])
         path.write_text(render_comparison(files), encoding="utf-8")
         tab, troubles = open_page(browser, path.as_uri(), ready="html")
-    tab.evaluate(Axe().axe_script)
-    found = {}
-    for scheme, width in (("light", 1280), ("light", 768), ("light", 360), ("dark", 360)):
-        tab.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-        fits(tab, width)
-        # Everything but the colours is the same in both modes, and they at all widths.
-        options = {"resultTypes": ["violations"]} | (DARK if scheme == "dark" else {})
-        for violation in tab.evaluate("(options) => axe.run(options)", options)["violations"]:
-            where = [node["html"][:200] for node in violation["nodes"]]
-            found[scheme, width, violation["id"], violation["impact"]] = where
-    assert found == {}
+    assert violations(tab) == {}
     assert troubles == []
 
 
@@ -312,19 +231,6 @@ def test_hostile_text_in_every_field_that_is_free_stays_text(
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_hostile_names_of_commits_machines_and_benchmarks_stay_text_in_the_history(
-    browser: Browser, tmp_path: Path
-) -> None:
-    path = tmp_path / "history.html"
-    path.write_text(render(history_view(a_history(HOSTILE))), encoding="utf-8")
-    tab, troubles = open_page(browser, path.as_uri(), ready="html")
-    tab.locator("input").first.fill("hacked")
-    assert troubles == []
-    assert tab.evaluate("window.hacked") is None
-    assert tab.locator("img").count() == 0
-    assert tab.inner_text("body").count("window.hacked = true") > 4
-
-
 def test_hostile_names_and_reasons_stay_text_on_the_gates_page(
     browser: Browser, tmp_path: Path
 ) -> None:
@@ -338,18 +244,6 @@ def test_hostile_names_and_reasons_stay_text_on_the_gates_page(
     assert tab.locator("code").first.evaluate("code => getComputedStyle(code).overflowWrap") == (
         "anywhere"
     ), "its style sheet is in force"
-
-
-def a_history(text: str) -> History:
-    """Two series with a step, in which every name is ``text``."""
-    commits = [Commit(f"{n:040x}", "2026-01-01", text, n) for n in range(12)]
-    values = [1.0 + 0.001 * (n % 3) + (n > 5) for n in range(12)]
-    points = [Point("measured", value, (0.99 * value, 1.01 * value)) for value in values]
-    series = [
-        Series(f"bench_cache.{text}", ((text, f"{n}{text}"),), "seconds", None, points)
-        for n in range(2)
-    ]
-    return History([Setting(text, {"cpu": text}, commits, series)], [(text, text)], 1, [])
 
 
 # What the schema leaves free in neither an address nor a choice of a few.
@@ -366,17 +260,6 @@ def with_hostile_texts(value: Any, key: str = "") -> Any:
     # A metric is what charts are chosen by.
     return value + HOSTILE if isinstance(value, str) and key != "metric" else value
 
-
-LISTEN = """addEventListener("securitypolicyviolation", (event) =>
-  console.error(`${event.effectiveDirective} blocks ${event.blockedURI} ${event.sample}`))"""
-
-# Charts follow the width of the window a moment later.
-FIT = """() => new Promise((resolve) => {
-  const live = [...document.querySelectorAll("figure .live svg")];
-  const look = () => live.every((svg) => svg.getBoundingClientRect().right <= innerWidth)
-    ? resolve() : requestAnimationFrame(look);
-  look();
-})"""
 
 # All ways in at once, and what the policy says to them; the last of them is heard last.
 BREAK_IN = """() => new Promise((resolve) => {

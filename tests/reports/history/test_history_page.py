@@ -9,11 +9,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from reference_model.errors import UserError
 from reports.__main__ import main
-from reports.history.page import build_history, history_view, render, steps_of
+from reports.history.page import build_history, render
 from reports.history.series import (
     Commit,
     History,
@@ -23,11 +24,22 @@ from reports.history.series import (
     first_parents,
     read_history,
 )
+from reports.history.view import MOST_NAMES, MOST_ROWS, View, history_view, steps_of
 
 Write = Callable[..., Path]
 
 COUNTED = "bench_cache.CacheBytes.track_cache_bytes"
 STEP = [1.0e-3, 1.01e-3, 0.99e-3, 1.0e-3, 1.005e-3, 1.0e-3, 1.3e-3, 1.31e-3, 1.29e-3, 1.3e-3]
+
+
+def charts(view: View) -> list[View]:
+    return [
+        chart
+        for setting in view["settings"]
+        for file in setting["files"]
+        for kind in file["kinds"]
+        for chart in kind["charts"]
+    ]
 
 
 def only_series(history: History) -> Series:
@@ -61,12 +73,54 @@ def test_what_failed_was_skipped_or_is_absent_is_a_gap_and_never_0(
     assert [point.state for point in series.points] == states
     assert [value for _, value in series.measured] == [1.0, 1.0]
     view = history_view(read_history(write(values), repository))
-    ((chart,),) = (
-        [c for k in f["kinds"] for c in k["charts"]] for f in view["settings"][0]["files"]
-    )
+    (chart,) = charts(view)
     assert chart["gaps"] == ["2 failed", "1 skipped", "1 not measured"]
-    assert chart["drawing"]["line"].count("M") == 2  # interrupted
-    assert [row["value"] for row in chart["rows"]][1:] == ["1.00s", "skipped", "failed", "1.00s"]
+    drawn = view["data"]["series"][chart["anchor"]]
+    assert (drawn["value"], drawn["at"]) == ([1.0, 1.0], [0, -4])  # negative: interrupted
+    assert (drawn["failed"], drawn["skipped"]) == ([1, 4], [2])
+
+
+@pytest.mark.K7
+@pytest.mark.parametrize(
+    ("newest", "state"), [(None, "failed"), (math.inf, "failed"), (math.nan, "skipped")]
+)
+def test_a_series_without_a_value_at_its_newest_commit_says_so(
+    write: Write, repository: Path, hashes: list[str], newest: float | None, state: str
+) -> None:
+    folder = write([*STEP[:5], newest, "absent"])
+    write(STEP[:6], machine="other-quick")
+    view = history_view(read_history(folder, repository))
+    failed = int(state == "failed")
+    assert view["counts"]["failed_last"] == view["counts"]["failed"] == failed
+    assert view["counts"]["skipped_last"] == 1 - failed
+    (row,) = view["broken"]
+    assert (row["state"], row["hash"]) == (state, hashes[5][:8])
+    page = render(view)
+    assert f"{state} at <code>{hashes[5][:8]}</code>, its newest commit" in page
+    assert ("1 series failed</b> at its newest commit" in page) is (state == "failed")
+    assert f'<a href="#{row["anchor"]}"' in page
+
+
+@pytest.mark.K7
+def test_what_failed_before_and_works_again_is_a_gap_and_no_alarm(
+    write: Write, repository: Path
+) -> None:
+    view = history_view(read_history(write([None, 1.0]), repository))
+    assert view["broken"] == []
+    assert view["counts"]["failed"] == 1
+    assert 'id="broken"' not in render(view)
+
+
+@pytest.mark.K7
+def test_a_series_that_never_had_a_value_is_told_among_the_failed(
+    write: Write, repository: Path
+) -> None:
+    view = history_view(read_history(write([None, None]), repository))
+    assert view["counts"]["failed_last"] == 1
+    assert view["settings"][0]["empty"] == [
+        "bench_cache.Decode.time_step('cached') (0 skipped, 2 failed)"
+    ]
+    assert "<a href" not in render(view).partition('id="broken"')[2].partition("</section>")[0]
 
 
 def test_a_step_after_a_gap_says_that_others_may_have_made_it(
@@ -93,10 +147,17 @@ def test_machines_profiles_and_environments_are_never_joined(
     write(STEP[:3])
     write(STEP[:3], machine="local-full")
     write(STEP[:3], machine="other-quick")
-    write(STEP[6:], first=6, cpu="another")
+    write(STEP[6:], first=6, cpu="another", os="Linux 2")
     folder = write(STEP[6:], first=6, python="3.13")
     settings = read_history(folder, repository).settings
     assert [s.machine for s in settings] == ["local-full", *["local-quick"] * 3, "other-quick"]
+    assert [s["machine"] for s in history_view(read_history(folder, repository))["settings"]] == [
+        "local-full",
+        "local-quick, cpu another",
+        "local-quick, cpu one",
+        "local-quick, cpu one, python 3.13",
+        "other-quick",
+    ]
     assert all(steps_of(series) == [] for s in settings for series in s.series)
 
 
@@ -229,12 +290,32 @@ def test_the_command_writes_the_page_and_names_it(
     arguments = [str(folder), "--out", str(out), "--repository", str(repository)]
     assert main(["history", *arguments]) == 0
     told = capsys.readouterr()
-    assert told.out == f"1 series, 1 steps, 1 for the worse\nThe history: {out.as_uri()}\n"
+    assert told.out == (
+        "1 series, 1 steps, 1 for the worse; 0 series failed at their newest commit\n"
+        f"The history: {out.as_uri()}\n"
+    )
     assert told.err.startswith("skipped local-quick/broken.json: ")
     page = out.read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>")
     assert "1 file skipped" in page
     assert "+30.0 %" in page
+
+
+@pytest.mark.K7
+def test_the_command_names_what_failed_and_counts_what_is_too_much_to_name(
+    write: Write, repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = write([1.0, None]), tmp_path / "history.html"
+    for n in range(23):
+        (folder / "local-quick" / f"broken{n:02}.json").write_text("{")
+    assert main(["history", str(folder), "--out", str(out), "--repository", str(repository)]) == 0
+    told = capsys.readouterr()
+    assert "1 series failed at their newest commit" in told.out
+    lines = told.err.splitlines()
+    assert lines[19].startswith("skipped local-quick/broken19.json: no JSON")
+    assert lines[20] == "skipped 3 more"
+    assert lines[21].startswith("failed bench_cache.Decode.time_step('cached'), local-quick, at ")
+    assert len(lines) == 22
 
 
 @pytest.mark.parametrize("missing", ["folder", "suite", "broken suite", "repository", "results"])
@@ -267,7 +348,7 @@ def test_hostile_texts_are_shown_and_do_nothing(
     build_history(folder, tmp_path / "history.html", repository)
     page = (tmp_path / "history.html").read_text(encoding="utf-8")
     assert "&lt;script&gt;window.hacked" in page  # the step's own commit
-    assert page.count("<script") == 1
+    assert page.count("<script") == 2  # the data, and what draws them
     assert "<img" not in page
 
 
@@ -282,17 +363,43 @@ def test_marks_that_turn_text_around_and_halves_of_characters_are_spelled_out(
     assert "\u202e" not in page
 
 
-def test_a_history_of_fifty_commits_and_two_hundred_series_stays_under_3_mb() -> None:
-    commits = [Commit(f"{n:040x}", "2026-01-01", "A message of usual length", n) for n in range(50)]
-    points = [Point("measured", 1e-3 + 1e-5 * (n % 7), (0.9e-3, 1.2e-3)) for n in range(50)]
-    series = [
-        Series(f"bench_{n % 9}.Decode.time_step", (("past", str(n)),), "seconds", None, points)
-        for n in range(200)
+def made_up(values: list[float], series: int = 1, text: str = "time_step") -> History:
+    """The same values of several series, one a commit."""
+    commits = [Commit(f"{n:040x}", "2026-01-01", text, n) for n in range(len(values))]
+    points = [Point("measured", value, (0.9 * value, 1.1 * value)) for value in values]
+    names = [f"bench_{n % 9}.Decode{n}.{text}" for n in range(series)]
+    found = [Series(name, (("past", text),), "seconds", None, points) for name in sorted(names)]
+    return History([Setting("local-quick", {"cpu": text}, commits, found)], [], 0, [])
+
+
+def test_a_page_lists_the_newest_steps_and_counts_the_older_ones() -> None:
+    view = history_view(made_up(STEP, series=MOST_ROWS + 7))
+    assert sum(len(group["rows"]) for group in view["step_groups"]) == MOST_ROWS
+    page = render(view)
+    assert "7 older ones are marked in the charts" in page
+    assert page.count("<figure id") == MOST_ROWS + 7
+
+
+@pytest.mark.K8
+def test_no_list_of_a_page_is_as_long_as_what_it_is_made_of() -> None:
+    history = made_up(STEP, text="W" * 5000)
+    history.skipped_files = [(f"{n}.json", "no JSON") for n in range(MOST_NAMES + 5)]
+    page = render(history_view(history))
+    assert page.count(".json</code>") == MOST_NAMES
+    assert "And 5 more." in page
+    assert "W" * 200 + "…" in page
+    assert len(page) < 100_000
+
+
+@pytest.mark.K8
+def test_a_page_does_not_grow_with_the_number_of_commits() -> None:
+    random = np.random.default_rng(0)
+    sizes = [
+        len(render(history_view(made_up((1 + 0.02 * random.random(n)).tolist()))))
+        for n in (1_200, 4_800)
     ]
-    setting = Setting("local-quick", {}, commits, sorted(series, key=lambda s: s.benchmark))
-    page = render(history_view(History([setting], [], 0, [])))
-    assert page.count("<figure id") == 200
-    assert len(page.encode()) < 3_000_000
+    names = 3_600 * 35  # what it lists of each commit
+    assert sizes[1] - sizes[0] < names
 
 
 def test_only_first_parents_are_listed(repository: Path, hashes: list[str]) -> None:
