@@ -289,3 +289,15 @@ def test_no_file_speaks_of_one_machine(root: Path, repository_files: list[Path])
         if home.search(line) or private_host.search(line) or package_source.search(line)
     ]
     assert found == []
+
+
+def test_each_kind_of_fault_is_told_and_has_tests_that_carry_its_mark(root: Path) -> None:
+    page, settings = (root / "tests" / name for name in ("README.md", "conftest.py"))
+    told = set(re.findall(r"^\| `(K\d+)` \|", page.read_text(encoding="utf-8"), re.M))
+    registered = set(re.findall(r'^    "(K\d+)": ', settings.read_text(encoding="utf-8"), re.M))
+    carried = {
+        mark
+        for path in (root / "tests").rglob("test_*.py")
+        for mark in re.findall(r"pytest\.mark\.(K\d+)\b", path.read_text(encoding="utf-8"))
+    }
+    assert told == registered == carried
