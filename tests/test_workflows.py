@@ -113,7 +113,7 @@ def stand_in(folder: Path, script: str, python: str) -> Path:
 
 
 def run(folder: Path, script: str, *arguments: str, **variables: str) -> Any:
-    """The script, as where nobody chose a commit or a machine; `make test` hands its own words on."""
+    """The script where nobody chose a commit or a machine: `make test` hands its own words on."""
     inherited = {k: v for k, v in os.environ.items() if k not in ("BASE", "HEAD", "MACHINE")}
     inherited["PATH"] = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(

@@ -38,10 +38,10 @@ from reference_model.quantization.turboquant import Projection, Scale, TurboQuan
 WIDTH = 64  # of the checkpoint's heads
 BITS = (2, 3, 4)
 SEEDS = 5
-# Windows that are read, spread over all test plays; as many as there are stretches of text, 27, are
+# Windows that are read, spread over all test plays; two of each of the 27 stretches of text are
 # enough, since what the seeds draw scatters as much.
-WINDOWS: dict[Profile, int] = {"smoke": 20, "quick": 20, "full": 27}
-PROBED_WINDOWS = 6  # of which attention errors are taken, in the full profile
+WINDOWS: dict[Profile, int] = {"smoke": 20, "quick": 20, "full": 54}
+PROBED_WINDOWS = 20  # of which attention errors are taken, in the full profile
 RECENT = 32  # tokens that stay exact in the formats that keep some
 
 
