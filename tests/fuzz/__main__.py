@@ -65,11 +65,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _kinds() -> list:
-    from tests.fuzz.folders import Adapters, Models, Tokenizers
+    from tests.fuzz.adapter_folders import Adapters
     from tests.fuzz.histories import Histories
+    from tests.fuzz.model_folders import Models
     from tests.fuzz.names import HostileNames
     from tests.fuzz.results import MutatedResults
     from tests.fuzz.states import TrainingStates
+    from tests.fuzz.tokenizer_folders import Tokenizers
 
     return [Histories, MutatedResults, Models, Adapters, Tokenizers, TrainingStates, HostileNames]
 
