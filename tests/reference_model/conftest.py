@@ -1,9 +1,11 @@
-"""Small models with weights of some size, and attention written out as the textbook has it."""
+"""Small models, ours, transformers' and PEFT's, and attention as the textbook writes it out."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -11,20 +13,7 @@ from torch import Tensor, nn
 
 from reference_model.config import GPTConfig
 from reference_model.model import GPT, Attention
-
-TINY = {"vocab_size": 23, "context_length": 12, "n_layer": 2, "n_head": 2, "n_embd": 16}
-
-
-def enlarge(model: nn.Module, seed: int = 1) -> None:
-    """Draw weights as large as trained ones: at initialisation attention is nearly even."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-        if parameter.ndim == 2:
-            drawn = noise if "wte" in name or "wpe" in name else noise / parameter.shape[1] ** 0.5
-        else:
-            drawn = 0.2 * noise + (1.0 if "ln_" in name and name.endswith("weight") else 0.0)
-        parameter.data.copy_(drawn)
+from tests.reference_model.tiny import TINY, enlarge
 
 
 @pytest.fixture
@@ -37,6 +26,55 @@ def tiny_model() -> Callable[..., GPT]:
         return model.eval()
 
     return build
+
+
+@pytest.fixture(scope="session")
+def transformers() -> ModuleType:
+    module: ModuleType = pytest.importorskip("transformers")
+    module.logging.disable_progress_bar()
+    return module
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(transformers: ModuleType) -> Callable[..., Any]:
+    """tiny_gpt2(seed, **settings) → transformers' GPT-2 of two layers, which ends no text.
+
+    It is in evaluation mode and in float32; settings are those of its configuration.
+    """
+    sizes = {"vocab_size": 50, "n_positions": 16, "n_embd": 16, "n_layer": 2, "n_head": 2}
+    without_ends = {"bos_token_id": None, "eos_token_id": None}
+
+    def build(seed: int = 0, **settings: Any) -> Any:
+        torch.manual_seed(seed)
+        config = transformers.GPT2Config(**{**sizes, **without_ends, **settings})
+        return transformers.GPT2LMHeadModel(config).eval()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def peft(transformers: ModuleType) -> ModuleType:
+    module: ModuleType = pytest.importorskip("peft")
+    return module
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if "peft" in getattr(item, "fixturenames", ()):
+        # It asks transformers by a name that transformers has given up.
+        warning = "ignore:`is_gradient_checkpointing` is dep:FutureWarning"
+        item.add_marker(pytest.mark.filterwarnings(warning))
+
+
+@pytest.fixture(scope="session")
+def with_pefts_adapters(peft: ModuleType) -> Callable[..., Any]:
+    """with_pefts_adapters(model, **choices) → PEFT's model of it, with random A and B of rank 4."""
+
+    def wrap(model: nn.Module, **choices: Any) -> Any:
+        config = peft.LoraConfig(**{"r": 4, "init_lora_weights": False, **choices})
+        torch.manual_seed(0)
+        return peft.get_peft_model(model, config).eval()
+
+    return wrap
 
 
 @pytest.fixture

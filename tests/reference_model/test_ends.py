@@ -7,6 +7,7 @@ import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -29,25 +30,9 @@ NEW = 12
 
 
 @pytest.fixture(scope="module")
-def theirs(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def theirs(tiny_gpt2: Callable[..., Any]) -> Any:
     """transformers' GPT-2, untied, whose greedy text is not one token over and over."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from transformers import GPT2Config, GPT2LMHeadModel, logging
-    logging.disable_progress_bar()
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=50,
-        n_positions=32,
-        n_embd=16,
-        n_layer=2,
-        n_head=2,
-        initializer_range=0.5,
-        tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    return GPT2LMHeadModel(config).eval()
+    return tiny_gpt2(n_positions=32, initializer_range=0.5, tie_word_embeddings=False)
 
 
 @pytest.fixture(scope="module")
@@ -167,12 +152,12 @@ def test_padding_is_a_token_of_the_model(folder: Path, pad: int) -> None:
 # ---- what decoding is asked for
 
 
-def test_whatever_transformers_writes_by_default_is_known(theirs: Any, folder: Path) -> None:
-    from transformers import GenerationConfig
-
-    ask(folder, **GenerationConfig().to_dict())
+def test_whatever_transformers_writes_by_default_is_known(
+    transformers: ModuleType, folder: Path
+) -> None:
+    ask(folder, **transformers.GenerationConfig().to_dict())
     assert read_ends(folder) == ()
-    ask(folder, **GenerationConfig._get_default_generation_params())
+    ask(folder, **transformers.GenerationConfig._get_default_generation_params())
     assert read_ends(folder) == ()
 
 

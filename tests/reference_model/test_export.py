@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -20,28 +20,23 @@ from reference_model.errors import UserError
 from reference_model.export import GPT2, save_huggingface
 from reference_model.generate import generate
 from reference_model.huggingface import read_ends
-from reference_model.lora import LoRAConfig, add_adapters, merge_adapters
+from reference_model.lora import merge_adapters
 from reference_model.model import GPT
+from tests.reference_model.tiny import TOKENS, adapted
 
 pytestmark = pytest.mark.K3
 
-TOKENS = torch.randint(23, (2, 12), generator=torch.Generator().manual_seed(5))
 MOST = {torch.float32: 2e-5, torch.float64: 1e-11, torch.bfloat16: 0.25}  # logits are of order 10
 TinyModel = Callable[..., GPT]
 
 
 @pytest.fixture(scope="module")
-def read_by_transformers() -> Callable[[Path], Any]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        transformers = pytest.importorskip("transformers")
+def read_by_transformers(transformers: ModuleType) -> Callable[[Path], Any]:
     return lambda folder: transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
 def merged(model: GPT) -> GPT:
-    config = LoRAConfig(rank=3, init_b="gaussian", targets=("query", "attention_output", "mlp_out"))
-    add_adapters(model, config, torch.Generator().manual_seed(0))
-    merge_adapters(model)
+    merge_adapters(adapted(model, targets=("query", "attention_output", "mlp_out")))
     return model
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,20 +32,14 @@ MOST = {torch.float32: 1e-5, torch.float64: 1e-10}
 
 
 @pytest.fixture(scope="module")
-def theirs() -> Callable[..., Any]:
+def theirs(tiny_gpt2: Callable[..., Any]) -> Callable[..., Any]:
     """theirs(shape, dtype) → their model, its weights so large that logits are of order one."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from transformers import GPT2Config, GPT2LMHeadModel
     built: dict[tuple[str, torch.dtype], Any] = {}
 
     def build(shape: str, dtype: torch.dtype = torch.float32) -> Any:
         if (shape, dtype) not in built:
             # "eager" is their plain attention, written out as matrix products and a softmax.
-            config = GPT2Config(
-                **SHAPES[shape], bos_token_id=None, eos_token_id=None, attn_implementation="eager"
-            )
-            model = GPT2LMHeadModel(config).to(dtype).eval()
+            model = tiny_gpt2(**SHAPES[shape], attn_implementation="eager").to(dtype)
             generator = torch.Generator().manual_seed(2)
             for name, parameter in model.named_parameters():
                 noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 from collections.abc import Callable
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -195,11 +195,8 @@ def test_generation_works_as_before(tiny_model: Callable[..., GPT], product: Pro
         assert torch.equal(cached, generate(int8, prompt, 5, use_cache=False))
 
 
-def test_huggingface_conv1d_is_rewritten_too() -> None:
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    config = GPT2Config(vocab_size=64, n_positions=16, n_embd=64, n_layer=1, n_head=2)
-    model = GPT2LMHeadModel(config).eval()
+def test_huggingface_conv1d_is_rewritten_too(tiny_gpt2: Callable[..., Any]) -> None:
+    model = tiny_gpt2(vocab_size=64, n_embd=64, n_layer=1)
     rewrite = with_int8_linears(model, "int_mm")
     assert {f"transformer.h.0.{part}" for part in LINEARS} <= set(rewrite.replaced)
     text = torch.arange(8)[None]

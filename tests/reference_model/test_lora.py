@@ -26,6 +26,7 @@ from reference_model.lora import (
 )
 from reference_model.model import GPT
 from reference_model.quantization.int8 import with_int8_linears
+from tests.reference_model.tiny import TOKENS, adapted
 
 ALL: tuple[LoRATarget, ...] = (
     "query",
@@ -35,18 +36,10 @@ ALL: tuple[LoRATarget, ...] = (
     "mlp_in",
     "mlp_out",
 )
-TOKENS = torch.randint(23, (2, 12), generator=torch.Generator().manual_seed(5))
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def adapted(model: GPT, **choices: Any) -> GPT:
-    """With random A and B: an update that is seen."""
-    config = LoRAConfig(**{"rank": 3, "init_b": "gaussian", **choices})
-    add_adapters(model, config, seeded())
-    return model
 
 
 @pytest.mark.parametrize(

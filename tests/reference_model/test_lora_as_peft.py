@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -27,30 +25,21 @@ from reference_model.lora import (
 )
 from reference_model.lora_files import load_adapters
 from reference_model.model import GPT
+from tests.reference_model.tiny import TOKENS
 
-# PEFT asks transformers by a name that transformers has given up; every other warning is an error.
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is dep:FutureWarning")
-
-TOKENS = torch.randint(23, (2, 12), generator=torch.Generator().manual_seed(5))
 TARGETS = ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]
 TinyModel = Callable[..., GPT]
 
 
-@pytest.fixture(scope="module")
-def peft() -> ModuleType:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip("peft")
-
-
 @pytest.fixture
-def both(tiny_model: TinyModel, peft: ModuleType, tmp_path: Path) -> Callable[..., tuple[GPT, Any]]:
+def both(
+    tiny_model: TinyModel, with_pefts_adapters: Callable[..., Any], tmp_path: Path
+) -> Callable[..., tuple[GPT, Any]]:
     """both(targets, dtype, …) → our model with the adapters that PEFT wrote, and PEFT's own."""
 
     def build(targets: list[str], dtype: torch.dtype, **choices: object) -> tuple[GPT, Any]:
-        config = peft.LoraConfig(r=4, lora_alpha=3, target_modules=targets, init_lora_weights=False)
-        torch.manual_seed(0)
-        theirs = peft.get_peft_model(tiny_model(dtype, **choices), config).eval()
+        base = tiny_model(dtype, **choices)
+        theirs = with_pefts_adapters(base, target_modules=targets, lora_alpha=3)
         theirs.save_pretrained(tmp_path, save_embedding_layers=False)
         ours = tiny_model(dtype, **choices)
         load_adapters(ours, tmp_path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -20,15 +19,14 @@ from reference_model.errors import UserError
 from reference_model.lora import (
     LoRAConfig,
     LoRALinear,
-    add_adapters,
     lora_linears,
     merge_adapters,
     remove_adapters,
 )
 from reference_model.lora_files import CONFIG_FILE, WEIGHTS_FILE, load_adapters, save_adapters
 from reference_model.model import GPT
+from tests.reference_model.tiny import TOKENS, adapted
 
-TOKENS = torch.randint(23, (2, 12), generator=torch.Generator().manual_seed(5))
 SOME: list[tuple[LoRATarget, ...]] = [
     ("query", "value"),
     ("qkv",),
@@ -37,37 +35,14 @@ SOME: list[tuple[LoRATarget, ...]] = [
 ]
 SCALINGS = ["lora", "rslora", "constant"]
 
-# PEFT asks transformers by a name that transformers has given up; every other warning is an error.
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is dep:FutureWarning")
-
-
-@pytest.fixture(scope="module")
-def peft() -> ModuleType:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip("peft")
-
 
 @pytest.fixture
-def theirs(tiny_model: Callable[..., GPT]) -> Callable[[], Any]:
+def theirs(tiny_model: Callable[..., GPT], tiny_gpt2: Callable[..., Any]) -> Callable[[], Any]:
     """theirs() → transformers' GPT-2 with a head, with the weights of the tiny model."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from transformers import GPT2Config, GPT2LMHeadModel
 
     def build() -> Any:
         ours = tiny_model()
-        config = GPT2Config(
-            vocab_size=23,
-            n_positions=12,
-            n_embd=16,
-            n_layer=2,
-            n_head=2,
-            bos_token_id=None,
-            eos_token_id=None,
-            attn_implementation="eager",
-        )
-        model = GPT2LMHeadModel(config).double().eval()
+        model = tiny_gpt2(vocab_size=23, n_positions=12, attn_implementation="eager").double()
         for name, weight in model.transformer.named_parameters():
             own = ours.get_parameter(name).detach()
             turned = own.ndim == 2 and name.startswith("h.")  # Conv1D
@@ -75,12 +50,6 @@ def theirs(tiny_model: Callable[..., GPT]) -> Callable[[], Any]:
         return model
 
     return build
-
-
-def adapted(model: GPT, **choices: Any) -> GPT:
-    config = LoRAConfig(**{"rank": 3, "init_b": "gaussian", **choices})
-    add_adapters(model, config, torch.Generator().manual_seed(0))
-    return model
 
 
 @pytest.mark.parametrize("targets", SOME)
@@ -176,11 +145,9 @@ def test_what_peft_trained_on_transformers_model_loads_here(
 
 
 def test_what_peft_trained_on_our_model_loads_here(
-    tiny_model: Callable[..., GPT], peft: ModuleType, tmp_path: Path
+    tiny_model: Callable[..., GPT], with_pefts_adapters: Callable[..., Any], tmp_path: Path
 ) -> None:
-    config = peft.LoraConfig(r=4, target_modules=["attn.c_attn"], init_lora_weights=False)
-    torch.manual_seed(0)
-    trained = peft.get_peft_model(tiny_model(), config).double().eval()
+    trained = with_pefts_adapters(tiny_model(), target_modules=["attn.c_attn"]).double()
     trained.save_pretrained(tmp_path)
     model = tiny_model()
     load_adapters(model, tmp_path)

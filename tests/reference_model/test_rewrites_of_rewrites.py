@@ -18,7 +18,6 @@ from reference_model.lora import (
     LoRAConfig,
     LoRALinear,
     adapter_parameters,
-    add_adapters,
     lora_linears,
     merge_adapters,
     remove_adapters,
@@ -36,10 +35,10 @@ from reference_model.quantization.int8 import (
 )
 from reference_model.quantization.norms import Int8Norm, NormScheme, with_int8_norms
 from reference_model.quantization.rounding import with_rounded_linears, with_rounded_norms
+from tests.reference_model.tiny import TOKENS, adapted
 
 pytestmark = pytest.mark.K3
 
-TOKENS = torch.randint(23, (2, 12), generator=torch.Generator().manual_seed(5))
 NEEDS_FBGEMM = pytest.mark.skipif(not packed_is_available(), reason="PyTorch without FBGEMM")
 PRODUCTS = ("dequantize", "int_mm", pytest.param("packed", marks=NEEDS_FBGEMM))
 INTEGER_PRODUCTS = PRODUCTS[1:]
@@ -47,10 +46,7 @@ TinyModel = Callable[..., GPT]
 
 
 def adapt(model: Any) -> Any:
-    """With random A and B: an update that is seen."""
-    config = LoRAConfig(rank=3, init_b="gaussian", targets=("query", "value", "mlp_in"))
-    add_adapters(model, config, torch.Generator().manual_seed(0))
-    return model
+    return adapted(model, targets=("query", "value", "mlp_in"))
 
 
 def merge(model: Any) -> Any:
