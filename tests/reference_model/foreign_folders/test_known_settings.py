@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -27,19 +27,11 @@ def refusal(fields: dict[str, Any]) -> str:
     return message
 
 
-@pytest.fixture(scope="module")
-def transformers() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import transformers
-    return transformers
-
-
-def test_whatever_transformers_writes_by_default_is_known(transformers: Any) -> None:
+def test_whatever_transformers_writes_by_default_is_known(transformers: ModuleType) -> None:
     assert config_from_huggingface(transformers.GPT2Config().to_dict(), SOURCE) == GPTConfig()
 
 
-def test_the_same_settings_are_there_when_the_file_holds_none(transformers: Any) -> None:
+def test_the_same_settings_are_there_when_the_file_holds_none(transformers: ModuleType) -> None:
     ours, theirs = config_from_huggingface({}, SOURCE), transformers.GPT2Config()
     assert (ours.n_layer, ours.n_head, ours.n_embd) == (12, 12, 768)
     assert (ours.vocab_size, ours.context_length) == (theirs.vocab_size, theirs.n_positions)
