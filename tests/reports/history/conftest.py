@@ -16,9 +16,7 @@ from asv.results import Results
 from asv.runner import BenchmarkResult
 from asv.util import write_json
 
-TIMED = "bench_cache.Decode.time_step"
-COUNTED = "bench_cache.CacheBytes.track_cache_bytes"
-HOSTILE = "</table><script>window.hacked = true</script><img src=x onerror=alert(1)>"
+from tests.reports.history.small_history import COUNTED, HOSTILE, TIMED
 
 Write = Callable[..., Path]
 
