@@ -63,15 +63,28 @@ def test_texts_are_escaped_and_what_would_turn_them_around_is_spelled_out() -> N
     html.encode()
 
 
-def test_a_template_under_the_policy_has_no_style_script_or_handler_of_its_own(root: Path) -> None:
+@pytest.fixture(scope="module")
+def sources(root: Path) -> dict[str, str]:
+    """Every template, by its place below reports."""
+    reports = root / "reports"
+    return {
+        path.relative_to(reports).as_posix(): path.read_text(encoding="utf-8")
+        for path in reports.rglob("*.j2")
+    }
+
+
+def test_every_page_is_under_the_policy(root: Path, sources: dict[str, str]) -> None:
+    pages = {name: text for name, text in sources.items() if "<html" in text}
+    assert {name.partition("/")[0] for name in pages} == {"gate", "history", "render"}
+    under = re.compile(r"<head>.*\{\{ head \}\}.*</head>", re.DOTALL)
+    assert [name for name, text in pages.items() if not under.search(text)] == []
+    assert "Content-Security-Policy" in (root / "reports/published/gate.html").read_text()
+
+
+def test_a_template_under_the_policy_has_no_style_script_or_handler_of_its_own(
+    sources: dict[str, str],
+) -> None:
     own = re.compile(
         r"<style|\sstyle=|\son\w+=|javascript:|<script(?! type=\"(?:application/json|text/plain)\")"
     )
-    under = {}
-    for path in (root / "reports").rglob("*.html.j2"):
-        text = path.read_text(encoding="utf-8")
-        if "{{ head }}" in text:
-            under[path.parent.name, path.name] = own.findall(text)
-    assert {found for founds in under.values() for found in founds} == set()
-    assert {"gate", "campaign", "templates"} <= {folder for folder, _ in under}
-    assert "Content-Security-Policy" in (root / "reports/published/gate.html").read_text()
+    assert {name: found for name, text in sources.items() if (found := own.findall(text))} == {}
