@@ -39,7 +39,7 @@ class Exact(Benchmark):
         return workloads.exact_numbers(NUMBERS)
 
     def setup(self, found: dict[str, float | str], number: str) -> None:
-        workloads.skip_without_number(found[number])
+        workloads.skip_without(found[number])
 
     def track_value(self, found: dict[str, float | str], number: str) -> float | str:
         return found[number]

@@ -1,5 +1,7 @@
 """Short steps that touch every choice: what `python -m reports.gate` compares two commits by."""
 
+from typing import Any
+
 from benchmarks import gate_workloads, int8_workloads, workloads
 from benchmarks.benchmark import Benchmark
 from benchmarks.gate_workloads import OUTPUTS, STEPS
@@ -27,17 +29,20 @@ class Work(Benchmark):
     params = (tuple(STEPS),)
     param_names = ("step",)
 
-    def setup(self, step: str) -> None:
-        self.counts = gate_workloads.counts_of(step)
+    def setup_cache(self) -> dict[str, Any]:
+        return workloads.measured_for(STEPS, gate_workloads.counts_of)
 
-    def track_flops(self, step: str) -> int:
-        return self.counts.flops
+    def setup(self, found: dict[str, Any], step: str) -> None:
+        workloads.skip_without(found[step])
 
-    def track_operators(self, step: str) -> int:
-        return self.counts.operators
+    def track_flops(self, found: dict[str, Any], step: str) -> int:
+        return found[step]["flops"]
 
-    def track_bytes_moved(self, step: str) -> int:
-        return self.counts.bytes_in + self.counts.bytes_out
+    def track_operators(self, found: dict[str, Any], step: str) -> int:
+        return found[step]["operators"]
+
+    def track_bytes_moved(self, found: dict[str, Any], step: str) -> int:
+        return found[step]["bytes_moved"]
 
     track_flops.unit = "FLOP"  # type: ignore[attr-defined]
     track_operators.unit = "operators"  # type: ignore[attr-defined]

@@ -1,5 +1,7 @@
 """The KV cache in few bits: what it holds, what it loses, and what it costs in time."""
 
+from typing import Any
+
 from benchmarks import codec_workloads, workloads
 from benchmarks.benchmark import Benchmark
 from benchmarks.workloads import SIZE
@@ -48,14 +50,17 @@ class Loss(Benchmark):
     params = (TURBOQUANT,)
     param_names = ("codec",)
 
-    def setup(self, codec: str) -> None:
-        self.quality = codec_workloads.quality_through_cache(codec)
+    def setup_cache(self) -> dict[str, Any]:
+        return workloads.measured_for(TURBOQUANT, codec_workloads.quality_through_cache)
 
-    def track_prediction_kl(self, codec: str) -> float:
-        return self.quality["prediction_kl"]
+    def setup(self, found: dict[str, Any], codec: str) -> None:
+        workloads.skip_without(found[codec])
 
-    def track_loss_increase(self, codec: str) -> float:
-        return self.quality["loss_increase"]
+    def track_prediction_kl(self, found: dict[str, Any], codec: str) -> float:
+        return found[codec]["prediction_kl"]
+
+    def track_loss_increase(self, found: dict[str, Any], codec: str) -> float:
+        return found[codec]["loss_increase"]
 
 
 class Codec(Benchmark):

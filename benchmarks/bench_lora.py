@@ -1,11 +1,14 @@
 """LoRA: what adapters cost beside the plain linears, what merging rounds, the laws of the rank."""
 
-from benchmarks import lora_workloads
+from typing import Any
+
+from benchmarks import lora_workloads, workloads
 from benchmarks.benchmark import Benchmark
 from benchmarks.workloads import SIZE
 
 RANK, MODELS, ARMS = 16, (SIZE.small_model,), ("plain", "adapted", "merged")
 TRAINED = ("adapters", "everything")
+SCALINGS, KINDS_OF_A = ("alpha/r", "alpha/sqrt(r)"), ("gaussian", "kaiming_uniform")
 timeout = 120
 
 
@@ -89,11 +92,15 @@ class Exponents(Benchmark):
 
     version = "1"
     unit = "exponent"
-    params = (("alpha/r", "alpha/sqrt(r)"), ("gaussian", "kaiming_uniform"))
+    params = (SCALINGS, KINDS_OF_A)
     param_names = ("scaling", "a")
 
-    def setup(self, scaling: str, a: str) -> None:
-        self.deviation = lora_workloads.deviation_from_law(scaling, a)
+    def setup_cache(self) -> dict[str, Any]:
+        laws = (f"{scaling}, {a}" for scaling in SCALINGS for a in KINDS_OF_A)
+        return workloads.measured_for(laws, lora_workloads.deviation_from_law)
 
-    def track_deviation_from_law(self, scaling: str, a: str) -> float:
-        return self.deviation()
+    def setup(self, found: dict[str, Any], scaling: str, a: str) -> None:
+        workloads.skip_without(found[f"{scaling}, {a}"])
+
+    def track_deviation_from_law(self, found: dict[str, Any], scaling: str, a: str) -> float:
+        return found[f"{scaling}, {a}"]

@@ -110,7 +110,7 @@ def held_out_tokens(model: GPT) -> Tensor:
     return tokens[: READ_WINDOWS * model.config.context_length + 1]
 
 
-@cache  # two numbers are made of it
+@cache  # the gate asks for one number at a time
 @of_this_commit()
 def quality_through_cache(name: str) -> dict[str, float]:
     """What reading held-out text through a compressed cache costs the checkpoint, nats a token."""

@@ -88,7 +88,7 @@ class Worker:
         import torch
 
         call: Callable[[], object] = found.func
-        parameters, threads = found._current_params, torch.get_num_threads()
+        parameters, threads = found._build_params(), torch.get_num_threads()
         self._ready[name or id] = (lambda: call(*parameters), threads)
         return {"threads": threads}
 
@@ -143,8 +143,9 @@ def _set_up(found: Benchmark) -> str | None:
     asv's own `do_setup` says the same, without the reason.
     """
     try:
+        found.set_cache(found.do_setup_cache())
         for setup in found._setups:
-            setup(*found._current_params)
+            setup(*found._build_params())
     except NotImplementedError as error:
         return str(error) or "not implemented"
     return None

@@ -148,16 +148,17 @@ def _copy(model: GPT) -> GPT:
 
 
 @cache  # one run has all the exponents
+@of_this_commit()
 def _deviations() -> dict[str, float]:
+    start()
     from benchmarks.experiments.lora import PRECISION_OF_UPDATES, exponent_deviations
 
     return exponent_deviations(PRECISION_OF_UPDATES["smoke"])
 
 
-@of_this_commit()
-def deviation_from_law(scaling: str, kind: str) -> Callable[[], float]:
-    """|exponent − law| of the variance of s·BA in the rank, by the experiment of the claim."""
-    start()
-    import benchmarks.experiments.lora  # noqa: F401  # skipped here where the commit lacks it
+def deviation_from_law(name: str) -> float:
+    """|exponent − law| of the variance of s·BA in the rank, by the experiment of the claim.
 
-    return lambda: _deviations()[f"{scaling}, {kind}"]
+    ``name``: "scaling, distribution of A".
+    """
+    return _deviations()[name]

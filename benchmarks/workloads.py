@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import statistics
 import sysconfig
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cache, partial
@@ -103,6 +103,26 @@ def device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def measured_for(choices: Iterable[str], measure: Callable[[str], Any]) -> dict[str, Any]:
+    """Choice → what one process measures of it, or why this commit does not have it.
+
+    For `setup_cache` where several benchmarks, or all choices, need no process of their own.
+    """
+    found: dict[str, Any] = {}
+    for choice in choices:
+        try:
+            found[choice] = measure(choice)
+        except NotImplementedError as error:
+            found[choice] = str(error)
+    return found
+
+
+def skip_without(found: Any) -> None:
+    """NotImplementedError where a reason stands in for what would have been measured."""
+    if isinstance(found, str):
+        raise NotImplementedError(found)
 
 
 # ---- models and caches
@@ -335,15 +355,12 @@ def relative_error(model: GPT, rounded: GPT) -> float:
 
 def exact_numbers(wanted: Sequence[str]) -> dict[str, float | str]:
     """Number → its value, or why this commit does not have it; each experiment runs once."""
+    claim_of = {number: number.partition(":")[0] for number in wanted}
+    claims = measured_for(dict.fromkeys(claim_of.values()), _exact_numbers_of)
     found: dict[str, float | str] = {}
-    for claim in dict.fromkeys(number.partition(":")[0] for number in wanted):
-        try:
-            of_claim: dict[str, float] = _exact_numbers_of(claim)
-            missing = "the experiment does not measure it"
-        except NotImplementedError as error:
-            of_claim, missing = {}, str(error)
-        names = [number for number in wanted if number.startswith(f"{claim}:")]
-        found |= {name: of_claim.get(name, missing) for name in names}
+    for number, claim in claim_of.items():
+        of_claim, missing = claims[claim], "the experiment does not measure it"
+        found[number] = of_claim if isinstance(of_claim, str) else of_claim.get(number, missing)
     return found
 
 
@@ -379,9 +396,3 @@ def number_name(measurement: Measurement) -> str:
     m = measurement
     labels = ", ".join(f"{key}={value}" for key, value in m.parameters.items())
     return f"{m.claim}: {m.metric}, {m.option}; {labels}"
-
-
-def skip_without_number(found: float | str) -> None:
-    """NotImplementedError where a reason stands in for the number."""
-    if isinstance(found, str):
-        raise NotImplementedError(found)

@@ -10,6 +10,7 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from asv.config import Config
@@ -18,6 +19,7 @@ from asv_runner.discovery import disc_benchmarks
 
 import benchmarks
 from benchmarks import locks
+from benchmarks.gate_worker import Worker
 from benchmarks.instruments.nvml import device_readings
 from benchmarks.instruments.readings import Reading
 from reference_model.errors import UserError
@@ -125,8 +127,10 @@ def workloads(suite: dict[str, Benchmark]) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def numbers_of_claims(suite: dict[str, Benchmark]) -> object:
-    return suite["bench_claims.Exact.track_value"].do_setup_cache()
+def shared(suite: dict[str, Benchmark]) -> dict[str, Any]:
+    """What one process measures for several benchmarks, by asv's name of it."""
+    sharing = {found.setup_cache_key: found for found in suite.values() if found.setup_cache_key}
+    return {key: found.do_setup_cache() for key, found in sharing.items()}
 
 
 def test_asv_finds_the_suite_and_nothing_else(suite: dict[str, Benchmark]) -> None:
@@ -147,13 +151,12 @@ def test_a_benchmark_names_its_version_unit_and_parameters(
 
 @pytest.mark.parametrize("name", sorted(SUITE))
 def test_every_benchmark_gives_a_finite_number_for_all_its_parameters(
-    suite: dict[str, Benchmark], numbers_of_claims: object, name: str
+    suite: dict[str, Benchmark], shared: dict[str, Any], name: str
 ) -> None:
     found = suite[name]
-    of_claims = found.setup_cache_key is not None
     for index in range(math.prod(len(values) for values in found.params)):
         found.set_param_idx(index)
-        found.set_cache(numbers_of_claims if of_claims else None)
+        found.set_cache(shared.get(found.setup_cache_key))
         skipped = found.do_setup()
         if name in NEEDS_A_GPU and not isinstance(device_readings()["used"], Reading):
             assert skipped
@@ -165,6 +168,14 @@ def test_every_benchmark_gives_a_finite_number_for_all_its_parameters(
         value = found.do_run()
         assert math.isfinite(value)
         assert value > 0 or name in MAY_BE_NEGATIVE or (value == 0 and name in MAY_BE_ZERO)
+
+
+def test_the_gate_gets_a_number_that_is_made_with_others(
+    suite: dict[str, Benchmark], shared: dict[str, Any]
+) -> None:
+    work = shared[suite["bench_gate.Work.track_flops"].setup_cache_key]
+    asked = "bench_gate.Work.track_flops(decode)"
+    assert Worker().exact([asked]) == {"values": {asked: work["decode"]["flops"]}}
 
 
 class Found(float):
@@ -195,7 +206,7 @@ def test_a_tracked_number_that_is_not_finite_is_an_error_and_not_skipped(
         for used in vars(module):
             if used.endswith("workloads"):
                 monkeypatch.setattr(module, used, found)
-        # The claims' numbers are made once for all parameters, and come first.
+        # What is made once for all parameters comes first.
         given = [found, *parameters] if suite[name].setup_cache_key else parameters
         if math.isfinite(found):
             assert track(found, *given) in (1.5, 3.0)  # one is a sum of two
