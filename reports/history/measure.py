@@ -1,6 +1,8 @@
 """Measure the last commits with asv, and write their pages: what `make history` runs.
 
-Results of a run in which something failed are shown, too; the exit status tells.
+Results of a run in which something failed are shown, too; the exit status tells. asv saves what it
+measured when it ends, so it is run for one file of the suite after the other, at one commit after
+the other: when it is killed, what that one file measures is lost, and the next run goes on there.
 """
 
 from __future__ import annotations
@@ -16,10 +18,13 @@ from asv.machine import Machine, MachineCollection
 
 from benchmarks.experiment import PROFILES
 from benchmarks.git import for_others, git
+from benchmarks.instruments.nvml import driver_version
+from benchmarks.instruments.readings import Unavailable
 from benchmarks.locks import ROOT, versions
 from reference_model.command_line import Parser, exit_status
 from reference_model.files import check_writable, write_whole
 from reports.__main__ import main as reports_main
+from reports.history.slices import slices_to_measure
 
 STORE = ROOT / ".asv"
 
@@ -56,11 +61,33 @@ def _measure(commits: int, profile: str, machine: str) -> int:
         # An address: pip would take a path with a blank for two.
         "PIP_CONSTRAINT": (STORE / "versions.txt").as_uri(),
     }
-    return _asv(
-        *("run", "--machine", machine, "--skip-existing-successful", "--show-stderr", "HASHFILE:-"),
-        text=f"{hashes}\n",
-        settings=settings,
-    )
+
+    words = ("run", "--machine", machine, "--skip-existing-successful", "--show-stderr")
+
+    def run(commits: str, *more: str) -> int:
+        return _asv(*words, *more, "HASHFILE:-", text=f"{commits}\n", settings=settings)
+
+    # By this name asv finds out which benchmarks there are, and measures none.
+    if status := run(hashes, "--bench", "just-discover"):
+        return status
+    launch = launch_method()
+    statuses = [
+        run(commit, *launch, "--bench", each)
+        for commit in hashes.splitlines()
+        for each in slices_to_measure(ROOT, machine, commit)
+    ]
+    return next(filter(None, statuses), 0)
+
+
+def launch_method() -> tuple[str, ...]:
+    """Words that let asv fork each benchmark from one process, which has imported PyTorch.
+
+    None where there is a GPU, since CUDA does not survive a fork, and none but on Linux, where the
+    system's own libraries do: there asv.conf.json has a new interpreter for each.
+    """
+    if sys.platform != "linux" or not isinstance(driver_version(), Unavailable):
+        return ()
+    return ("--launch-method", "forkserver")
 
 
 def _asv(*words: str, text: str = "", settings: dict[str, str] | None = None) -> int:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
+from asv.config import Config
 from packaging.requirements import Requirement
 
+from benchmarks.instruments.readings import Unavailable
 from reports.history import measure
 
 pytestmark = pytest.mark.K9
+
+SLICES = ["^bench_a\\.", "^bench_b\\."]
+NO_DRIVER = Unavailable("no NVIDIA driver", "NVML")
+FORKED = ("--launch-method", "forkserver") if sys.platform == "linux" else ()
 
 
 class Asv:
@@ -22,7 +29,7 @@ class Asv:
     def __init__(self) -> None:
         self.calls: list[tuple[list[str], str]] = []
         self.environment: dict[str, str] = {}
-        self.statuses = {"run": 0, "publish": 0}
+        self.statuses = {"just-discover": 0, "^bench_a\\.": 0, "^bench_b\\.": 0, "publish": 0}
 
     def __call__(
         self, command: list[str], *, cwd: Path, env: dict[str, str], **given: Any
@@ -31,7 +38,8 @@ class Asv:
         if command[3] == "run":
             self.environment = env
         self.calls.append((command[3:], given["input"]))
-        return subprocess.CompletedProcess(command, self.statuses[command[3]])
+        what = command[command.index("--bench") + 1] if command[3] == "run" else command[3]
+        return subprocess.CompletedProcess(command, self.statuses[what])
 
 
 @pytest.fixture
@@ -43,26 +51,76 @@ def asv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asv:
     monkeypatch.setattr(measure, "ROOT", top)
     monkeypatch.setattr(measure, "STORE", top / ".asv")
     monkeypatch.setattr(measure, "git", lambda top, *words: f"{words[-2]}\nb")
+    monkeypatch.setattr(measure, "slices_to_measure", lambda *given: SLICES)
+    monkeypatch.setattr(measure, "driver_version", lambda: NO_DRIVER)
     monkeypatch.setattr(measure, "reports_main", lambda words: 0)
     monkeypatch.setattr(measure.MachineCollection, "save", lambda *given: None)
     monkeypatch.setattr(measure.subprocess, "run", answers)
     return answers
 
 
-def test_commits_are_measured_and_then_published(asv: Asv, tmp_path: Path) -> None:
+def test_commits_are_measured_slice_by_slice_and_then_published(asv: Asv, tmp_path: Path) -> None:
     page = ["--out", str(tmp_path / "history.html")]
     assert measure.main(["--commits=3", "--machine=of-ci.1", "--profile=smoke", *page]) == 0
     words = ["run", "--machine", "of-ci.1-smoke", "--skip-existing-successful", "--show-stderr"]
-    assert asv.calls == [([*words, "HASHFILE:-"], "--max-count=3\nb\n"), (["publish"], "")]
+    discovered, *slices, published = asv.calls
+    assert discovered == (
+        [*words, "--bench", "just-discover", "HASHFILE:-"], "--max-count=3\nb\n"
+    )  # fmt: skip
+    assert slices == [
+        ([*words, *FORKED, "--bench", each, "HASHFILE:-"], f"{commit}\n")
+        for commit in ("--max-count=3", "b")
+        for each in SLICES
+    ]
+    assert published == (["publish"], "")
     assert asv.environment["LLM_DESIGN_BENCH_PROFILE"] == "smoke"
     assert "core.hooksPath" in asv.environment.values()  # asv calls git by itself
 
 
-@pytest.mark.parametrize("failing", ["run", "publish"])
-def test_what_fails_is_the_exit_status_and_all_is_shown(
+def test_only_slices_with_something_to_measure_are_asked_for(
+    asv: Asv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = {"--max-count=2": [], "b": SLICES[1:]}
+    monkeypatch.setattr(measure, "slices_to_measure", lambda top, machine, commit: left[commit])
+    assert measure.main(["--commits=2", "--out", str(tmp_path / "history.html")]) == 0
+    assert [words[-2] for words, _ in asv.calls[:-1]] == ["just-discover", SLICES[1]]
+    assert asv.calls[1][1] == "b\n"
+
+
+@pytest.mark.parametrize(
+    ("platform", "driver", "launch"),
+    [
+        ("linux", NO_DRIVER, ("--launch-method", "forkserver")),
+        ("linux", "570.133.20", ()),
+        ("darwin", NO_DRIVER, ()),
+        ("win32", NO_DRIVER, ()),
+    ],
+)
+def test_benchmarks_are_forked_on_linux_where_there_is_no_gpu(
+    monkeypatch: pytest.MonkeyPatch, platform: str, driver: object, launch: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(measure.sys, "platform", platform)
+    monkeypatch.setattr(measure, "driver_version", lambda: driver)
+    assert measure.launch_method() == launch
+
+
+def test_asv_alone_starts_an_interpreter_for_each_benchmark(root: Path) -> None:
+    assert Config.load(str(root / "asv.conf.json")).launch_method == "spawn"
+
+
+@pytest.mark.parametrize("failing", ["^bench_a\\.", "^bench_b\\.", "publish"])
+def test_what_fails_is_the_exit_status_and_all_is_measured_and_shown(
     asv: Asv, tmp_path: Path, failing: str
 ) -> None:
     asv.statuses[failing] = 3
+    assert measure.main(["--commits=2", "--out", str(tmp_path / "history.html")]) == 3
+    assert len(asv.calls) == 1 + 2 * len(SLICES) + 1
+
+
+def test_a_suite_that_cannot_be_found_is_the_exit_status_and_what_is_stored_is_shown(
+    asv: Asv, tmp_path: Path
+) -> None:
+    asv.statuses["just-discover"] = 3
     assert measure.main(["--out", str(tmp_path / "history.html")]) == 3
     assert [words[0] for words, _ in asv.calls] == ["run", "publish"]
 
