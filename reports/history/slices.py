@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from asv.benchmarks import Benchmarks
 from asv.config import Config
 from asv.environment import get_environments
-from asv.results import iter_results_for_machine_and_hash
+from asv.results import Results, iter_results_for_machine_and_hash
 
 
 def slices_to_measure(root: Path, machine: str, commit: str) -> list[str]:
@@ -21,14 +22,21 @@ def slices_to_measure(root: Path, machine: str, commit: str) -> list[str]:
     config.results_dir = str(root / ".asv" / "results")
     suite = Benchmarks.load(config)
     environments = {each.name for each in get_environments(config, None)}
-    measured = {
+    measured: set[str] = set()
+    for found in iter_results_for_machine_and_hash(config.results_dir, machine, commit):
+        if found.env_name in environments:
+            # A file of another shape than asv's is for asv to tell of, when it measures.
+            with suppress(Exception):
+                measured |= _measured(found, suite)
+    return [slice_of(file) for file in sorted({_file(name) for name in suite.keys() - measured})]
+
+
+def _measured(found: Results, suite: Benchmarks) -> set[str]:
+    return {
         name
-        for found in iter_results_for_machine_and_hash(config.results_dir, machine, commit)
-        if found.env_name in environments
         for name in found.get_result_keys(suite)
         if None not in found.get_result_value(name, suite[name]["params"])  # a failure
     }
-    return [slice_of(file) for file in sorted({_file(name) for name in suite.keys() - measured})]
 
 
 def slice_of(file: str) -> str:

@@ -137,6 +137,11 @@ def test_asv_finds_the_suite_and_nothing_else(suite: dict[str, Benchmark]) -> No
     assert set(suite) == SUITE
 
 
+def test_asv_reads_the_peak_of_no_process_that_it_forked(suite: dict[str, Benchmark]) -> None:
+    # It would have in it all that preload.py imports; PeakMemory starts a process of its own.
+    assert {found.type for found in suite.values()} == {"time", "track"}
+
+
 @pytest.mark.parametrize("name", sorted(SUITE))
 def test_a_benchmark_names_its_version_unit_and_parameters(
     suite: dict[str, Benchmark], name: str

@@ -88,3 +88,16 @@ def test_what_does_not_count_for_asv_is_measured_again(
 def test_what_a_commit_lacks_was_measured(store: Store, tmp_path: Path) -> None:
     store("", values=(float("nan"), 2))
     assert slices_to_measure(tmp_path, MACHINE, COMMIT) == []
+
+
+@pytest.mark.parametrize("damage", [5, {"a": 1}, True])
+def test_results_of_another_shape_are_left_for_asv_to_tell_of(
+    store: Store, tmp_path: Path, damage: Any
+) -> None:
+    store("bench_c")
+    (file,) = (tmp_path / ".asv" / "results" / MACHINE).glob("a*.json")
+    text = json.loads(file.read_text())
+    (row,) = text["results"].values()
+    row[text["result_columns"].index("result")] = damage
+    file.write_text(json.dumps(text))
+    assert slices_to_measure(tmp_path, MACHINE, COMMIT) == SLICES
