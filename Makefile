@@ -11,11 +11,12 @@ HEAD ?= HEAD
 
 VENV := .venv
 PEERS := .venv-peers
+RAY := .venv-ray
 PAGE := reports/site
 
 # Whoever gives one of these gives a word: make expands nothing in it, and recipes have it from their
 # environment, as "$$BASE", where no shell takes it for text of its own.
-WORDS := PYTHON PROFILE COMMITS MACHINE BASE HEAD VENV PEERS PAGE
+WORDS := PYTHON PROFILE COMMITS MACHINE BASE HEAD VENV PEERS RAY PAGE
 $(foreach word,$(WORDS),$(eval override $(word) := $$(value $(word))))
 export $(WORDS)
 
@@ -37,7 +38,7 @@ set_up = @$(RUN) -m benchmarks.set_up $(1) --check 2>/dev/null || { \
 	"$$PYTHON" -m benchmarks.set_up $(1); }
 
 .DEFAULT_GOAL := help
-.PHONY: help environment setup report readme test fuzz lint lock train history gate gate-proof peers
+.PHONY: help environment setup report readme test test-ray fuzz lint lock train history gate gate-proof peers
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -58,6 +59,11 @@ readme: environment ## write the README's table of verdicts anew from the publis
 
 test: setup ## run all tests
 	$(RUN) -m pytest --numprocesses=auto --dist=loadfile --durations=10
+
+# An environment of its own, as for the peers.
+test-ray: environment ## measure on a real Ray cluster of this machine, and lose a worker
+	$(call set_up,"$$RAY" --ray)
+	"$$RAY/bin/python" -m pytest tests/on_ray
 
 fuzz: setup ## throw thousands of damaged and hostile inputs at it (seeded, 10 minutes)
 	$(RUN) -m tests.fuzz

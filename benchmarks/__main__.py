@@ -1,23 +1,32 @@
-"""python -m benchmarks list | run: what is claimed, and what the numbers say.
+"""python -m benchmarks list | run | record: what is claimed, and what the numbers say.
 
-Exit status: 0 done, 1 an experiment failed (the others still ran; no results are written), 2 the
-input was wrong, 130 interrupted.
+Exit status: 0 done, 1 a cell failed (all others are kept and shown), 2 the input was wrong, 128 and
+the signal's number where one ended it.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.claims import Claim, load_claims, select
 from benchmarks.experiment import PROFILES, Settings
-from benchmarks.results import write_results
-from reference_model.command_line import Parser, exit_status
+from benchmarks.record import command as record_command
+from benchmarks.running.ending import Ended, ending_is_raised
+from reference_model.command_line import Parser, exit_status, seed
+from reference_model.errors import UserError
 from reference_model.printing import say, warn
+
+if TYPE_CHECKING:
+    from benchmarks.running.plan import PlannedClaim
+    from benchmarks.running.runner import State
+
+RECORD = Path(__file__).resolve().parents[1] / ".record" / "cells.sqlite"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "list":
             say(_list(claims))
             return 0
+        if options.command == "record":
+            return record_command.run(options, claims)
         return _run(claims, options)
 
     return exit_status(command)
@@ -38,48 +49,150 @@ def _parser() -> Parser:
     parser = Parser(prog="python -m benchmarks", description="Measure, and decide the claims.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="show every claim")
-    run = commands.add_parser("run", help="measure claims and write results.json")
+    run = commands.add_parser(
+        "run",
+        help="measure claims and write results.json",
+        description="Measure what the record of finished cells lacks, and write results.json.",
+    )
+    add_what(run)
+    run.add_argument("--out", type=Path, required=True, metavar="RESULTS.JSON")
     run.add_argument(
+        "--jobs",
+        type=_count,
+        metavar="N",
+        help="cells that time nothing run side by side, so many at once (as many as cores)",
+    )
+    run.add_argument("--fresh", action="store_true", help="measure anew what the record has")
+    run.add_argument(
+        "--accept-code",
+        action="store_true",
+        help="take cells that another version of the code measured; results mark them as stale",
+    )
+    run.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="measure part I of N alone; record merge joins the parts",
+    )
+    run.add_argument(
+        "--executor",
+        choices=("processes", "ray"),
+        default="processes",
+        help="processes of this machine, or a Ray cluster (the extra ray)",
+    )
+    run.add_argument("--address", help="of the Ray cluster; without it one starts here")
+    record_command.add_to(commands, add_what)
+    return parser
+
+
+def add_what(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say what is measured, or was."""
+    parser.add_argument(
         "--profile",
         choices=PROFILES,
         default="quick",
         help="smoke: a minute; quick: eight minutes on two cores; full: hours or a GPU",
     )
-    run.add_argument(
+    parser.add_argument(
         "--only", metavar="ID,GLOB", help='claims to run: "cache.*,tying.saving-small"'
     )
-    run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    run.add_argument("--seed", type=_seed, default=0, metavar="N")
-    run.add_argument("--out", type=Path, required=True, metavar="RESULTS.JSON")
-    return parser
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N")
+    parser.add_argument(
+        "--record",
+        type=Path,
+        default=RECORD,
+        metavar="FILE",
+        help="where finished cells are kept (.record/cells.sqlite of this checkout)",
+    )
 
 
-def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2^32 - 1")
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 1024")
     return int(text)
 
 
+def _shard(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([0-9]{1,4})/([0-9]{1,4})", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 1 to N, such as 2/4")
+    return int(found[1]), int(found[2])
+
+
 def _run(claims: list[Claim], options: argparse.Namespace) -> int:
+    from benchmarks.results import write_results
     from reference_model.files import check_writable  # an old commit's model, under asv, has none
 
     selected = select(claims, options.only)
     check_writable(options.out)
     # From here on torch is imported, which takes seconds.
-    from benchmarks.experiment import all_experiments
-    from benchmarks.runner import ExperimentsFailed, resolve_device, run
+    from benchmarks.instruments.environment import StealClock, run_stamp, usable_cores
+    from benchmarks.record.store import Record
+    from benchmarks.running.assembling import results_of
+    from benchmarks.running.plan import in_shard, plan
+    from benchmarks.running.runner import Rules, failures, measure, resolve_device
 
     settings = Settings(options.profile, resolve_device(options.device), options.seed)
-    try:
-        results = run(settings, claims, selected, all_experiments())
-    except ExperimentsFailed as failures:
-        for line in str(failures).splitlines():
-            warn(f"error: {line}")
-        warn(f"error: {options.out} is not written")
-        return 1
+    environment = run_stamp(settings)
+    planned = plan(settings, claims, selected, experiments(), environment)
+    part = planned
+    if options.shard is not None:
+        part = [each.of(lambda key: in_shard(key, *options.shard)) for each in planned]
+    jobs = options.jobs or (usable_cores() if settings.device == "cpu" else 1)
+    rules = Rules(options.fresh, options.accept_code)
+    record, steal = Record(options.record), StealClock()
+    with ending_is_raised():
+        try:
+            executor = _executor(options, jobs, settings.device)
+            state = measure(part, record, executor, rules, environment, jobs)
+        except (Ended, KeyboardInterrupt) as end:
+            told = "what was finished is kept, and the same command goes on from there"
+            warn(f"error: interrupted; {told} ({options.record})")
+            return end.status if isinstance(end, Ended) else 130
+    results = results_of(planned, state, settings, environment)
+    if results["environment"] == environment:  # it measured most of them itself
+        results["environment"] = {**environment, "steal_during_run": steal.share()}
     write_results(options.out, results)
-    say(_verdicts(results, {claim.id for claim in selected}))
-    return 0
+    say(verdicts(results, {claim.id for claim in selected}))
+    failed = list(failures(planned, state)) + list(_failed_claims(planned, state, results))
+    for name, error in failed:
+        warn(f"error: {name} failed: {error}")
+    if failed:
+        names = ",".join(dict.fromkeys(name.partition("[")[0] for name, _ in failed))
+        warn(f"error: {len(failed)} failed; to repeat: run the same command with --only {names}")
+    return 1 if failed else 0
+
+
+def experiments() -> list[Any]:
+    from benchmarks.experiment import all_experiments
+
+    return all_experiments()
+
+
+def _executor(options: argparse.Namespace, jobs: int, device: str) -> Any:
+    if options.executor == "ray":
+        from benchmarks.executors.ray_cluster import RayCluster
+
+        return RayCluster(options.address, jobs)
+    if options.address is not None:
+        raise UserError("--address is of --executor ray; leave it out, or add that")
+    from benchmarks.executors.processes import Processes
+    from benchmarks.instruments.environment import usable_memory
+
+    return Processes(jobs, device, usable_memory())
+
+
+def _failed_claims(
+    planned: Sequence[PlannedClaim], state: State, results: dict[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """Claims whose cells are all done and did not make measurements together."""
+    because = {claim["id"]: claim["because"] for claim in results["claims"]}
+    for each in planned:
+        told = because[each.claim.id]
+        done = [key in state.lines and state.lines[key].outcome == "done" for _, key in each.cells]
+        if done and all(done) and told.startswith("Failed: "):
+            yield each.claim.id, told.removeprefix("Failed: ").rstrip(".")
 
 
 def _list(claims: list[Claim]) -> str:
@@ -87,7 +200,7 @@ def _list(claims: list[Claim]) -> str:
     return _table(("claim", "what is said", "holds if"), rows, wrapped=2)
 
 
-def _verdicts(results: dict[str, Any], selected: set[str]) -> str:
+def verdicts(results: dict[str, Any], selected: set[str]) -> str:
     shown = [claim for claim in results["claims"] if claim["id"] in selected]
     rows = [(claim["id"], claim["verdict"], _because(claim)) for claim in shown]
     decided = sum(claim["verdict"] != "open" for claim in shown)

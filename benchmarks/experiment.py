@@ -1,4 +1,4 @@
-"""What an experiment is: a function that measures one claim, and how long it takes per profile.
+"""What an experiment is: what measures one claim, in one piece or in cells, and how long it takes.
 
 >>> @experiment("tying.saving-small", smoke=0.1, quick=0.1, full=0.1)
 ... def saving_small(settings: Settings) -> list[Measurement]: ...
@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from benchmarks.results import Measurement
+from benchmarks.results import Measurement, Parameter
 
 Profile = Literal["smoke", "quick", "full"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
@@ -53,29 +53,104 @@ class Settings:
     seed: int
 
 
+GIGABYTE = 2**30
+Found = Any  # what JSON can hold, its numbers finite
+CellsFound = Sequence[tuple[dict[str, Parameter], Found]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A piece of an experiment that is finished, or not, as a whole.
+
+    ``share`` is its part of the experiment's seconds, in any unit. A ``timed`` cell runs alone and
+    has all cores; any other has one thread, since sums depend on how many there are.
+    """
+
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+    share: float = 1.0
+    timed: bool = False
+    memory: int = GIGABYTE  # bytes at its peak; a cell that does not fit waits
+
+
 @dataclass(frozen=True)
 class Experiment:
-    """A function that measures one claim.
+    """What measures one claim, cell by cell.
 
+    ``measure`` is given the settings and a cell's parameters, in a process of its own, and returns
+    what JSON can hold; ``combine`` makes measurements of what all cells returned, in their order.
     ``seconds`` are those of two CPU cores; None: too long for that profile, where its claim stays
     open.
     """
 
     claim: str
-    function: Callable[[Settings], list[Measurement]]
+    module: str  # whose code, with all that it imports, decides the numbers
+    measure: Callable[..., Found]
+    cells: Callable[[Settings], Sequence[Cell]]
+    combine: Callable[[Settings, CellsFound], list[Measurement]]
     seconds: dict[Profile, float | None]
+    protocol: int = 1
 
     def __call__(self, settings: Settings) -> list[Measurement]:
-        return self.function(settings)
+        """All of it in this process, cell after cell."""
+        cells = self.cells(settings)
+        found = [(each.parameters, self.measure(settings, **each.parameters)) for each in cells]
+        return self.combine(settings, found)
+
+
+def as_found(measurements: Iterable[Measurement]) -> Found:
+    """Measurements as a cell returns them, where what it found is what the claim needs."""
+    return [m.as_json() for m in measurements]
+
+
+def joined(settings: Settings, found: CellsFound) -> list[Measurement]:
+    """The measurements of cells that return `as_found`, one after the other."""
+    return [Measurement.from_json(m) for _, of_cell in found for m in of_cell]
 
 
 def experiment(
-    claim: str, *, smoke: float | None, quick: float | None, full: float | None
+    claim: str,
+    *,
+    smoke: float | None,
+    quick: float | None,
+    full: float | None,
+    timed: Container[Profile] = (),
+    memory: int = GIGABYTE,
+    protocol: int = 1,
 ) -> Callable[[Callable[[Settings], list[Measurement]]], Experiment]:
-    """Turn the function below into the experiment of ``claim``, with its seconds per profile."""
+    """Turn the function below into the experiment of ``claim``, which is a single cell.
+
+    ``timed`` are the profiles in which it takes times. ``protocol`` is raised by hand when what its
+    numbers mean changes.
+    """
 
     def decorate(function: Callable[[Settings], list[Measurement]]) -> Experiment:
-        return Experiment(claim, function, {"smoke": smoke, "quick": quick, "full": full})
+        def measure(settings: Settings) -> Found:
+            return as_found(function(settings))
+
+        def cells(settings: Settings) -> Sequence[Cell]:
+            return [Cell(timed=settings.profile in timed, memory=memory)]
+
+        seconds: dict[Profile, float | None] = {"smoke": smoke, "quick": quick, "full": full}
+        return Experiment(claim, function.__module__, measure, cells, joined, seconds, protocol)
+
+    return decorate
+
+
+def experiment_of_cells(
+    claim: str,
+    *,
+    cells: Callable[[Settings], Sequence[Cell]],
+    measure: Callable[..., Found],
+    smoke: float | None,
+    quick: float | None,
+    full: float | None,
+    protocol: int = 1,
+) -> Callable[[Callable[[Settings, CellsFound], list[Measurement]]], Experiment]:
+    """Turn the function below, which combines what ``measure`` found in ``cells``, into one."""
+
+    def decorate(function: Callable[[Settings, CellsFound], list[Measurement]]) -> Experiment:
+        seconds: dict[Profile, float | None] = {"smoke": smoke, "quick": quick, "full": full}
+        return Experiment(claim, function.__module__, measure, cells, function, seconds, protocol)
 
     return decorate
 

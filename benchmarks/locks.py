@@ -14,6 +14,7 @@ MAIN = "requirements.txt"  # all but torch
 TORCH_CPU = "requirements-torch-cpu.txt"  # as PyTorch's own index has it, without CUDA
 TORCH = "requirements-torch.txt"  # as the package index has it, with what it needs of CUDA
 PEERS = "benchmarks/peers/requirements.txt"
+RAY = "benchmarks/executors/requirements.txt"
 
 
 def requirements_of(text: str) -> list[str]:

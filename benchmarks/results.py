@@ -87,6 +87,12 @@ class Measurement:
         interval = None if self.interval is None else list(self.interval)
         return {"id": self.id, **asdict(self), "interval": interval}
 
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Measurement:
+        interval = found["interval"]
+        fields = {name: found[name] for name in cls.__dataclass_fields__}
+        return cls(**{**fields, "interval": None if interval is None else tuple(interval)})
+
 
 def measured(
     found: float | Estimate,

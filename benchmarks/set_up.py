@@ -34,10 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser = Parser(prog="python -m benchmarks.set_up", description="Make an environment.")
         parser.add_argument("folder", type=Path)
         parser.add_argument("--peers", action="store_true", help="with the peers' packages")
+        parser.add_argument("--ray", action="store_true", help="with Ray")
         parser.add_argument("--texts", action="store_true", help="fetch the texts, too")
         parser.add_argument("--check", action="store_true", help="only say whether all is done")
         given = parser.parse_args(arguments)
-        names = (locks.PEERS, locks.MAIN) if given.peers else (locks.MAIN,)
+        more = [(given.peers, locks.PEERS), (given.ray, locks.RAY)]
+        names = [*(name for asked, name in more if asked), locks.MAIN]
         environment = Environment(given.folder.absolute(), [ROOT / name for name in names])
         if given.check:
             done = environment.is_complete() and (environment.has_texts() or not given.texts)

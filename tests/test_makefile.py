@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 TARGETS = [
-    "setup", "report", "readme", "test", "fuzz", "lint", "lock", "train", "history",
+    "setup", "report", "readme", "test", "test-ray", "fuzz", "lint", "lock", "train", "history",
     "gate", "gate-proof", "peers",
 ]  # fmt: skip
 # Instead of Python: it writes down its name and words. With FAIL nothing is complete.
@@ -29,7 +29,7 @@ class Checkout:
         self.recorded = folder.parent / "recorded"
         folder.mkdir()
         shutil.copy(root / "Makefile", folder)
-        for name in (venv, ".venv-peers"):
+        for name in (venv, ".venv-peers", ".venv-ray"):
             for program in ("python", "zizmor"):
                 self.program(folder / name / "bin" / program, RECORDER)
 
@@ -41,7 +41,18 @@ class Checkout:
 
     def make(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         # Variables of an outer make, under which the tests may run, would change this one.
-        ours = {"PYTHON", "PROFILE", "COMMITS", "MACHINE", "BASE", "HEAD", "VENV", "PEERS", "PAGE"}
+        ours = {
+            "PYTHON",
+            "PROFILE",
+            "COMMITS",
+            "MACHINE",
+            "BASE",
+            "HEAD",
+            "VENV",
+            "PEERS",
+            "RAY",
+            "PAGE",
+        }
         kept = {
             k: v
             for k, v in os.environ.items()
@@ -85,17 +96,18 @@ def test_setup_is_done_once_and_then_needs_no_python_of_the_system(checkout: Che
 def test_every_target_does_the_setup_that_it_needs(checkout: Checkout, target: str) -> None:
     python = checkout.program(checkout.folder / "python", RECORDER)
     assert checkout.make(target, f"PYTHON={python}", FAIL="yes").returncode == 0
-    needs_none_of_the_texts = target in ("readme", "lint", "history")
+    needs_none_of_the_texts = target in ("readme", "lint", "history", "test-ray")
     words = ["-m", "benchmarks.set_up", ".venv"] + ["--texts"] * (not needs_none_of_the_texts)
     check, version, made, *rest = checkout.calls()
     assert check == [".venv/bin/python", *words, "--check"]
     assert version[:2] == [python, "-c"]
     assert made == [python, *words]
-    if target == "peers":
-        words = ["-m", "benchmarks.set_up", ".venv-peers", "--peers"]
+    if target in ("peers", "test-ray"):
+        name = target.removeprefix("test-")
+        words = ["-m", "benchmarks.set_up", f".venv-{name}", f"--{name}"]
         assert rest[0] == [".venv/bin/python", *words, "--check"]
         assert rest[2] == [python, *words]
-        assert rest[3][0] == ".venv-peers/bin/python"
+        assert rest[3][0] == f".venv-{name}/bin/python"
     assert (rest == []) == (target == "setup")
 
 

@@ -8,7 +8,17 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from benchmarks.experiment import Profile, Settings, experiment
+from benchmarks.experiment import (
+    Cell,
+    CellsFound,
+    Found,
+    Profile,
+    Settings,
+    as_found,
+    experiment,
+    experiment_of_cells,
+    joined,
+)
 from benchmarks.instruments.memory import allocator_peak
 from benchmarks.instruments.readings import Reading
 from benchmarks.instruments.texts import reference_tokens
@@ -21,6 +31,7 @@ from reference_model.costs import kv_cache_bytes, kv_row_projections
 from reference_model.generate import generate
 from reference_model.model import GPT
 
+SAME = "cache.same-output"
 NEW_TOKENS, PROMPT_TOKENS = 15, 1  # as the claims about 15 tokens count them
 
 LENGTHS: dict[Profile, tuple[int, ...]] = {
@@ -58,36 +69,62 @@ def pieces(length: int, sizes: tuple[int, ...]) -> list[int]:
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
 
-@experiment("cache.same-output", smoke=6, quick=30, full=120)
-def same_output(settings: Settings) -> list[Measurement]:
+def cells_of_outputs(settings: Settings) -> list[Cell]:
+    """A cell for each precision and batch size, and one for each greedy run."""
+    return [
+        *(
+            Cell({"dtype": dtype, "batch_size": batch_size}, share=batch_size)
+            for dtype in PRECISIONS
+            for batch_size in BATCH_SIZES
+        ),
+        *(
+            Cell({"batch_size": batch_size, "prompt_tokens": prompt, "new_tokens": new}, share=4)
+            for batch_size, (prompt, new) in product(BATCH_SIZES, GREEDY[settings.profile])
+        ),
+    ]
+
+
+def of_an_output(settings: Settings, batch_size: int, dtype: str = "", **run: int) -> Found:
+    """Logits at a precision, or the tokens of a greedy run in float32."""
+    text, record = reference_tokens("test").to(settings.device), _recorder(SAME, "checkpoint")
+    if dtype:
+        model = load_reference(PRECISIONS[dtype]).to(settings.device)
+        return as_found(_deviations(model, text, record, settings.profile, dtype, batch_size))
+    model = load_reference().to(settings.device)
+    prompts = prompts_from(text, batch_size, run["prompt_tokens"])
+    differing = tokens_differing(model, prompts, run["new_tokens"])
+    labels = {"batch_size": batch_size, **run}
+    return as_found([record("tokens_differing", "tokens", differing, "cached", **labels)])
+
+
+def _deviations(
+    model: GPT,
+    text: Tensor,
+    record: Callable[..., Measurement],
+    profile: Profile,
+    dtype: str,
+    batch_size: int,
+) -> Iterator[Measurement]:
+    lengths = LENGTHS[profile]
+    labels = {"dtype": dtype, "batch_size": batch_size, "longest": max(lengths)}
+    prompts = [prompts_from(text, batch_size, length) for length in lengths]
+    for name, chunking in CHUNKINGS.items():
+        worst = max(logit_deviation(model, p, chunking(p.shape[1])) for p in prompts)
+        yield record("logit_deviation", "1", worst, "cached", chunking=name, **labels)
+    alone = max(deviation_without_cache(model, p) for p in prompts)
+    yield record("deviation_without_cache", "1", alone, "uncached", **labels)
+
+
+@experiment_of_cells(
+    SAME, cells=cells_of_outputs, measure=of_an_output, smoke=6, quick=30, full=120
+)
+def same_output(settings: Settings, found: CellsFound) -> list[Measurement]:
     """Logits of the checkpoint on real prompts, and its greedy tokens, with and without a cache.
 
     Beside them stands what float arithmetic does alone: how far the logits of a passage move when
     it is read without a cache twice, once as part of a longer one.
     """
-    text = reference_tokens("test").to(settings.device)
-    lengths = LENGTHS[settings.profile]
-    record = _recorder("cache.same-output", "checkpoint")
-    found = []
-    for dtype, kind in PRECISIONS.items():
-        model = load_reference(kind).to(settings.device)
-        for batch_size in BATCH_SIZES:
-            labels = {"dtype": dtype, "batch_size": batch_size, "longest": max(lengths)}
-            prompts = [prompts_from(text, batch_size, length) for length in lengths]
-            for name, chunking in CHUNKINGS.items():
-                worst = max(logit_deviation(model, p, chunking(p.shape[1])) for p in prompts)
-                found.append(
-                    record("logit_deviation", "1", worst, "cached", chunking=name, **labels)
-                )
-            alone = max(deviation_without_cache(model, p) for p in prompts)
-            found.append(record("deviation_without_cache", "1", alone, "uncached", **labels))
-    model = load_reference().to(settings.device)
-    for batch_size, (prompt_tokens, new_tokens) in product(BATCH_SIZES, GREEDY[settings.profile]):
-        prompts_of_run = prompts_from(text, batch_size, prompt_tokens)
-        differing = tokens_differing(model, prompts_of_run, new_tokens)
-        shape = {"batch_size": batch_size, "prompt_tokens": prompt_tokens, "new_tokens": new_tokens}
-        found.append(record("tokens_differing", "tokens", differing, "cached", **shape))
-    return found
+    return joined(settings, found)
 
 
 def prompts_from(text: Tensor, batch_size: int, length: int) -> Tensor:

@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.experiment import Profile, Settings, experiment
-from benchmarks.instruments.clock import fresh_process_samples, interleaved_durations
+from benchmarks.experiment import (
+    Cell,
+    CellsFound,
+    Found,
+    Profile,
+    Settings,
+    as_found,
+    experiment_of_cells,
+    joined,
+)
+from benchmarks.instruments.clock import interleaved_durations
 from benchmarks.instruments.counting import count
 from benchmarks.results import Measurement, Parameter, measured
 from benchmarks.stats import mean_interval
@@ -33,43 +43,49 @@ PROCESSES: dict[Profile, int] = {"smoke": 0, "quick": 3, "full": 10}
 record = partial(measured, claim="cache.complexity", choice="cache", direction="lower")
 
 
-@experiment("cache.complexity", smoke=2.5, quick=12, full=45)
-def complexity(settings: Settings) -> list[Measurement]:
+def cells(settings: Settings) -> list[Cell]:
+    """What is counted, and a process at a time what is timed."""
+    found = [Cell({"part": "counted"}, share=9)]
+    found += [
+        Cell({"part": "timed", "process": index}, share=1, timed=True)
+        for index in range(PROCESSES[settings.profile])
+    ]
+    return found
+
+
+def of_a_cell(settings: Settings, part: str, process: int = 0) -> Found:
+    """Measurements of what is counted; both arms' exponents of one process."""
+    if part == "counted":
+        return as_found(_counted())
+    return {**exponents_of_seconds(settings.device), "threads": torch.get_num_threads()}
+
+
+@experiment_of_cells(
+    "cache.complexity", cells=cells, measure=of_a_cell, smoke=2.5, quick=12, full=45
+)
+def complexity(settings: Settings, found: CellsFound) -> list[Measurement]:
     """Degrees of the counted FLOPs of a run as polynomials in its length T, and of its seconds.
 
     "projections" are all linear layers, "attention" the scores and the weighted sums. A degree is
     read off exactly: the order at which the finite differences of the counts are constant. Seconds
     have exponents only, with intervals, over the range of lengths that was timed.
     """
+    samples = [of_process for _, of_process in found[1:]]
+    return joined(settings, found[:1]) + list(_exponents(samples))
+
+
+def _counted() -> Iterator[Measurement]:
     model = GPT(preset("toy")).eval()
-    found: list[Measurement] = []
     for option, use_cache in OPTIONS.items():
         counted = {T: counted_flops(model, T, use_cache) for T in (*CONSECUTIVE, *LONGER)}
         for part in ("projections", "attention"):
-            values = [counted[T][part] for T in CONSECUTIVE]
             labels = {"part": part}
-            found.append(
-                record(
-                    polynomial_degree(values),
-                    metric="polynomial_degree",
-                    unit="1",
-                    option=option,
-                    parameters=labels,
-                    source="counted",
-                )
-            )
-            found += [
-                record(
-                    flops[part],
-                    metric="flops",
-                    unit="FLOP",
-                    option=option,
-                    parameters={**labels, "tokens": T},
-                    source="counted",
-                )
-                for T, flops in counted.items()
-            ]
-    return found + list(_exponents(settings))
+            of_part = partial(record, option=option, source="counted")
+            degree = polynomial_degree([counted[T][part] for T in CONSECUTIVE])
+            yield of_part(degree, metric="polynomial_degree", unit="1", parameters=labels)
+            for T, flops in counted.items():
+                named = {**labels, "tokens": T}
+                yield of_part(flops[part], metric="flops", unit="FLOP", parameters=named)
 
 
 def counted_flops(model: GPT, new_tokens: int, use_cache: bool) -> dict[str, int]:
@@ -111,19 +127,14 @@ def polynomial_degree(values: Sequence[int]) -> int:
     raise ValueError(f"{list(values)}: no difference is constant, so that this is no polynomial")
 
 
-def _exponents(settings: Settings) -> Iterator[Measurement]:
-    processes = PROCESSES[settings.profile]
-    if processes == 0:
+def _exponents(samples: Sequence[Mapping[str, Any]]) -> Iterator[Measurement]:
+    if not samples:
         return
-    threads = torch.get_num_threads()
-    samples = fresh_process_samples(
-        f"{__name__}:exponents_of_seconds", {"device": settings.device}, processes, threads
-    )
     labels: dict[str, Parameter] = {
         "model": "reference",
         "shortest": LENGTHS_TIMED[0],
         "longest": LENGTHS_TIMED[-1],
-        "threads": threads,
+        "threads": samples[0]["threads"],
     }
     for option in OPTIONS:
         yield record(

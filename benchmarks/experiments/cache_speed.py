@@ -49,7 +49,7 @@ ROUNDS = 3  # alternations of both arms in one process
 OPTIONS = {"cached": True, "uncached": False}
 
 
-@experiment("cache.fifteen-tokens", smoke=None, quick=77, full=1300)
+@experiment("cache.fifteen-tokens", smoke=None, quick=77, full=1300, timed=("quick", "full"))
 def fifteen_tokens(settings: Settings) -> list[Measurement]:
     """GPT-2 small with and without a cache: tokens a second, their ratio, and share of the limit.
 

@@ -40,7 +40,7 @@ def products() -> tuple[Product, ...]:
     return ("int_mm", "packed") if packed_is_available() else ("int_mm",)
 
 
-@experiment(CLAIM, smoke=None, quick=None, full=150)
+@experiment(CLAIM, smoke=None, quick=None, full=150, timed=("full",))
 def size_speed(settings: Settings) -> list[Measurement]:
     """Bytes of GPT-2 small's weights, and seconds of a decode step and of a prefill, in turns.
 

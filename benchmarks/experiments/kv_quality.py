@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import get_args
 
 import numpy as np
 import torch
 
-from benchmarks.experiment import Profile, Settings, experiment
-from benchmarks.instruments.cache_quality import (
-    Array,
-    AttentionErrors,
-    Quality,
-    attention_errors,
-    qualities,
-)
+from benchmarks.experiment import Cell, CellsFound, Found, Profile, Settings, experiment_of_cells
+from benchmarks.instruments.cache_quality import Array, attention_errors, qualities
 from benchmarks.instruments.texts import play_windows
+from benchmarks.instruments.windows import Windows
 from benchmarks.results import Measurement, Parameter, measured
 from reference_model.checkpoints import load_reference
 from reference_model.config import preset
@@ -54,6 +49,10 @@ class Way:
     pairs: Sequence[tuple[Codec, Codec]]
     how: dict[str, int | bool] = field(default_factory=dict)  # of the cache
 
+    @property
+    def name(self) -> str:
+        return ", ".join([self.option, *(f"{key} {v}" for key, v in self.parameters.items())])
+
     def caches(self, model: GPT) -> Iterator[Callable[[int], QuantizedKVCache]]:
         """For each seed what makes an empty cache for so many sequences."""
         for keys, values in self.pairs:
@@ -86,19 +85,13 @@ def of_both(codecs: Sequence[Codec]) -> list[tuple[Codec, Codec]]:
 # ---- no loss at 3 bits?
 
 
-@experiment("turboquant.zero-loss", smoke=5, quick=37, full=2400)
-def zero_loss(settings: Settings) -> list[Measurement]:
-    """Held-out loss through compressed keys and values, read as a server would read them.
-
-    The rivals stand at the bits that they hold: scales included, and tokens in a window at 16 bits.
-    """
+def ways_without_loss(settings: Settings) -> Iterator[tuple[str, Way]]:
+    """Ways to hold keys and values, each with the prefix of its metrics."""
     full, smoke = settings.profile == "full", settings.profile == "smoke"
     seeds = 1 if smoke else SEEDS
-    claimed = [
-        Way("turboquant", {"bits": bits, "compressed": "keys and values"}, of_both(codecs))
-        for bits in ((3,) if smoke else BITS)
-        for codecs in [turboquant(bits, seeds)]
-    ]
+    for bits in (3,) if smoke else BITS:
+        both: dict[str, Parameter] = {"bits": bits, "compressed": "keys and values"}
+        yield "", Way("turboquant", both, of_both(turboquant(bits, seeds)))
     exact = Plain(WIDTH, torch.float32)
     for bits in () if smoke else BITS if full else (3,):
         codecs = turboquant(bits, seeds)
@@ -106,18 +99,53 @@ def zero_loss(settings: Settings) -> list[Measurement]:
             ("keys", [(codec, exact) for codec in codecs]),
             ("values", [(exact, codec) for codec in codecs]),
         ):
-            claimed.append(Way("turboquant", {"bits": bits, "compressed": compressed}, pairs))
-    rivals = [] if smoke else list(_formats(seeds if full else 1, full))
-    others = list(_variations(seeds)) if full else []
-    ways = {"": claimed, "format_": rivals, "variation_": others}
-    measurer = _Measurer(
-        settings, "turboquant.zero-loss", [w for kind in ways.values() for w in kind]
-    )
-    found: list[Measurement] = []
-    for prefix, of_kind in ways.items():
-        for way in of_kind:
-            found += measurer.measurements(way, prefix)
-    return found
+            yield "", Way("turboquant", {"bits": bits, "compressed": compressed}, pairs)
+    for way in () if smoke else _formats(seeds if full else 1, full):
+        yield "format_", way
+    for way in _variations(seeds) if full else ():
+        yield "variation_", way
+
+
+def cells_without_loss(settings: Settings) -> list[Cell]:
+    return _cells(ways_without_loss(settings))
+
+
+def of_a_way(settings: Settings, prefix: str, way: str) -> Found:
+    return through_caches(settings, _named(ways_without_loss(settings))[prefix, way])
+
+
+@experiment_of_cells(
+    "turboquant.zero-loss",
+    cells=cells_without_loss,
+    measure=of_a_way,
+    smoke=5,
+    quick=37,
+    full=2400,
+)
+def zero_loss(settings: Settings, found: CellsFound) -> list[Measurement]:
+    """Held-out loss through compressed keys and values, read as a server would read them.
+
+    The rivals stand at the bits that they hold: scales included, and tokens in a window at 16 bits.
+    """
+    record = _recorder("turboquant.zero-loss")
+    ways = _named(ways_without_loss(settings))
+    return [
+        m
+        for (prefix, way), (_, read) in zip(ways, found, strict=True)
+        for m in measurements(settings, ways[prefix, way], read, record, prefix)
+    ]
+
+
+def _cells(ways: Iterable[tuple[str, Way]]) -> list[Cell]:
+    """A cell for each way; each seed reads the text once more."""
+    return [
+        Cell({"prefix": prefix, "way": way}, share=1 + len(each.pairs))
+        for (prefix, way), each in _named(ways).items()
+    ]
+
+
+def _named(ways: Iterable[tuple[str, Way]]) -> dict[tuple[str, str], Way]:
+    return {(prefix, way.name): way for prefix, way in ways}
 
 
 def _formats(seeds: int, full: bool) -> Iterator[Way]:
@@ -176,68 +204,68 @@ def _variations(seeds: int) -> Iterator[Way]:
         yield Way("Hadamard rotation", {"bits": bits}, of_both(hadamard))
 
 
-class _Measurer:
-    """Runs all ways over the same text, and says what each one does to the loss."""
+def through_caches(settings: Settings, way: Way) -> dict[str, Found]:
+    """Means over the tokens of each window: without a cache, and through the way's, seed by seed.
 
-    def __init__(self, settings: Settings, claim: str, ways: Sequence[Way]) -> None:
-        self.record = partial(
-            measured, claim=claim, choice="cache format", direction="lower", source="checkpoint"
-        )
-        model = load_reference().to(settings.device)
-        length, count = model.config.context_length, WINDOWS[settings.profile]
-        self.windows = play_windows("test", length, count, settings.seed)
-        caches = {
-            (index, seed): make
-            for index, way in enumerate(ways)
-            for seed, make in enumerate(way.caches(model))
-        }
-        names = {f"{index}/{seed}": make for (index, seed), make in caches.items()}
-        self.baseline, found = qualities(model, self.windows, names)
-        self.probed_windows = play_windows("test", length, PROBED_WINDOWS, settings.seed)
-        probed: dict[str, AttentionErrors] = {}
-        if settings.profile == "full":
-            probed = attention_errors(model, self.probed_windows, names)
-        self._found: dict[int, list[Quality]] = {
-            id(way): [found[f"{index}/{seed}"] for seed in range(len(way.pairs))]
-            for index, way in enumerate(ways)
-        }
-        self._probed: dict[int, list[AttentionErrors]] = {
-            id(way): [probed[f"{index}/{seed}"] for seed in range(len(way.pairs))]
-            for index, way in enumerate(ways)
-            if probed
-        }
+    The full profile has errors of attention outputs beside them, of fewer windows.
+    """
+    model = load_reference().to(settings.device)
+    caches = {str(seed): make for seed, make in enumerate(way.caches(model))}
+    baseline, found = qualities(model, text_of(settings), caches)
+    read = {
+        "baseline": baseline.mean(axis=1),
+        "losses": [found[seed].losses.mean(axis=1) for seed in caches],
+        "divergences": [found[seed].divergences.mean(axis=1) for seed in caches],
+        "agreements": [found[seed].agreements.mean(axis=1) for seed in caches],
+    }
+    if settings.profile == "full":
+        errors = attention_errors(model, text_of(settings, PROBED_WINDOWS), caches)
+        read["errors"] = [errors[seed].output_errors for seed in caches]
+    return {name: np.asarray(values).tolist() for name, values in read.items()}
 
-    def losses(self, way: Way) -> Array:
-        """(seeds, windows): means over the tokens of each window."""
-        return np.stack([quality.losses.mean(axis=1) for quality in self._found[id(way)]])
 
-    def measurements(self, way: Way, prefix: str = "") -> Iterator[Measurement]:
-        """What one way costs: intervals over windows of text, and over seeds where it has some."""
-        seen = self._found[id(way)]
-        labels = {**way.parameters, "seeds": len(seen)}
-        record = partial(self.record, option=way.option, parameters=labels)
-        increase = self.windows.crossed_mean(self.losses(way) - self.baseline.mean(axis=1))
-        yield record(increase, metric=f"{prefix}loss_increase", unit="nats/token")
-        divergences = np.stack([quality.divergences.mean(axis=1) for quality in seen])
+def text_of(settings: Settings, count: int | None = None) -> Windows:
+    """So many windows of the test plays; None: as many as the profile reads."""
+    length = preset("reference").context_length
+    return play_windows("test", length, count or WINDOWS[settings.profile], settings.seed)
+
+
+def _recorder(claim: str) -> Callable[..., Measurement]:
+    return partial(
+        measured, claim=claim, choice="cache format", direction="lower", source="checkpoint"
+    )
+
+
+def measurements(
+    settings: Settings,
+    way: Way,
+    read: Mapping[str, Found],
+    record: Callable[..., Measurement],
+    prefix: str = "",
+) -> Iterator[Measurement]:
+    """What one way costs: intervals over windows of text, and over seeds where it has some."""
+    windows = text_of(settings)
+    labels = {**way.parameters, "seeds": len(way.pairs)}
+    record = partial(record, option=way.option, parameters=labels)
+    increase = windows.crossed_mean(np.array(read["losses"]) - np.array(read["baseline"]))
+    yield record(increase, metric=f"{prefix}loss_increase", unit="nats/token")
+    yield record(
+        windows.crossed_mean(read["divergences"]),
+        metric=f"{prefix}prediction_kl",
+        unit="nats/token",
+    )
+    yield record(
+        windows.crossed_mean(read["agreements"]),
+        metric=f"{prefix}top1_agreement",
+        unit="share of tokens",
+        direction="higher",
+    )
+    if "errors" in read:
         yield record(
-            self.windows.crossed_mean(divergences),
-            metric=f"{prefix}prediction_kl",
-            unit="nats/token",
+            text_of(settings, PROBED_WINDOWS).crossed_mean(read["errors"]),
+            metric=f"{prefix}attention_output_error",
+            unit="of ‖y‖²",
         )
-        agreements = np.stack([quality.agreements.mean(axis=1) for quality in seen])
-        yield record(
-            self.windows.crossed_mean(agreements),
-            metric=f"{prefix}top1_agreement",
-            unit="share of tokens",
-            direction="higher",
-        )
-        if id(way) in self._probed:
-            errors = [each.output_errors for each in self._probed[id(way)]]
-            yield record(
-                self.probed_windows.crossed_mean(errors),
-                metric=f"{prefix}attention_output_error",
-                unit="of ‖y‖²",
-            )
 
 
 # ---- keys against values
@@ -245,41 +273,64 @@ class _Measurer:
 SHARES = ((4, 2), (3, 3), (2, 4))  # bits of keys and of values, six in all
 
 
-@experiment("turboquant.keys-need-more", smoke=None, quick=None, full=200)
-def keys_need_more(settings: Settings) -> list[Measurement]:
+def ways_to_share(settings: Settings) -> Iterator[tuple[str, Way]]:
     """Six bits for a key and its value together, shared out in three ways.
+
+    Where biases are kept, keys are as large as the key bias makes them: beside the claim.
+    """
+    for prefix in ("", "biases_kept_") if settings.profile == "full" else ("",):
+        for of_keys, of_values in SHARES:
+            yield (
+                prefix,
+                Way(
+                    "turboquant",
+                    {"key_bits": of_keys, "value_bits": of_values},
+                    list(
+                        zip(turboquant(of_keys, SEEDS), turboquant(of_values, SEEDS), strict=True)
+                    ),
+                    {"drop_biases": False} if prefix else {},
+                ),
+            )
+
+
+def cells_of_shares(settings: Settings) -> list[Cell]:
+    return _cells(ways_to_share(settings))
+
+
+def of_a_share(settings: Settings, prefix: str, way: str) -> Found:
+    return through_caches(settings, _named(ways_to_share(settings))[prefix, way])
+
+
+@experiment_of_cells(
+    "turboquant.keys-need-more",
+    cells=cells_of_shares,
+    measure=of_a_share,
+    smoke=None,
+    quick=None,
+    full=200,
+)
+def keys_need_more(settings: Settings, found: CellsFound) -> list[Measurement]:
+    """What sharing out six bits costs.
 
     ``loss_saved``: what the loss falls by when the larger part goes to the keys.
     """
-    ways = {
-        (of_keys, of_values): Way(
-            "turboquant",
-            {"key_bits": of_keys, "value_bits": of_values},
-            list(zip(turboquant(of_keys, SEEDS), turboquant(of_values, SEEDS), strict=True)),
-        )
-        for of_keys, of_values in SHARES
-    }
-    kept = {
-        shares: replace(way, how={"drop_biases": False})
-        for shares, way in (ways.items() if settings.profile == "full" else ())
-    }
-    measurer = _Measurer(settings, "turboquant.keys-need-more", [*ways.values(), *kept.values()])
-    found: list[Measurement] = []
-    # Where biases are kept, keys are as large as the key bias makes them: beside the claim.
-    for of_kind, suffix in ((ways, ""), (kept, "_biases_kept")):
-        if not of_kind:
-            continue
-        for way in of_kind.values():
-            found += measurer.measurements(way, suffix.removeprefix("_") + "_" * bool(suffix))
-        saved = measurer.losses(of_kind[2, 4]) - measurer.losses(of_kind[4, 2])
-        found.append(
-            measurer.record(
-                measurer.windows.crossed_mean(saved),
-                metric=f"loss_saved{suffix}",
+    record, ways = _recorder("turboquant.keys-need-more"), _named(ways_to_share(settings))
+    result: list[Measurement] = []
+    losses: dict[tuple[str, Parameter], Array] = {}
+    for (prefix, name), (_, read) in zip(ways, found, strict=True):
+        way = ways[prefix, name]
+        result += measurements(settings, way, read, record, prefix)
+        losses[prefix, way.parameters["key_bits"]] = np.array(read["losses"])
+    for prefix in dict.fromkeys(prefix for prefix, _ in ways):
+        saved = text_of(settings).crossed_mean(losses[prefix, 2] - losses[prefix, 4])
+        result.append(
+            record(
+                saved,
+                metric=f"loss_saved{'_' * bool(prefix)}{prefix.removesuffix('_')}",
                 unit="nats/token",
                 direction="none",
                 option="4 bits for keys, 2 for values",
                 parameters={"seeds": SEEDS},
             )
         )
-    return found
+    return result

@@ -50,7 +50,7 @@ LEAST_REPLICAS = 4
 MOST_NUMBERS = 1 << 21  # drawn at once
 
 
-@experiment("lora.trainable-share", smoke=0.1, quick=0.1, full=90)
+@experiment("lora.trainable-share", smoke=0.1, quick=0.1, full=90, timed=("full",))
 def trainable_share(settings: Settings) -> list[Measurement]:
     """Trained weights in percent of all frozen ones, GPT-2 small, by rank, targets and head.
 

@@ -45,7 +45,7 @@ PROCESSES: dict[Profile, int] = {"quick": 5, "full": 20}
 READERS = ("linear", "addmm", "::mm", "::mv", "matmul", "scaled_dot_product")
 
 
-@experiment("cache.memory-bound", smoke=None, quick=52, full=220)
+@experiment("cache.memory-bound", smoke=None, quick=52, full=220, timed=("quick", "full"))
 def memory_bound(settings: Settings) -> list[Measurement]:
     """One decode step of GPT-2 small under the roofline of the machine; prefill as the contrast.
 

@@ -8,7 +8,7 @@ Biases and the norms' own weights are left out, there as here.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
-from benchmarks.experiment import Profile, Settings, experiment
-from benchmarks.results import Measurement, measured
+from benchmarks.experiment import (
+    GIGABYTE,
+    Cell,
+    CellsFound,
+    Profile,
+    Settings,
+    experiment_of_cells,
+)
+from benchmarks.results import Measurement, Parameter, measured
 from benchmarks.stats import (
     Estimate,
     geometric_mean_ratio_interval,
@@ -38,6 +45,7 @@ DEPTHS = (2, 4, 8, 16, 32, 48)
 # that the exponent comes out nearer to -0.55 than to -0.5.
 LEAST_DEPTH_OF_LAW = 8
 
+Rows = NDArray[np.float64]  # (seeds, L)
 Variant = tuple[NormPlacement, Initialization]
 THEOREM: tuple[Variant, ...] = (("post", "xavier"), ("pre", "xavier"))
 GPT2: tuple[Variant, ...] = (("post", "gpt2"), ("pre", "gpt2"))
@@ -67,13 +75,62 @@ DEEPEST: dict[Profile, Scale] = {
 }
 
 
-@experiment(CLAIM, smoke=7, quick=82, full=3600)
-def gradient_profile(settings: Settings) -> list[Measurement]:
-    """Gradients at initialisation against depth (one exponent), and layer by layer at 48 layers."""
-    found = list(_sweep(settings, SWEEP[settings.profile]))
-    if settings.profile in DEEPEST:
-        found += _deepest(settings, DEEPEST[settings.profile])
+def cells(settings: Settings) -> list[Cell]:
+    """A cell for each part of the experiment, each variant and each depth."""
+    found = []
+    for part, (scale, depths) in parts(settings.profile).items():
+        for placement, initialization in scale.variants:
+            for depth in depths:
+                numbers = depth * scale.width**2 * 12  # of a model; its gradients are as many
+                parameters: dict[str, Parameter] = {
+                    "part": part,
+                    "placement": placement,
+                    "initialization": initialization,
+                    "depth": depth,
+                }
+                found.append(
+                    Cell(parameters, share=numbers * scale.seeds, memory=GIGABYTE + 12 * numbers)
+                )
     return found
+
+
+def parts(profile: Profile) -> dict[str, tuple[Scale, tuple[int, ...]]]:
+    """Scale and depths of each part that the profile has."""
+    found: dict[str, tuple[Scale, tuple[int, ...]]] = {"sweep": (SWEEP[profile], DEPTHS)}
+    if profile in DEEPEST:
+        found["deepest"] = (DEEPEST[profile], DEPTHS[-1:])
+    return found
+
+
+def of_a_cell(
+    settings: Settings,
+    part: str,
+    placement: NormPlacement,
+    initialization: Initialization,
+    depth: int,
+) -> list[list[float]]:
+    """(seeds, L): each row another model that reads other tokens."""
+    scale, _ = parts(settings.profile)[part]
+    rows = []
+    for index in range(scale.seeds):
+        seed = int(np.random.SeedSequence((settings.seed, depth, index)).generate_state(1)[0])
+        torch.manual_seed(seed)
+        model = build(placement, initialization, depth, scale.width, settings.device)
+        rows.append(gradient_norms(model, scale.batch_size).tolist())
+    return rows
+
+
+@experiment_of_cells(CLAIM, cells=cells, measure=of_a_cell, smoke=7, quick=82, full=3600)
+def gradient_profile(settings: Settings, found: CellsFound) -> list[Measurement]:
+    """Gradients at initialisation against depth (one exponent), and layer by layer at 48 layers."""
+    rows = {tuple(labels.values()): np.array(of_cell) for labels, of_cell in found}
+    measurements: list[Measurement] = []
+    for part, (scale, depths) in parts(settings.profile).items():
+        of_part = _sweep if part == "sweep" else _deepest
+        for variant in scale.variants:
+            by_depth = [rows[part, *variant, depth] for depth in depths]
+            measurements += of_part(by_depth, _recorder(*variant, scale))
+    return measurements
 
 
 def build(
@@ -129,51 +186,28 @@ def exponents(depths: tuple[int, ...], norms: NDArray[np.float64]) -> NDArray[np
     return unweighted_slopes(depths, norms)
 
 
-def _sweep(settings: Settings, scale: Scale) -> Iterator[Measurement]:
-    for placement, initialization in scale.variants:
-        by_depth = [
-            _over_seeds(settings, placement, initialization, depth, scale)[:, -1]
-            for depth in DEPTHS
-        ]
-        norms = np.stack(by_depth, axis=1)  # (seeds, depths)
-        record = _recorder(placement, initialization, scale)
-        for depth, samples in zip(DEPTHS, by_depth, strict=True):
-            yield record(
-                "last_layer_gradient", "1", geometric_mean_ratio_interval(samples), depth=depth
-            )
-        lawful = [depth >= LEAST_DEPTH_OF_LAW for depth in DEPTHS]
-        depths = tuple(itertools.compress(DEPTHS, lawful))
-        slope = mean_interval(exponents(depths, norms[:, lawful]))
-        yield record("exponent", "1", slope, from_depth=depths[0], to_depth=depths[-1])
+def _sweep(by_depth: Sequence[Rows], record: Callable[..., Measurement]) -> Iterator[Measurement]:
+    """The last layer's gradient at each depth, and its exponent."""
+    last = [norms[:, -1] for norms in by_depth]
+    for depth, samples in zip(DEPTHS, last, strict=True):
+        yield record(
+            "last_layer_gradient", "1", geometric_mean_ratio_interval(samples), depth=depth
+        )
+    lawful = [depth >= LEAST_DEPTH_OF_LAW for depth in DEPTHS]
+    depths = tuple(itertools.compress(DEPTHS, lawful))
+    norms = np.stack(last, axis=1)  # (seeds, depths)
+    slope = mean_interval(exponents(depths, norms[:, lawful]))
+    yield record("exponent", "1", slope, from_depth=depths[0], to_depth=depths[-1])
 
 
-def _deepest(settings: Settings, scale: Scale) -> Iterator[Measurement]:
-    depth = DEPTHS[-1]
-    for placement, initialization in scale.variants:
-        norms = _over_seeds(settings, placement, initialization, depth, scale)  # (seeds, L)
-        record = _recorder(placement, initialization, scale)
-        for layer, samples in enumerate(norms.T, start=1):
-            typical = geometric_mean_ratio_interval(samples)
-            yield record("gradient_norm", "1", typical, depth=depth, layer=layer)
-        ratio = geometric_mean_ratio_interval(norms[:, 0] / norms[:, -1])
-        yield record("first_to_last_ratio", "ratio", ratio, depth=depth)
-
-
-def _over_seeds(
-    settings: Settings,
-    placement: NormPlacement,
-    initialization: Initialization,
-    depth: int,
-    scale: Scale,
-) -> NDArray[np.float64]:
-    """(seeds, L): each row another model that reads other tokens."""
-    rows = []
-    for index in range(scale.seeds):
-        seed = int(np.random.SeedSequence((settings.seed, depth, index)).generate_state(1)[0])
-        torch.manual_seed(seed)
-        model = build(placement, initialization, depth, scale.width, settings.device)
-        rows.append(gradient_norms(model, scale.batch_size))
-    return np.stack(rows)
+def _deepest(by_depth: Sequence[Rows], record: Callable[..., Measurement]) -> Iterator[Measurement]:
+    """Each layer's gradient in the deepest model, and the first's over the last's."""
+    depth, (norms,) = DEPTHS[-1], by_depth  # (seeds, L)
+    for layer, samples in enumerate(norms.T, start=1):
+        typical = geometric_mean_ratio_interval(samples)
+        yield record("gradient_norm", "1", typical, depth=depth, layer=layer)
+    ratio = geometric_mean_ratio_interval(norms[:, 0] / norms[:, -1])
+    yield record("first_to_last_ratio", "ratio", ratio, depth=depth)
 
 
 def _recorder(

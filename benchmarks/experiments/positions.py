@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import get_args
@@ -14,7 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.assets import play_texts
-from benchmarks.experiment import Settings, experiment
+from benchmarks.experiment import (
+    Cell,
+    CellsFound,
+    Found,
+    Settings,
+    as_found,
+    experiment,
+    experiment_of_cells,
+    joined,
+)
 from benchmarks.instruments.counting import counted_parameters
 from benchmarks.instruments.texts import encode, play_windows, shuffled_windows
 from benchmarks.instruments.windows import Windows
@@ -257,8 +265,40 @@ def _validation_tokens(count: int, window: int) -> Tensor:
     return torch.cat([windows.inputs.flatten(), windows.targets[-1, -1:]])
 
 
-@experiment("position.embedding-untouched", smoke=4, quick=46, full=3600)
-def embedding_untouched(settings: Settings) -> list[Measurement]:
+def cells_of_embedding(settings: Settings) -> list[Cell]:
+    """The shipped checkpoint, and each model that is trained for sinusoidal positions."""
+    found = [Cell({"model": "reference"}, share=4)]
+    if settings.profile in TRAINING:
+        trained = TRAINING[settings.profile]
+        found += [
+            Cell({"model": "toy", "scale": scale, "seed": settings.seed + index}, share=10)
+            for scale, seeds in trained.seeds.items()
+            for index in range(seeds)
+        ]
+    return found
+
+
+def of_an_embedding(
+    settings: Settings, model: str, scale: EmbeddingScale = "none", seed: int = 0
+) -> Found:
+    """Measurements of the shipped checkpoint; a trained model's mean of each metric, by name."""
+    if model == "reference":
+        return as_found(_reference(settings))
+    trained = train_sinusoidal(scale, TRAINING[settings.profile].steps, seed, settings.device)
+    found = touch(trained, play_windows("test", trained.config.context_length).inputs)
+    means = {name: float(getattr(found, name).mean()) for name in MEANS}
+    return {"embedding_change": found.largest, **means}
+
+
+@experiment_of_cells(
+    "position.embedding-untouched",
+    cells=cells_of_embedding,
+    measure=of_an_embedding,
+    smoke=4,
+    quick=46,
+    full=3600,
+)
+def embedding_untouched(settings: Settings, found: CellsFound) -> list[Measurement]:
     """What each encoding does to the stream that enters the first block, on the test plays.
 
     Learned positions are those of the shipped checkpoint, with an interval of the text given that
@@ -267,26 +307,34 @@ def embedding_untouched(settings: Settings) -> list[Measurement]:
     while sinusoids do not, so that the change is still shrinking after as few steps as these: it
     is that of a briefly trained model, and the steps are a label.
     """
-    reference = load_reference().to(settings.device)
-    windows = play_windows("test", reference.config.context_length)
-    some = play_windows("test", reference.config.context_length, EXACT_WINDOWS, settings.seed)
-    measurements = list(_shipped(reference, windows))
-    for position in ("rope", "alibi", "none"):
-        other = with_weights_of(reference, reference.config.replace(position=position))
-        found = touch(other.to(settings.device), some.inputs)
+    shipped, trained = found[:1], found[1:]
+    measurements = joined(settings, shipped)
+    for scale in dict.fromkeys(labels["scale"] for labels, _ in trained):
+        of_scale = [means for labels, means in trained if labels["scale"] == scale]
+        labels = {**TRAINED, "embedding_scale": scale, "steps": TRAINING[settings.profile].steps}
         measurements += [
-            _touched("embedding_change", found.largest, position, SHIPPED, "checkpoint"),
-            _touched(
-                "norm_change", float(found.norm_change.max()), position, SHIPPED, "checkpoint"
-            ),
-        ]
-    if settings.profile in TRAINING:
-        trained = TRAINING[settings.profile]
-        for scale, seeds in trained.seeds.items():
-            measurements += _sinusoidal(scale, trained.steps, seeds, settings)
+            _touched(metric, mean_interval([m[metric] for m in of_scale]), "sinusoidal", labels,
+                     "training")
+            for metric in of_scale[0]
+        ]  # fmt: skip
     return measurements
 
 
+def _reference(settings: Settings) -> Iterator[Measurement]:
+    reference = load_reference().to(settings.device)
+    windows = play_windows("test", reference.config.context_length)
+    some = play_windows("test", reference.config.context_length, EXACT_WINDOWS, settings.seed)
+    yield from _shipped(reference, windows)
+    for position in ("rope", "alibi", "none"):
+        other = with_weights_of(reference, reference.config.replace(position=position))
+        found = touch(other.to(settings.device), some.inputs)
+        yield _touched("embedding_change", found.largest, position, SHIPPED, "checkpoint")
+        change = float(found.norm_change.max())
+        yield _touched("norm_change", change, position, SHIPPED, "checkpoint")
+
+
+MEANS = ("norm_change", "norm_growth", "cosine")  # over tokens
+TRAINED: dict[str, Parameter] = {"state": "trained", "model": "toy"}
 SHIPPED: dict[str, Parameter] = {"state": "trained", "model": "reference"}
 
 
@@ -294,7 +342,7 @@ def _shipped(reference: GPT, windows: Windows) -> Iterator[Measurement]:
     """The checkpoint's own positions: the largest difference, and means over tokens."""
     found = touch(reference, windows.inputs)
     yield _touched("embedding_change", found.largest, "learned", SHIPPED, "checkpoint")
-    for metric in ("norm_change", "norm_growth", "cosine"):
+    for metric in MEANS:
         mean = windows.mean(getattr(found, metric).numpy())
         yield _touched(metric, mean, "learned", SHIPPED, "checkpoint")
 
@@ -305,27 +353,6 @@ def with_weights_of(model: GPT, config: GPTConfig) -> GPT:
     weights = {name: w for name, w in model.state_dict().items() if not name.startswith("wpe.")}
     other.load_state_dict(weights)
     return other.eval()
-
-
-def _sinusoidal(
-    scale: EmbeddingScale, steps: int, seeds: int, settings: Settings
-) -> Iterator[Measurement]:
-    """Means over trained models of each one's mean over tokens, with Student's interval."""
-    by_metric = defaultdict(list)
-    for seed in range(settings.seed, settings.seed + seeds):
-        model = train_sinusoidal(scale, steps, seed, settings.device)
-        found = touch(model, play_windows("test", model.config.context_length).inputs)
-        by_metric["embedding_change"].append(found.largest)
-        for metric in ("norm_change", "norm_growth", "cosine"):
-            by_metric[metric].append(float(getattr(found, metric).mean()))
-    labels: dict[str, Parameter] = {
-        "state": "trained",
-        "model": "toy",
-        "embedding_scale": scale,
-        "steps": steps,
-    }
-    for metric, samples in by_metric.items():
-        yield _touched(metric, mean_interval(samples), "sinusoidal", labels, "training")
 
 
 def _touched(

@@ -56,7 +56,7 @@ WINDOW = 128  # tokens that stay uncompressed, as deployments keep them
 PROCESSES: dict[Profile, int] = {"smoke": 0, "quick": 0, "full": 5}
 
 
-@experiment("turboquant.memory", smoke=1.5, quick=2, full=240)
+@experiment("turboquant.memory", smoke=1.5, quick=2, full=240, timed=("full",))
 def memory(settings: Settings) -> list[Measurement]:
     """Bytes of real buffers over those of the same cache uncompressed: everything is counted."""
     found: list[Measurement] = []

@@ -20,10 +20,12 @@ from benchmarks.git import changes, git
 from benchmarks.instruments import nvml
 from benchmarks.instruments.readings import Unavailable
 from reference_model.errors import UserError
+from reference_model.printing import clean
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "numpy", "scipy", "safetensors", "tokenizers")
 CONTAINER_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+CONTAINER_MEMORY = Path("/sys/fs/cgroup/memory.max")
 FIRST_PROCESSOR = Path("/sys/devices/system/cpu/cpu0")
 PROCESSOR_TICKS = Path("/proc/stat")
 
@@ -58,6 +60,18 @@ def environment_stamp(settings: Settings, threads: int) -> dict[str, Any]:
         "checkpoint": _checkpoint(),
         "utc": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def run_stamp(settings: Settings) -> dict[str, Any]:
+    """`environment_stamp` as results and the record can hold it: no text steers a terminal."""
+    stamp: dict[str, Any] = _cleaned(environment_stamp(settings, usable_cores()))
+    return stamp
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _cleaned(inner) for key, inner in value.items()}
+    return clean(value) if isinstance(value, str) else value
 
 
 def usable_cores() -> int:
@@ -118,6 +132,16 @@ def _memory_bytes() -> int | str:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return "unknown: the system does not say"
+
+
+def usable_memory() -> int | None:
+    """Bytes that this process may fill: the machine's, or its container's limit; None: unknown."""
+    found = _memory_bytes()
+    try:
+        limit = int(CONTAINER_MEMORY.read_text())  # "max" is no number
+    except (OSError, ValueError):
+        return found if isinstance(found, int) else None
+    return min(limit, found) if isinstance(found, int) else limit
 
 
 def _caches() -> dict[str, int] | str:

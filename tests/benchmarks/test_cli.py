@@ -12,14 +12,28 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import experiment, runner
+from benchmarks import __main__ as command_line
+from benchmarks import experiment
 from benchmarks.__main__ import main
 from benchmarks.claims import load_claims
-from benchmarks.experiment import PROFILES, Experiment, Settings, Unavailable
+from benchmarks.experiment import Settings, Unavailable
+from benchmarks.instruments import environment
 from benchmarks.results import Measurement, read_results
 from reference_model.errors import UserError
+from tests.benchmarks.inline import Inline, one_cell
 
 SAVING = "tying.saving-large"
+
+
+@pytest.fixture(autouse=True)
+def measured_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Inline:
+    """Cells in this process, and a record of the test's own."""
+    executor = Inline()
+    monkeypatch.setattr(command_line, "RECORD", tmp_path_factory.mktemp("record") / "cells.sqlite")
+    monkeypatch.setattr(command_line, "_executor", lambda *_: executor)
+    return executor
 
 
 def command(*arguments: str, folder: Path, root: Path) -> subprocess.CompletedProcess[str]:
@@ -51,8 +65,7 @@ def saved_share(value: float, claim: str = SAVING, option: str = "as published")
 
 
 def give(monkeypatch: pytest.MonkeyPatch, *given: tuple[str, Callable[[Settings], list]]) -> None:
-    seconds = dict.fromkeys(PROFILES, 0.1)
-    listed = [Experiment(claim, function, seconds) for claim, function in given]
+    listed = [one_cell(claim, function) for claim, function in given]
     monkeypatch.setattr(experiment, "all_experiments", lambda: listed)
 
 
@@ -141,7 +154,6 @@ def test_a_run_prints_a_table_and_writes_every_claim(
     assert "(at: published shapes of models of about 7 B parameters)" in printed.out
     assert printed.out.count("(at: ") == 1
     assert "1 of 2 claims decided" in printed.out
-    assert "100%" in printed.err
     results = read_results(path)
     assert [claim["id"] for claim in results["claims"]] == [claim.id for claim in load_claims()]
     told = {claim["id"]: (claim["verdict"], claim["because"]) for claim in results["claims"]}
@@ -149,13 +161,13 @@ def test_a_run_prints_a_table_and_writes_every_claim(
     assert told["tying.saving-small"] == ("open", "Not built yet.")
     assert told["cache.memory-law"] == ("open", "Not selected in this run; --only selects it.")
     assert results["environment"]["seed"] == 3
-    assert results["environment"]["threads"] == torch.get_num_threads()
+    assert results["environment"]["threads"] == environment.usable_cores()
 
 
 def test_what_is_too_long_for_a_profile_stays_open_and_says_where_it_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    long = Experiment(SAVING, lambda _: [], {"smoke": None, "quick": 9.0, "full": 9.0})
+    long = one_cell(SAVING, lambda _: [], {"smoke": None, "quick": 9.0, "full": 9.0})
     monkeypatch.setattr(experiment, "all_experiments", lambda: [long])
     path = tmp_path / "r.json"
     assert main(["run", "--profile", "smoke", "--out", str(path)]) == 0
@@ -189,7 +201,7 @@ def test_what_an_experiment_leaves_out_is_sent_to_the_profiles_that_take_longer(
         source="counted",
     )
     seconds = {"smoke": 0.1, "quick": 0.2, "full": 0.2}
-    partly = Experiment(one_way.claim, lambda _: [one_way], seconds)
+    partly = one_cell(one_way.claim, lambda _: [one_way], seconds)
     monkeypatch.setattr(experiment, "all_experiments", lambda: [partly])
     path = tmp_path / "r.json"
     assert main(["run", "--profile", profile, "--out", str(path)]) == 0
@@ -224,9 +236,9 @@ def test_what_a_library_or_the_machine_says_can_be_read_again_whatever_it_is(
         raise Unavailable("no \x1b[31m\ud800 driver" + "!" * 50_000)
 
     give(monkeypatch, (SAVING, without))
-    stamp = runner.environment_stamp
+    stamp = environment.environment_stamp
     monkeypatch.setattr(
-        runner, "environment_stamp", lambda *given: {**stamp(*given), "cpu": "Z80\x00\udcff"}
+        environment, "environment_stamp", lambda *given: {**stamp(*given), "cpu": "Z80\x00\udcff"}
     )
     path = tmp_path / "r.json"
     assert main(["run", "--out", str(path)]) == 0
@@ -267,7 +279,7 @@ def raise_user_error(_: Settings) -> list[Measurement]:
         (lambda _: [saved_share(1), saved_share(2)], "more than once"),
     ],
 )
-def test_an_experiment_that_fails_fails_the_run_after_the_others_have_run(
+def test_an_experiment_that_fails_costs_itself_alone(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -287,8 +299,13 @@ def test_an_experiment_that_fails_fails_the_run_after_the_others_have_run(
     stderr = capsys.readouterr().err
     assert f"error: {SAVING} failed: " in stderr
     assert told in stderr
+    assert stderr.rstrip().endswith(f"to repeat: run the same command with --only {SAVING}")
     assert ran == [other]
-    assert path.read_text() == "old"
+    results = read_results(path)
+    failed = next(claim for claim in results["claims"] if claim["id"] == SAVING)
+    assert failed["verdict"] == "open"
+    assert failed["because"].startswith("Failed: ")
+    assert [m["claim"] for m in results["measurements"]] == [other]
 
 
 def test_an_interrupted_run_says_so_and_writes_nothing(
@@ -299,5 +316,6 @@ def test_an_interrupted_run_says_so_and_writes_nothing(
 
     give(monkeypatch, (SAVING, interrupted))
     assert main(["run", "--out", str(tmp_path / "r.json")]) == 130
-    assert "error: interrupted; nothing half done is left behind" in capsys.readouterr().err
+    told = "error: interrupted; what was finished is kept, and the same command goes on from there"
+    assert told in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

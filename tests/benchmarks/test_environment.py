@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.claims import load_claims
+from benchmarks import __main__ as command_line
+from benchmarks import experiment
 from benchmarks.experiment import Settings
 from benchmarks.git import git
 from benchmarks.instruments import environment
 from benchmarks.instruments.environment import StealClock, environment_stamp, usable_cores
 from benchmarks.instruments.readings import Unavailable
 from benchmarks.results import read_results, write_results
-from benchmarks.runner import run
 from reference_model import checkpoints
 from reference_model.errors import UserError
+from tests.benchmarks.inline import Inline
 
 SETTINGS = Settings("smoke", "cpu", 11)
 
@@ -188,11 +189,16 @@ def test_stolen_time_that_is_not_counted_is_a_reason(ticks: Path) -> None:
 
 @pytest.mark.parametrize("shown", [True, False])
 def test_a_run_states_the_time_stolen_while_it_ran_and_its_stamp_fits_the_schema(
-    ticks: Path, processor: Path, tmp_path: Path, shown: bool
+    ticks: Path, processor: Path, tmp_path: Path, shown: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if shown:
         ticks.write_text("cpu  100 0 100 700 0 0 0 100\n")
-    results = run(SETTINGS, load_claims(), [], [])
+    monkeypatch.setattr(experiment, "all_experiments", list)
+    monkeypatch.setattr(command_line, "_executor", lambda *_: Inline())
+    path = tmp_path / "results.json"
+    record = ["--record", str(tmp_path / "cells.sqlite")]
+    assert command_line.main(["run", "--profile", "smoke", "--out", str(path), *record]) == 0
+    results = read_results(path)
     reason = "shorter than a tick of the system" if shown else "the system does not count"
     assert reason in results["environment"]["steal_during_run"]
     results["environment"]["steal_during_run"] = 0.25

@@ -76,23 +76,16 @@ def test_an_exponent_is_the_slope_on_log_axes() -> None:
 
 
 def test_exponents_of_time_are_one_observation_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-
-    def samples(target: str, arguments: dict, processes: int, threads: int) -> list[dict]:
-        module, _, name = target.partition(":")
-        assert callable(getattr(experiments, name))
-        assert module == experiments.__name__
-        asked.append(processes)
-        return [{"cached": 1.0 + 0.1 * i, "uncached": 2.0 + 0.1 * i} for i in range(processes)]
-
-    monkeypatch.setattr(experiments, "fresh_process_samples", samples)
+    settings = Settings("quick", "cpu", 0)
+    samples = iter([{"cached": 1.0 + 0.1 * i, "uncached": 2.0 + 0.1 * i} for i in range(3)])
+    monkeypatch.setattr(experiments, "exponents_of_seconds", lambda device: next(samples))
     monkeypatch.setattr(experiments, "LONGER", ())  # the counts are another test's
-    found = [m for m in complexity(Settings("quick", "cpu", 0)) if m.metric == "time_exponent"]
+    found = [m for m in complexity(settings) if m.metric == "time_exponent"]
     assert {(m.option, round(m.value, 6), m.n) for m in found} == {
         ("cached", 1.1, 3),
         ("uncached", 2.1, 3),
     }
-    assert asked == [3]
+    assert [cell.timed for cell in complexity.cells(settings)] == [False, True, True, True]
 
 
 def test_a_process_times_both_arms_over_all_lengths(monkeypatch: pytest.MonkeyPatch) -> None:

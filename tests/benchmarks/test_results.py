@@ -14,13 +14,12 @@ import numpy as np
 import pytest
 
 from benchmarks import results as results_module
-from benchmarks.claims import load_claims
 from benchmarks.experiment import Settings
 from benchmarks.instruments.environment import environment_stamp
 from benchmarks.results import Measurement, measured, read_results, write_results
-from benchmarks.runner import run
 from benchmarks.stats import Estimate
 from reference_model.errors import UserError
+from tests.benchmarks.inline import nothing_measured
 
 
 def measurement(**changes: Any) -> Measurement:
@@ -42,9 +41,7 @@ def measurement(**changes: Any) -> Measurement:
 
 @pytest.fixture
 def results() -> dict[str, Any]:
-    claims = load_claims()
-    settings = Settings("smoke", "cpu", 0)
-    record = run(settings, claims, [], [])
+    record = nothing_measured(Settings("smoke", "cpu", 0))
     entry = next(c for c in record["claims"] if c["id"] == "cache.fifteen-tokens")
     record["measurements"] = [measurement().as_json()]
     entry["measurements"] = [measurement().id]

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from benchmarks.claims import load_claims
-from benchmarks.runner import Outcome, claim_entry
+from benchmarks.running.assembling import Outcome, claim_entry
 from benchmarks.verdicts import NOT_BUILT
 from tests.reports.in_browser import FLAGS, NAMES
 from tests.reports.made_up import made_up_measurements

@@ -1,0 +1,152 @@
+"""python -m benchmarks record list | show | results | prune | merge: finished cells, for people."""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.claims import Claim, select
+from benchmarks.experiment import Settings
+from benchmarks.record.store import Key, Line, Record
+from reference_model.errors import UserError
+from reference_model.printing import say
+
+AddWhat = Callable[[argparse.ArgumentParser], None]
+
+
+def add_to(commands: Any, add_what: AddWhat) -> None:
+    """Add the command to a parser's ``commands``; ``add_what`` adds --profile, --only and such."""
+    parser = commands.add_parser(
+        "record", help="what is finished: list, show, results, prune, merge"
+    )
+    actions = parser.add_subparsers(dest="action", required=True)
+    for name, told in (
+        ("list", "a line for each claim, profile and version of the code"),
+        ("show", "every cell of the claims, with what it took and where it was measured"),
+        ("results", "write results.json of what is there, measuring nothing"),
+        ("prune", "delete lines that a later one of the same cell replaces, and failed ones"),
+        ("merge", "add the cells of other records"),
+    ):
+        action = actions.add_parser(name, help=told)
+        add_what(action)
+        if name == "results":
+            action.add_argument("--out", type=Path, required=True, metavar="RESULTS.JSON")
+            action.add_argument("--accept-code", action="store_true")
+        if name == "merge":
+            action.add_argument("files", type=Path, nargs="+", metavar="FILE")
+
+
+def run(options: argparse.Namespace, claims: list[Claim]) -> int:
+    names = [claim.id for claim in select(claims, options.only)]
+    if options.action != "merge" and not options.record.exists():
+        raise UserError(f"there is no record {options.record}; python -m benchmarks run makes it")
+    record = Record(options.record)
+    if options.action == "list":
+        say(_listed(list(record.lines(names))))
+    elif options.action == "show":
+        say(_shown(list(record.lines(names))))
+    elif options.action == "prune":
+        say(f"{prune(record, names)} lines deleted")
+    elif options.action == "merge":
+        say(f"{merge(record, options.files)} cells added")
+    else:
+        return _results(record, claims, options)
+    return 0
+
+
+def _listed(lines: Sequence[Line]) -> str:
+    from tabulate import tabulate
+
+    groups: dict[tuple[str, ...], list[Line]] = defaultdict(list)
+    for line in lines:
+        commit = str(line.environment["commit"])[:10]
+        groups[line.key.claim, line.key.profile, line.key.code, commit].append(line)
+    rows = [
+        (
+            *key,
+            sum(line.outcome == "done" for line in of_key),
+            sum(line.outcome == "failed" for line in of_key),
+            f"{sum(line.seconds for line in of_key):.1f}",
+            of_key[-1].utc,
+        )
+        for key, of_key in groups.items()
+    ]
+    names = ("claim", "profile", "code", "commit", "done", "failed", "seconds", "last")
+    return tabulate(rows, names, disable_numparse=True)
+
+
+def _shown(lines: Sequence[Line]) -> str:
+    from tabulate import tabulate
+
+    rows = [
+        (
+            line.number,
+            line.key.claim,
+            line.key.parameters,
+            line.key.profile,
+            line.outcome if line.outcome == "done" else f"failed: {line.found}",
+            f"{line.seconds:.1f}",
+            f"{line.environment['cpu']}, {line.key.threads} threads",
+            str(line.environment["commit"])[:10],
+            line.utc,
+        )
+        for line in lines
+    ]
+    names = ("line", "claim", "cell", "profile", "outcome", "seconds", "on", "commit", "ended")
+    widths = [None, None, 60, None, 60, None, 40, None, None]
+    return tabulate(rows, names, disable_numparse=True, maxcolwidths=widths)
+
+
+def prune(record: Record, claims: Sequence[str]) -> int:
+    """Delete failed lines, and those that a later one of the same key replaces; how many."""
+    last: dict[Key, int] = {}
+    lines = list(record.lines(claims))
+    for line in lines:
+        if line.outcome == "done":
+            last[line.key] = line.number
+    gone = [line.number for line in lines if last.get(line.key) != line.number]
+    record.forget(gone)
+    return len(gone)
+
+
+def merge(record: Record, files: Sequence[Path]) -> int:
+    """Add the lines of ``files`` that ``record`` does not have; how many they are.
+
+    UserError, before anything is added, where one of them is not there.
+    """
+    for path in files:
+        if not path.is_file():
+            raise UserError(f"there is no record {path}; name one that a run wrote")
+    have = {(line.key, line.utc, line.outcome) for line in record.lines()}
+    added = 0
+    for path in files:
+        other = Record(path)
+        for line in other.lines():
+            if (line.key, line.utc, line.outcome) not in have:
+                have.add((line.key, line.utc, line.outcome))
+                record.add(line)
+                added += 1
+        other.close()
+    return added
+
+
+def _results(record: Record, claims: list[Claim], options: argparse.Namespace) -> int:
+    from benchmarks.experiment import all_experiments
+    from benchmarks.instruments.environment import run_stamp
+    from benchmarks.results import write_results
+    from benchmarks.running.assembling import results_of
+    from benchmarks.running.plan import plan
+    from benchmarks.running.runner import Rules, known, resolve_device
+
+    settings = Settings(options.profile, resolve_device(options.device), options.seed)
+    environment = run_stamp(settings)
+    selected = select(claims, options.only)
+    planned = plan(settings, claims, selected, all_experiments(), environment)
+    state = known(planned, record, Rules(accept_code=options.accept_code))
+    write_results(options.out, results_of(planned, state, settings, environment))
+    cells = sum(len(each.cells) for each in planned)
+    say(f"{len(state.lines)} of {cells} cells are in {options.out}")
+    return 0

@@ -1,0 +1,148 @@
+"""What a run has to measure: the cells of the selected claims, and the key of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Any
+
+from benchmarks.claims import Claim
+from benchmarks.executors.executor import Task
+from benchmarks.experiment import PROFILES, Experiment, Settings
+from benchmarks.record.code_digest import code_digest
+from benchmarks.record.store import Key, canonical
+from benchmarks.verdicts import NOT_BUILT
+from reference_model.checkpoints import REFERENCE_FOLDER, WEIGHTS_FILE
+
+MACHINE = ("cpu", "cores", "memory_bytes", "gpu", "driver")
+NOT_SELECTED = "not selected in this run; --only selects it"
+
+
+@dataclass(frozen=True)
+class PlannedClaim:
+    """A claim and its cells; without cells, ``absent`` says why it is not measured."""
+
+    claim: Claim
+    experiment: Experiment | None
+    cells: list[tuple[Task, Key]]
+    absent: str = ""
+
+    def of(self, chosen: Callable[[Key], bool]) -> PlannedClaim:
+        """The same with those cells alone whose keys are chosen."""
+        return replace(self, cells=[each for each in self.cells if chosen(each[1])])
+
+    @property
+    def missing_requirement(self) -> str:
+        """Why a requirement has no measurement after a run: only longer ones measure more."""
+        if self.experiment is None or not self.cells:
+            return NOT_BUILT
+        profile, seconds = self.cells[0][0].settings.profile, self.experiment.seconds
+        now = seconds[profile] or 0.0
+        longer = [name for name in PROFILES if (seconds[name] or 0.0) > now]
+        if not longer:
+            return NOT_BUILT
+        where = " or ".join(longer)
+        return f"not measured in the {profile} profile; run {where}, unless not built yet"
+
+
+def plan(
+    settings: Settings,
+    claims: Sequence[Claim],
+    selected: Sequence[Claim],
+    experiments: Sequence[Experiment],
+    environment: dict[str, Any],
+) -> list[PlannedClaim]:
+    """All ``claims`` in their order; those not ``selected`` have no cells.
+
+    ``environment`` is the run's stamp: of it a cell's key has the versions and, if it takes times,
+    the machine. ValueError on experiments that do not fit the claims.
+    """
+    by_claim = _by_claim(experiments, claims)
+    wanted = {claim.id for claim in selected}
+    subject, found = subject_name(), []
+    for claim in claims:
+        each = by_claim.get(claim.id)
+        if claim.id not in wanted:
+            found.append(PlannedClaim(claim, each, [], NOT_SELECTED))
+        elif each is None:
+            found.append(PlannedClaim(claim, each, [], NOT_BUILT))
+        elif each.seconds[settings.profile] is None:
+            profiles = [name for name, seconds in each.seconds.items() if seconds is not None]
+            longer = " or ".join(profiles) or "a longer one"
+            told = f"too long for the {settings.profile} profile; run {longer}"
+            found.append(PlannedClaim(claim, each, [], told))
+        else:
+            cells = [
+                (task, key_of(task, subject, environment))
+                for task in _tasks(each, settings, environment["cores"])
+            ]
+            found.append(PlannedClaim(claim, each, cells))
+    return found
+
+
+def _tasks(each: Experiment, settings: Settings, cores: int) -> list[Task]:
+    cells = each.cells(settings)
+    seconds, shares = each.seconds[settings.profile] or 0.0, sum(cell.share for cell in cells)
+    return [
+        Task(each, cell, settings, cores if cell.timed else 1, seconds * cell.share / shares)
+        for cell in cells
+    ]
+
+
+def key_of(task: Task, subject: str, environment: dict[str, Any]) -> Key:
+    settings = task.settings
+    versions = {"python": environment["python"], **environment["packages"]}
+    return Key(
+        claim=task.experiment.claim,
+        parameters=canonical(task.cell.parameters),
+        subject=subject,
+        profile=settings.profile,
+        device=settings.device,
+        seed=settings.seed,
+        threads=task.threads,
+        protocol=task.experiment.protocol,
+        versions=canonical(versions),
+        machine=machine_of(environment) if task.cell.timed else "",
+        code=code_digest(task.experiment.module),
+    )
+
+
+def machine_of(environment: Mapping[str, Any]) -> str:
+    """What decides times, of a run's stamp, as JSON."""
+    return canonical({name: environment[name] for name in MACHINE})
+
+
+def subject_name() -> str:
+    """The reference checkpoint, and the start of the SHA-256 of its tensors.
+
+    Not of its file: two files of the same tensors may differ in the order of their metadata.
+    """
+    from safetensors.numpy import load_file
+
+    weights = REFERENCE_FOLDER / WEIGHTS_FILE
+    if not weights.is_file():
+        return "reference, without weights"
+    digest = sha256()
+    for name, tensor in sorted(load_file(weights).items()):
+        digest.update(f"{name} {tensor.dtype} {tensor.shape} ".encode())
+        digest.update(tensor.tobytes())
+    return f"reference {digest.hexdigest()[:16]}"
+
+
+def in_shard(key: Key, index: int, count: int) -> bool:
+    """Whether this cell is of part ``index`` (from 1) of ``count``; each is of one part."""
+    name = sha256(f"{key.claim} {key.parameters}".encode()).digest()
+    return int.from_bytes(name) % count == index - 1
+
+
+def _by_claim(experiments: Sequence[Experiment], claims: Sequence[Claim]) -> dict[str, Experiment]:
+    known = {claim.id for claim in claims}
+    found: dict[str, Experiment] = {}
+    for each in experiments:
+        if each.claim not in known:
+            raise ValueError(f"an experiment measures {each.claim}, which claims.toml lacks")
+        if each.claim in found:
+            raise ValueError(f"{each.claim} has more than one experiment")
+        found[each.claim] = each
+    return found

@@ -1,0 +1,186 @@
+"""Measures the cells that the record lacks, and keeps each as soon as it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from benchmarks.executors.executor import Ended, Executor, Task
+from benchmarks.record.store import Key, Line, Record, canonical
+from benchmarks.running.plan import PlannedClaim, machine_of
+from benchmarks.running.progress import Progress
+from reference_model.errors import UserError
+
+OF_THE_CODE = ("commit", "dirty")  # which a copy of it on another machine does not know
+MOMENT = 0.5  # seconds between two looks at what has ended
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Which lines of the record count for a run.
+
+    With ``fresh`` none that was there before; with ``accept_code`` also those that other code
+    measured.
+    """
+
+    fresh: bool = False
+    accept_code: bool = False
+
+
+@dataclass
+class State:
+    """What is known of a run's cells: those of the record, and what it could not measure."""
+
+    lines: dict[Key, Line] = field(default_factory=dict)
+    unavailable: dict[Key, str] = field(default_factory=dict)
+
+
+def resolve_device(wanted: str) -> str:
+    """``cpu`` or ``cuda`` for ``auto``, ``cpu`` or ``cuda``; UserError where there is no CUDA."""
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no usable CUDA device; use --device cpu")
+    return wanted
+
+
+def known(planned: Sequence[PlannedClaim], record: Record, rules: Rules, after: int = 0) -> State:
+    """What the record has of the plan, of lines with a number above ``after``."""
+    state = State()
+    for claim in planned:
+        for _, key in claim.cells:
+            line = record.latest(key, any_code=rules.accept_code, after=after)
+            if line is not None:
+                state.lines[key] = line
+    return state
+
+
+def measure(
+    planned: Sequence[PlannedClaim],
+    record: Record,
+    executor: Executor,
+    rules: Rules,
+    environment: Mapping[str, Any],
+    jobs: int,
+) -> State:
+    """Measure every cell of the plan that is not done; a failed one is kept as failed.
+
+    Cells that take times come last and alone. What another run into the same record is measuring
+    is waited for, and is not measured twice. UserError where the record cannot be written.
+    """
+    after = record.last_number if rules.fresh else 0
+    state = known(planned, record, rules, after)
+    due = [
+        (task, key)
+        for claim in planned
+        for task, key in claim.cells
+        if key not in state.lines or state.lines[key].outcome == "failed"
+    ]
+    due.sort(key=lambda each: (each[0].cell.timed, -each[0].expected))
+    progress = Progress([task for task, _ in due], jobs)
+    turns = _Turns(record.path)
+    keys = {id(task): key for task, key in due}
+    waiting, running = list(due), 0
+    try:
+        while waiting or running:
+            for task, key in list(waiting):
+                if not executor.has_room_for(task):
+                    if task.cell.timed:
+                        break
+                    continue
+                if not turns.take(task, key):
+                    continue  # another run has it: look again in a moment
+                waiting.remove((task, key))
+                line = record.latest(key, any_code=rules.accept_code, after=after)
+                if line is not None and line.outcome == "done":  # by that other run
+                    state.lines[key] = line
+                    turns.give_back(task)
+                    progress.ended(task, 0.0)
+                    continue
+                executor.start(task)
+                progress.began(task)
+                running += 1
+            for end in executor.ended(MOMENT):
+                running -= 1
+                _keep(end, keys[id(end.task)], record, environment, state, progress)
+                turns.give_back(end.task)
+            progress.show()
+    finally:
+        executor.close()
+        turns.close()
+        progress.close()
+    return state
+
+
+def _keep(
+    end: Ended,
+    key: Key,
+    record: Record,
+    environment: Mapping[str, Any],
+    state: State,
+    progress: Progress,
+) -> None:
+    answer = end.answer
+    if answer.log:
+        progress.say(f"{end.task.name}:\n{answer.log.rstrip()}")
+    progress.ended(end.task, answer.seconds)
+    if answer.kind == "unavailable":
+        state.unavailable[key] = answer.found
+        return
+    if end.environment is not None:  # of another machine
+        environment = {**end.environment, **{name: environment[name] for name in OF_THE_CODE}}
+    machine = machine_of(environment) if end.task.cell.timed else ""
+    line = Line(
+        replace(key, machine=machine, threads=answer.threads),
+        answer.kind,
+        answer.found,
+        round(answer.seconds, 3),
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        dict(environment),
+    )
+    record.add(line)
+    state.lines[key] = line
+
+
+class _Turns:
+    """Who measures what: locks that end with their process, so that no killed run leaves one."""
+
+    def __init__(self, record: Path) -> None:
+        self._folder = record.with_name(f"{record.name}.locks")
+        self._folder.mkdir(exist_ok=True)
+        self._held: dict[int, Any] = {}
+
+    def take(self, task: Task, key: Key) -> bool:
+        """Whether it is ours now; never waits."""
+        from filelock import FileLock, Timeout
+
+        name = sha256(canonical(vars(key)).encode()).hexdigest()[:32]
+        lock = FileLock(self._folder / name)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return False
+        self._held[id(task)] = lock
+        return True
+
+    def give_back(self, task: Task) -> None:
+        self._held.pop(id(task)).release()
+
+    def close(self) -> None:
+        for lock in self._held.values():
+            lock.release()
+
+
+def failures(planned: Sequence[PlannedClaim], state: State) -> Iterator[tuple[str, str]]:
+    """Name of each cell that failed, and its error in one line."""
+    for claim in planned:
+        for task, key in claim.cells:
+            line = state.lines.get(key)
+            if line is not None and line.outcome == "failed":
+                yield task.name, line.found
