@@ -120,10 +120,13 @@ def _claim_view(
         "papers": [s for s in claim["sources"] if not (said_in and ARTICLE in s)],
         "requirements": [{**r, "symbol": SYMBOLS[r["verdict"]]} for r in claim["requirements"]],
         "means": means.get(claim["id"], {}).get(verdict),
+        "stale": claim.get("stale", False),
+        "commits": claim.get("commits", []),
         "run": _stamp(other_run) if other_run else None,
         "took": formats.duration(claim["seconds"]),
-        "command": f".venv/bin/python -m benchmarks run --profile {profile} --only {claim['id']} "
-        f"--device {made_by['device']} --seed {made_by['seed']} --out results.json",
+        "command": f".venv/bin/python -m benchmarks run --fresh --profile {profile} "
+        f"--only {claim['id']} --device {made_by['device']} --seed {made_by['seed']} "
+        "--out results.json",
         "charts": charts,
         "undrawn": undrawn,
         "table": _table_view(own) if own else None,

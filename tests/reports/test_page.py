@@ -168,7 +168,7 @@ def test_a_claim_that_was_not_measured_is_one_line_with_its_reason(page: str) ->
 
 def test_the_command_that_repeats_a_number_names_claim_profile_device_and_seed(page: str) -> None:
     command = (
-        ".venv/bin/python -m benchmarks run --profile quick --only cache.fifteen-tokens "
+        ".venv/bin/python -m benchmarks run --fresh --profile quick --only cache.fifteen-tokens "
         "--device cpu --seed 0 --out results.json"
     )
     assert command in article_of(page, "cache.fifteen-tokens")

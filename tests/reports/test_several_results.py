@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.results import read_results
+from benchmarks.results import read_results, write_results
 from reports.__main__ import main
 
 SHARED = "int8.weights-quality"  # in both, measured
@@ -99,3 +99,15 @@ def test_where_none_can_be_read_nothing_is_written(
     assert "bad.json" in line
     assert "1 more" in line
     assert not (tmp_path / "site").exists()
+
+
+def test_the_page_marks_a_claim_whose_code_has_changed_and_names_its_commits(
+    both: tuple[Path, Path], tmp_path: Path
+) -> None:
+    results = read_results(both[0])
+    claim_of(results, SHARED).update(stale=True, commits=["c" * 40, "d" * 40])
+    write_results(both[0], results)
+    build(tmp_path / "site", both[0])
+    page = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    assert page.count("the code has changed since some of it was measured") == 1
+    assert f"<code>{'c' * 12}</code>, <code>{'d' * 12}</code>" in page
