@@ -1,8 +1,9 @@
 """Measure the last commits with asv, and write their pages: what `make history` runs.
 
-Results of a run in which something failed are shown, too; the exit status tells. asv saves what it
-measured when it ends, so it is run for one file of the suite after the other, at one commit after
-the other: when it is killed, what that one file measures is lost, and the next run goes on there.
+Results of a run in which something failed are shown, too; the exit status tells. asv saves
+what it measured at a commit at the end of that commit, so it is run for one file of the suite after
+the other: when it is killed, one file's results of one commit are lost, and the next run goes on
+there.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from benchmarks.locks import ROOT, versions
 from reference_model.command_line import Parser, exit_status
 from reference_model.files import check_writable, write_whole
 from reports.__main__ import main as reports_main
-from reports.history.slices import slices_to_measure
 
 STORE = ROOT / ".asv"
 
@@ -64,19 +64,20 @@ def _measure(commits: int, profile: str, machine: str) -> int:
 
     words = ("run", "--machine", machine, "--skip-existing-successful", "--show-stderr")
 
-    def run(commits: str, *more: str) -> int:
-        return _asv(*words, *more, "HASHFILE:-", text=f"{commits}\n", settings=settings)
+    def run(*more: str) -> int:
+        return _asv(*words, *more, "HASHFILE:-", text=f"{hashes}\n", settings=settings)
 
     # By this name asv finds out which benchmarks there are, and measures none.
-    if status := run(hashes, "--bench", "just-discover"):
+    if status := run("--bench", "just-discover"):
         return status
     launch = launch_method()
-    statuses = [
-        run(commit, *launch, "--bench", each)
-        for commit in hashes.splitlines()
-        for each in slices_to_measure(ROOT, machine, commit)
-    ]
+    statuses = [run(*launch, "--bench", each) for each in slices()]
     return next(filter(None, statuses), 0)
+
+
+def slices() -> list[str]:
+    """Regular expressions that asv searches names by: each finds the benchmarks of one file."""
+    return [rf"^{path.stem}\." for path in sorted((ROOT / "benchmarks").glob("bench_*.py"))]
 
 
 def launch_method() -> tuple[str, ...]:

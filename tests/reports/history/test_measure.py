@@ -46,12 +46,13 @@ class Asv:
 def asv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asv:
     """A project below a name that a shell, or pip, would split."""
     top = tmp_path / 'it\'s a "project"'
-    top.mkdir()
+    (top / "benchmarks").mkdir(parents=True)
+    for name in ("bench_b.py", "bench_a.py", "benchmark.py", "workloads.py"):
+        (top / "benchmarks" / name).touch()
     answers = Asv()
     monkeypatch.setattr(measure, "ROOT", top)
     monkeypatch.setattr(measure, "STORE", top / ".asv")
     monkeypatch.setattr(measure, "git", lambda top, *words: f"{words[-2]}\nb")
-    monkeypatch.setattr(measure, "slices_to_measure", lambda *given: SLICES)
     monkeypatch.setattr(measure, "driver_version", lambda: NO_DRIVER)
     monkeypatch.setattr(measure, "reports_main", lambda words: 0)
     monkeypatch.setattr(measure.MachineCollection, "save", lambda *given: None)
@@ -68,23 +69,11 @@ def test_commits_are_measured_slice_by_slice_and_then_published(asv: Asv, tmp_pa
         [*words, "--bench", "just-discover", "HASHFILE:-"], "--max-count=3\nb\n"
     )  # fmt: skip
     assert slices == [
-        ([*words, *FORKED, "--bench", each, "HASHFILE:-"], f"{commit}\n")
-        for commit in ("--max-count=3", "b")
-        for each in SLICES
+        ([*words, *FORKED, "--bench", each, "HASHFILE:-"], "--max-count=3\nb\n") for each in SLICES
     ]
     assert published == (["publish"], "")
     assert asv.environment["LLM_DESIGN_BENCH_PROFILE"] == "smoke"
     assert "core.hooksPath" in asv.environment.values()  # asv calls git by itself
-
-
-def test_only_slices_with_something_to_measure_are_asked_for(
-    asv: Asv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    left = {"--max-count=2": [], "b": SLICES[1:]}
-    monkeypatch.setattr(measure, "slices_to_measure", lambda top, machine, commit: left[commit])
-    assert measure.main(["--commits=2", "--out", str(tmp_path / "history.html")]) == 0
-    assert [words[-2] for words, _ in asv.calls[:-1]] == ["just-discover", SLICES[1]]
-    assert asv.calls[1][1] == "b\n"
 
 
 @pytest.mark.parametrize(
@@ -114,7 +103,7 @@ def test_what_fails_is_the_exit_status_and_all_is_measured_and_shown(
 ) -> None:
     asv.statuses[failing] = 3
     assert measure.main(["--commits=2", "--out", str(tmp_path / "history.html")]) == 3
-    assert len(asv.calls) == 1 + 2 * len(SLICES) + 1
+    assert len(asv.calls) == 1 + len(SLICES) + 1
 
 
 def test_a_suite_that_cannot_be_found_is_the_exit_status_and_what_is_stored_is_shown(

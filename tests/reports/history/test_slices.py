@@ -1,103 +1,82 @@
-"""asv measures slice by slice: each benchmark in one, and none again that is stored."""
+"""`make history` has asv measure slice by slice: what a kill leaves, and where the next goes on."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from asv.benchmarks import Benchmarks
-from asv.config import Config
-from asv.environment import get_environments
-from asv.results import Results
-from asv.runner import BenchmarkResult
-from asv.util import write_json
+from asv.machine import Machine
 
-from reports.history.slices import slice_of, slices_to_measure
-from tests.reports.history.conftest import described
+from reports.history import measure
+from tests.benchmarks.test_asv_suite import SUITE
 
-COMMIT, OTHER, MACHINE = "a" * 40, "b" * 40, "of-ci-smoke"
-PARAMETERS = [["'toy'", "'gpt2'"]]
-SUITE = {
-    name: described(name, "bytes", PARAMETERS)
-    for name in ("bench_a.X.track_x", "bench_a.Y.track_y", "bench_a_b.X.track_x", "bench_c.track_z")
+# The second file of a suite kills asv, whose child a benchmark is, when it is first measured.
+SUITE_THAT_KILLS = {
+    "bench_a.py": "def track_a():\n    return 1\n",
+    "bench_b.py": "import os, pathlib, signal\n"
+    "def track_b():\n"
+    "    mark = pathlib.Path(os.environ['MARK'])\n"
+    "    if not mark.exists():\n"
+    "        mark.touch()\n"
+    "        os.kill(os.getppid(), signal.SIGKILL)\n"
+    "    return 2\n",
+    "__init__.py": "",
 }
-SLICES = [r"^bench_a\.", r"^bench_a_b\.", r"^bench_c\."]
-
-Store = Callable[..., None]
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """Results as asv saves them, of benchmarks whose names a regular expression finds."""
+def test_each_benchmark_is_in_one_slice() -> None:
+    slices = measure.slices()
+    for name in SUITE:  # asv searches in the name with the parameters
+        found = [each for each in slices if re.search(each, f"{name}('bench_gate.x', bench_int8.)")]
+        assert len(found) == 1
+    assert all(any(re.search(each, name) for name in SUITE) for each in slices)
+
+
+def test_a_killed_history_keeps_the_slices_that_were_finished_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = {"version": 1, "project": "p", "repo": ".", "environment_type": "virtualenv"}
-    (tmp_path / "asv.conf.json").write_text(json.dumps(settings))
-    config = Config.load(str(tmp_path / "asv.conf.json"))
-    config.results_dir = str(tmp_path / ".asv" / "results")
-    Benchmarks(config, SUITE.values()).save()
-    write_json(f"{config.results_dir}/{MACHINE}/machine.json", {"machine": MACHINE}, 1)
-    (environment,) = get_environments(config, None)
+    (tmp_path / "asv.conf.json").write_text(json.dumps({**settings, "branches": ["main"]}))
+    (tmp_path / "benchmarks").mkdir()
+    for name, text in SUITE_THAT_KILLS.items():
+        (tmp_path / "benchmarks" / name).write_text(text)
+    machine = {**Machine.get_defaults(), "machine": "m"}
+    (tmp_path / ".asv-machine.json").write_text(json.dumps({"m": machine, "version": 1}))
+    commit = one_commit(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MARK", str(tmp_path / "mark"))
+    monkeypatch.setattr(measure, "ROOT", tmp_path)
+    words = ("run", "--machine", "m", "--skip-existing-successful", "--set-commit-hash", commit)
+    words += ("--environment", f"existing:{sys.executable}")
 
-    def save(chosen: str, values: Any = (1, 2), version: str = "1", name: str = "") -> None:
-        at = ({"machine": MACHINE}, {}, COMMIT, 0, "3", name or environment.name, {})
-        results = Results(*at)
-        results.load_data(config.results_dir)
-        for benchmark in Benchmarks(config, SUITE.values(), regex=chosen).values():
-            found = BenchmarkResult(list(values), [None, None], [None, None], 0, "", b"")
-            results.add_result({**benchmark, "version": version}, found)
-        results.save(config.results_dir)
-
-    return save
-
-
-def test_a_slice_holds_one_file_and_each_benchmark_is_in_one(store: Store, tmp_path: Path) -> None:
-    assert slices_to_measure(tmp_path, MACHINE, COMMIT) == SLICES
-    for name in SUITE:  # asv searches in the name with its parameters
-        found = [each for each in SLICES if re.search(each, f"{name}('toy', bench_c.)")]
-        assert found == [slice_of(name.split(".")[0])]
+    statuses = [measure._asv(*words, "--bench", each) for each in measure.slices()]
+    assert statuses == [0, -signal.SIGKILL]
+    kept = stored(tmp_path)
+    assert {name: row["result"] for name, row in kept.items()} == {"bench_a.track_a": [1]}
+    statuses = [measure._asv(*words, "--bench", each) for each in measure.slices()]
+    assert statuses == [0, 0]
+    both = stored(tmp_path)
+    assert both.pop("bench_b.track_b")["result"] == [2]
+    assert both == kept  # with the times at which they were measured: not again
 
 
-def test_a_history_that_was_killed_goes_on_with_the_slice_that_was_under_way(
-    store: Store, tmp_path: Path
-) -> None:
-    store(SLICES[0])
-    assert slices_to_measure(tmp_path, MACHINE, COMMIT) == SLICES[1:]
-    assert slices_to_measure(tmp_path, MACHINE, OTHER) == SLICES
-    assert slices_to_measure(tmp_path, "of-ci-quick", COMMIT) == SLICES
-    for each in SLICES[1:]:
-        store(each)
-    assert slices_to_measure(tmp_path, MACHINE, COMMIT) == []
+def one_commit(folder: Path) -> str:
+    git = ["git", "-C", str(folder), "-c", "user.name=N", "-c", "user.email=n@example.org"]
+    subprocess.run([*git, "init", "-q", "-b", "main"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "One"], check=True)
+    told = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    return told.stdout.strip()
 
 
-@pytest.mark.parametrize(
-    "otherwise",
-    [{"values": (1, None)}, {"values": (None, None)}, {"version": "2"}, {"name": "another"}],
-    ids=["one failed", "all failed", "another version", "another environment"],
-)
-def test_what_does_not_count_for_asv_is_measured_again(
-    store: Store, tmp_path: Path, otherwise: dict[str, Any]
-) -> None:
-    store("bench_a.Y", **otherwise)
-    store(r"bench_a.X|bench_a_b")
-    assert slices_to_measure(tmp_path, MACHINE, COMMIT) == [SLICES[0], SLICES[2]]
-
-
-def test_what_a_commit_lacks_was_measured(store: Store, tmp_path: Path) -> None:
-    store("", values=(float("nan"), 2))
-    assert slices_to_measure(tmp_path, MACHINE, COMMIT) == []
-
-
-@pytest.mark.parametrize("damage", [5, {"a": 1}, True])
-def test_results_of_another_shape_are_left_for_asv_to_tell_of(
-    store: Store, tmp_path: Path, damage: Any
-) -> None:
-    store("bench_c")
-    (file,) = (tmp_path / ".asv" / "results" / MACHINE).glob("a*.json")
-    text = json.loads(file.read_text())
-    (row,) = text["results"].values()
-    row[text["result_columns"].index("result")] = damage
-    file.write_text(json.dumps(text))
-    assert slices_to_measure(tmp_path, MACHINE, COMMIT) == SLICES
+def stored(folder: Path) -> dict[str, dict[str, Any]]:
+    """Name of a benchmark → what asv stored of it, by column."""
+    (file,) = (folder / "results" / "m").glob("*-*.json")
+    read = json.loads(file.read_text())
+    columns = read["result_columns"]
+    return {name: dict(zip(columns, row, strict=False)) for name, row in read["results"].items()}
