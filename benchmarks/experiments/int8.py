@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.experiment import Profile, Settings, experiment
-from benchmarks.experiments.int8_factorial import factorial
+from benchmarks.experiment import (
+    Cell,
+    CellsFound,
+    Found,
+    Profile,
+    Settings,
+    as_found,
+    experiment,
+    experiment_of_cells,
+    joined,
+)
+from benchmarks.experiments.int8_factorial import FACTORIAL_WEIGHTS, factorial, losses_of
 from benchmarks.experiments.planted import with_planted_outliers
 from benchmarks.instruments.perplexity import bits_per_byte, token_losses
 from benchmarks.instruments.texts import play_windows
@@ -71,14 +82,59 @@ def norm_share(settings: Settings) -> list[Measurement]:
     return found
 
 
-@experiment("int8.weights-quality", smoke=6, quick=20, full=600)
-def weights_quality(settings: Settings) -> list[Measurement]:
+def cells_of_weights(settings: Settings) -> list[Cell]:
+    """A cell for each variant, and for each kind of weights of the factorial.
+
+    Each reads the text without rounding once more, so that shorter profiles have them all in one.
+    """
+    if settings.profile != "full":
+        return [Cell()]
+    return [Cell({"variant": name}) for name in weights_variants(settings)] + [
+        Cell({"factorial": weights}, share=5) for weights in FACTORIAL_WEIGHTS
+    ]
+
+
+def weights_variants(settings: Settings) -> list[str]:
+    """What the weights are held in: no rounding, grids by their names, products that take int8."""
+    grids = {"smoke": GRIDS[:2], "quick": (*GRIDS[:2], GRIDS[4])}
+    names = ["float32", *(grid.name for grid in grids.get(settings.profile, GRIDS))]
+    if settings.profile != "smoke":
+        names.append("int_mm")
+        if settings.device == "cpu" and packed_is_available():
+            names.append("packed")
+    return names
+
+
+def of_weights(settings: Settings, variant: str = "", factorial: str = "") -> Found:
+    """Measurements of a variant, or of all; losses through all caches of a kind of weights."""
+    if factorial:
+        return losses_of(settings, factorial)
+    names = [variant] if variant else weights_variants(settings)
+    return as_found(m for name in names for m in _of_variant(settings, name))
+
+
+@experiment_of_cells(
+    "int8.weights-quality",
+    cells=cells_of_weights,
+    measure=of_weights,
+    smoke=6,
+    quick=20,
+    full=900,
+)
+def weights_quality(settings: Settings, found: CellsFound) -> list[Measurement]:
     """What rounding every linear's weights costs on held-out text, norms left out."""
+    of_factorial = {str(p["factorial"]): losses for p, losses in found if "factorial" in p}
+    measurements = joined(settings, [each for each in found if "factorial" not in each[0]])
+    return measurements + (factorial(settings, of_factorial) if of_factorial else [])
+
+
+def _of_variant(settings: Settings, name: str) -> Iterator[Measurement]:
     model, windows = load_reference().to(settings.device), held_out_windows(settings)
     baseline = _baseline(settings)
-    found = _losses_of_the_checkpoint(windows, baseline)
-    grids = {"smoke": GRIDS[:2], "quick": (*GRIDS[:2], GRIDS[4])}
-    for grid in grids.get(settings.profile, GRIDS):
+    if name == "float32":
+        yield from _losses_of_the_checkpoint(windows, baseline)
+    elif name in (by_name := {grid.name: grid for grid in GRIDS}):
+        grid = by_name[name]
         rounded, names = with_rounded_linears(model, grid)
         increase = loss_increase(model, rounded, names, windows, baseline)
         plain = grid in GRIDS[:2]
@@ -86,16 +142,12 @@ def weights_quality(settings: Settings) -> list[Measurement]:
         if not plain:  # beside the claim, which is about INT8 as it is usually meant
             labels |= {"bits": grid.bits, "zero": grid.zero}
         metric = "loss_increase" if plain else "loss_increase_of_other_grids"
-        found.append(_of_int8("int8.weights-quality", increase, labels, metric))
-    products: tuple[Product, ...] = ("int_mm", "packed")
-    for product in products if settings.profile != "smoke" else ():
-        if product == "packed" and not (settings.device == "cpu" and packed_is_available()):
-            continue
-        int8 = with_int8_linears(model, product).model
+        yield _of_int8("int8.weights-quality", increase, labels, metric)
+    else:
+        int8 = with_int8_linears(model, cast(Product, name)).model
         increase = _loss_of(int8, windows, baseline)
-        labels = {"granularity": "per channel", "product": product}
-        found.append(_of_int8("int8.weights-quality", increase, labels, "loss_increase_w8a8"))
-    return [*found, *factorial(settings)] if settings.profile == "full" else found
+        labels = {"granularity": "per channel", "product": name}
+        yield _of_int8("int8.weights-quality", increase, labels, "loss_increase_w8a8")
 
 
 # Ways to quantise a norm, as claims.toml names them.
@@ -107,33 +159,52 @@ WAYS = {
 # Channels that are planted, and how many times as large they are: γ's step is then so coarse that
 # the other channels' γ of about 1 has one or two.
 PLANTED_CHANNELS, STRENGTH = (3, 77), 128.0
+PLANTED = "planted outliers"
 COARSE = 1  # fractional bits of statistics that are known to be too few
 
 
-@experiment("int8.norm-damage", smoke=4, quick=14, full=60)
-def norm_damage(settings: Settings) -> list[Measurement]:
-    """What each way to quantise the norms costs on the same text, all else in float32.
+def norm_cases() -> list[tuple[str, str]]:
+    """Model and way.
 
     Known answers: with planted outliers γ and β per tensor do harm, and integers without enough
     fractional bits do.
     """
-    windows = held_out_windows(settings)
+    return [
+        *((model, way) for model in ("reference checkpoint", PLANTED) for way in WAYS),
+        ("known to be coarse", f"integer statistics, {COARSE} fractional bits"),
+    ]
+
+
+def cells_of_norms(settings: Settings) -> list[Cell]:
+    """A cell for each case in full, as of the weights."""
+    if settings.profile != "full":
+        return [Cell()]
+    return [Cell({"model": model, "way": way}) for model, way in norm_cases()]
+
+
+def of_norms(settings: Settings, model: str = "", way: str = "") -> Found:
+    cases = [(model, way)] if model else norm_cases()
+    return as_found(_of_norms(settings, *case) for case in cases)
+
+
+@experiment_of_cells(
+    "int8.norm-damage", cells=cells_of_norms, measure=of_norms, smoke=4, quick=14, full=600
+)
+def norm_damage(settings: Settings, found: CellsFound) -> list[Measurement]:
+    """What each way to quantise the norms costs on the same text, all else in float32."""
+    return joined(settings, found)
+
+
+def _of_norms(settings: Settings, name: str, way: str) -> Measurement:
     model = load_reference().to(settings.device)
-    models = {
-        "reference checkpoint": model,
-        "planted outliers": with_planted_outliers(model, PLANTED_CHANNELS, STRENGTH),
-    }
-    found = []
-    for name, each in models.items():
-        for way, scheme in WAYS.items():
-            changed, _ = with_int8_norms(each, scheme)
-            increase = _loss_of(changed, windows, _baseline(settings))
-            found.append(_of_int8("int8.norm-damage", increase, {"way": way, "model": name}))
-    changed, _ = with_int8_norms(model, WAYS["integer statistics"], COARSE)
-    increase = _loss_of(changed, windows, _baseline(settings))
-    labels: dict[str, Parameter] = {"way": f"integer statistics, {COARSE} fractional bits"}
-    found.append(_of_int8("int8.norm-damage", increase, {**labels, "model": "known to be coarse"}))
-    return found
+    if name == PLANTED:
+        model = with_planted_outliers(model, PLANTED_CHANNELS, STRENGTH)
+    if way in WAYS:
+        changed, _ = with_int8_norms(model, WAYS[way])
+    else:
+        changed, _ = with_int8_norms(model, WAYS["integer statistics"], COARSE)
+    increase = _loss_of(changed, held_out_windows(settings), _baseline(settings))
+    return _of_int8("int8.norm-damage", increase, {"way": way, "model": name})
 
 
 def _loss_of(changed: torch.nn.Module, windows: Windows, baseline: NDArray[np.float64]) -> Estimate:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.experiment import Profile, Settings, experiment
+from benchmarks.experiment import Cell, CellsFound, Found, Profile, Settings, experiment_of_cells
 from benchmarks.experiments.planted import with_planted_outliers
 from benchmarks.instruments.texts import play_windows
 from benchmarks.instruments.windows import Windows
 from benchmarks.results import Measurement, Parameter, measured
 from reference_model.checkpoints import load_reference
+from reference_model.config import preset
 from reference_model.model import GPT
 from reference_model.quantization.grid import Grid, rounded
 
 # Windows that are read, spread over all test plays.
 WINDOWS: dict[Profile, int] = {"smoke": 4, "quick": 8, "full": 40}
+WINDOWS_OF_A_CELL = 10
 OUTLIER = 6  # standard deviations, as in LLM.int8() (2208.07339)
 PLANTED_CHANNELS, PLANTED_STRENGTH = (17, 101, 202), 100.0
 INPUTS = {
@@ -31,14 +34,58 @@ INPUTS = {
     "mlp.c_proj": "MLP out",
 }
 W8, W4 = Grid(8, "per channel"), Grid(4, "per group")
+# Model → metric of a cosine → what is rounded, and the weights' grid.
+PLANTED = "planted outliers"
+FORMATS: dict[str, dict[str, tuple[str, Grid]]] = {
+    "checkpoint": {"gradient_cosine": ("W8A8", W8), "gradient_cosine_int4": ("W4A8", W4)},
+    PLANTED: {"gradient_cosine_planted": ("W8A8", W8)},
+}
 STATISTICS = (("activation_range", "ratio"), ("outlier_share", "ratio"), ("kurtosis", "1"))
 
 Where = tuple[int, str]  # block, kind of linear
 Gradients = list[Tensor]  # of each block, all its parameters in one row
 
 
-@experiment("int8.activation-range", smoke=None, quick=10, full=80)
-def activation_range(settings: Settings) -> list[Measurement]:
+def cells(settings: Settings) -> list[Cell]:
+    """A cell for each model and some of the windows."""
+    return [
+        Cell({"model": name, "first": first}, share=1 + len(FORMATS[name]))
+        for name in FORMATS
+        for first in range(0, WINDOWS[settings.profile], WINDOWS_OF_A_CELL)
+    ]
+
+
+def of_some_windows(settings: Settings, model: str, first: int) -> Found:
+    """Statistics of the linears' inputs in float32, and cosines: window by window."""
+    exact = load_reference().to(settings.device)
+    if model == PLANTED:
+        exact = with_planted_outliers(exact, PLANTED_CHANNELS, PLANTED_STRENGTH)
+    fakes = {
+        metric: with_fake_rounding(exact, grid, activations=True)
+        for metric, (_, grid) in FORMATS[model].items()
+    }
+    windows = text_of(settings)
+    some = windows[np.arange(first, min(first + WINDOWS_OF_A_CELL, len(windows)))]
+    statistics: dict[Where, list[tuple[float, ...]]] = {}
+    cosines: dict[str, list[list[float]]] = {metric: [] for metric in fakes}
+    for x, y in some.batches(1, settings.device):
+        with _watching(exact, statistics):
+            gradients = block_gradients(exact, x, y)
+        for metric, fake in fakes.items():
+            cosines[metric].append(_cosines(gradients, block_gradients(fake, x, y)))
+    of_linears = [[*where, values] for where, values in statistics.items()]
+    return {"statistics": of_linears, "cosines": cosines}
+
+
+@experiment_of_cells(
+    "int8.activation-range",
+    cells=cells,
+    measure=of_some_windows,
+    smoke=None,
+    quick=10,
+    full=300,
+)
+def activation_range(settings: Settings, found: CellsFound) -> list[Measurement]:
     """Of the checkpoint, and of the same function with outliers planted.
 
     A cosine compares gradients of one model's own weights: those of planted columns are
@@ -46,41 +93,31 @@ def activation_range(settings: Settings) -> list[Measurement]:
 
     The claim's verdict rests on ``gradient_cosine``, which is the checkpoint's at W8A8 alone.
     """
-    model = load_reference().to(settings.device)
-    planted = with_planted_outliers(model, PLANTED_CHANNELS, PLANTED_STRENGTH)
-    context, count = model.config.context_length, WINDOWS[settings.profile]
-    windows = play_windows("test", context, count, settings.seed)
-    formats = {
-        "gradient_cosine": ("W8A8", with_fake_rounding(model, W8, activations=True)),
-        "gradient_cosine_int4": ("W4A8", with_fake_rounding(model, W4, activations=True)),
-    }
-    of_planted = {
-        "gradient_cosine_planted": ("W8A8", with_fake_rounding(planted, W8, activations=True))
-    }
+    windows = text_of(settings)
     return [
-        *_of_model(model, "checkpoint", formats, windows),
-        *_of_model(planted, "planted outliers", of_planted, windows),
+        m
+        for name in FORMATS
+        for m in _of_model(name, [each for p, each in found if p["model"] == name], windows)
     ]
 
 
-def _of_model(
-    model: GPT, name: str, formats: Mapping[str, tuple[str, GPT]], windows: Windows
-) -> Iterator[Measurement]:
-    """Statistics of the linears' inputs in float32; a cosine for each metric's rounded model."""
-    statistics: dict[Where, list[tuple[float, ...]]] = {}
-    cosines: dict[str, list[list[float]]] = {metric: [] for metric in formats}
-    for x, y in windows.batches(1, model.wte.weight.device):
-        with _watching(model, statistics):
-            exact = block_gradients(model, x, y)
-        for metric, (_, fake) in formats.items():
-            cosines[metric].append(_cosines(exact, block_gradients(fake, x, y)))
+def text_of(settings: Settings) -> Windows:
+    context = preset("reference").context_length
+    return play_windows("test", context, WINDOWS[settings.profile], settings.seed)
+
+
+def _of_model(name: str, found: Sequence[Found], windows: Windows) -> Iterator[Measurement]:
+    """Means over the windows of all cells of a model."""
     record = partial(_record, windows, model=name)
-    for (layer, kind), of_windows in statistics.items():
+    for of_cells in zip(*(each["statistics"] for each in found), strict=True):
+        layer, kind, _ = of_cells[0]
+        of_windows = [values for *_, of_cell in of_cells for values in of_cell]
         for (metric, unit), values in zip(STATISTICS, zip(*of_windows, strict=True), strict=True):
             labels: dict[str, Parameter] = {"layer": layer, "kind": kind}
             yield record(values, metric=metric, unit=unit, option="float32", labels=labels)
-    for metric, (option, _) in formats.items():
-        for layer, values in enumerate(zip(*cosines[metric], strict=True)):
+    for metric, (option, _) in FORMATS[name].items():
+        cosines = [values for each in found for values in each["cosines"][metric]]
+        for layer, values in enumerate(zip(*cosines, strict=True)):
             labels = {"layer": layer}
             yield record(values, metric=metric, unit="1", option=option, labels=labels)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import partial
 
-from benchmarks.experiment import Profile, Settings
+import numpy as np
+
+from benchmarks.experiment import Found, Profile, Settings
 from benchmarks.instruments.cache_quality import Array, qualities
 from benchmarks.instruments.texts import play_windows
 from benchmarks.instruments.windows import Windows
@@ -13,6 +15,7 @@ from benchmarks.results import Measurement, measured
 from benchmarks.stats import Estimate
 from reference_model.cache import KVCache
 from reference_model.checkpoints import load_reference
+from reference_model.config import preset
 from reference_model.model import GPT
 from reference_model.quantization.grid import Grid
 from reference_model.quantization.kv_cache import QuantizedKVCache
@@ -21,33 +24,54 @@ from reference_model.quantization.rounding import with_rounded_linears
 from reference_model.quantization.turboquant import TurboQuant
 
 BITS = (4, 3, 2)
-FLOAT, NO_CACHE = "float32 weights", "uncompressed"
+FLOAT, SKIPPED, NORMS_TOO = FACTORIAL_WEIGHTS = (
+    "float32 weights",
+    "INT8, norms skipped",
+    "INT8, norms too",
+)
+NO_CACHE = "uncompressed"
 # Windows that are read, spread over all test plays.
 WINDOWS: dict[Profile, int] = {"smoke": 20, "quick": 20, "full": 72}
 
-Cell = tuple[str, str]  # weights, cache
+Pair = tuple[str, str]  # weights, cache
 
 
-def factorial(settings: Settings) -> list[Measurement]:
-    """Each kind of weights with each cache; of TurboQuant one rotation, the same in every cell."""
-    model = load_reference().to(settings.device)
-    length, count = model.config.context_length, WINDOWS[settings.profile]
-    windows = play_windows("test", length, count, settings.seed)
-    losses: dict[Cell, Array] = {}
-    for weights, variant in _weights(model).items():
-        caches = {f"{bits} bits": partial(_empty, variant, bits) for bits in BITS}
-        plain, through = qualities(variant, windows, caches)
-        losses[weights, NO_CACHE] = plain
-        losses |= {(weights, cache): quality.losses for cache, quality in through.items()}
-    return list(measurements(losses, windows))
+def losses_of(settings: Settings, weights: str) -> Found:
+    """Cache → loss of each window, (windows,) nats a token, with one kind of weights.
+
+    Of TurboQuant one rotation, the same for each.
+    """
+    variant = _with_weights(load_reference().to(settings.device), weights)
+    caches = {f"{bits} bits": partial(_empty, variant, bits) for bits in BITS}
+    plain, through = qualities(variant, text_of(settings), caches)
+    losses = {NO_CACHE: plain, **{cache: quality.losses for cache, quality in through.items()}}
+    return {cache: of_cache.mean(axis=1).tolist() for cache, of_cache in losses.items()}
 
 
-def _weights(model: GPT) -> dict[str, GPT]:
+def factorial(settings: Settings, found: Mapping[str, Found]) -> list[Measurement]:
+    """Each kind of weights with each cache, of what `losses_of` found for all of them."""
+    losses = {
+        (weights, cache): np.array(of_cache)
+        for weights, of_weights in found.items()
+        for cache, of_cache in of_weights.items()
+    }
+    return list(measurements(losses, text_of(settings)))
+
+
+def text_of(settings: Settings) -> Windows:
+    length, count = preset("reference").context_length, WINDOWS[settings.profile]
+    return play_windows("test", length, count, settings.seed)
+
+
+def _with_weights(model: GPT, weights: str) -> GPT:
+    if weights == FLOAT:
+        return model
     rounded, _ = with_rounded_linears(model, Grid())
-    scheme = NormScheme(weights="int8", input="int8")
-    normed, _ = with_int8_norms(rounded, scheme)
+    if weights == SKIPPED:
+        return rounded
+    normed, _ = with_int8_norms(rounded, NormScheme(weights="int8", input="int8"))
     assert isinstance(normed, GPT)
-    return {FLOAT: model, "INT8, norms skipped": rounded, "INT8, norms too": normed}
+    return normed
 
 
 def _empty(model: GPT, bits: int, batch_size: int) -> KVCache:
@@ -56,18 +80,18 @@ def _empty(model: GPT, bits: int, batch_size: int) -> KVCache:
 
 
 def interaction(
-    losses: Mapping[Cell, Array], windows: Windows, weights: str, cache: str
+    losses: Mapping[Pair, Array], windows: Windows, weights: str, cache: str
 ) -> Estimate:
     """L(both) − L(weights) − L(cache) + L(neither) per token: 0 where losses add.
 
-    Of losses (windows, T) in nats.
+    Of losses in nats, (windows,) or of each of their tokens.
     """
     with_weights = losses[weights, cache] - losses[weights, NO_CACHE]
     without = losses[FLOAT, cache] - losses[FLOAT, NO_CACHE]
     return windows.mean(with_weights - without)
 
 
-def measurements(losses: Mapping[Cell, Array], windows: Windows) -> Iterator[Measurement]:
+def measurements(losses: Mapping[Pair, Array], windows: Windows) -> Iterator[Measurement]:
     """What each cell loses against no rounding at all, and what of it neither half explains."""
     for weights, cache in losses:
         record = partial(

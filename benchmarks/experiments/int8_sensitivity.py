@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import functional_call
 
-from benchmarks.experiment import Profile, Settings, experiment
+from benchmarks.experiment import Cell, CellsFound, Found, Profile, Settings, experiment_of_cells
 from benchmarks.instruments.texts import play_windows
 from benchmarks.instruments.windows import Windows
 from benchmarks.results import Direction, Measurement, Parameter, measured
 from benchmarks.stats import Estimate, scaled
 from reference_model.checkpoints import load_reference
+from reference_model.config import preset
 from reference_model.model import GPT
 from reference_model.quantization.grid import Codes, Grid, to_grid
 
@@ -66,28 +67,58 @@ class Readings:
         return self.losses - self.baseline
 
 
-@experiment("int8.sensitivity", smoke=None, quick=None, full=1200)
-def sensitivity(settings: Settings) -> list[Measurement]:
-    """One kind of module at a time, one layer at a time and, in full, one kind of one layer.
+def cells(settings: Settings) -> list[Cell]:
+    """A cell for each group of parts, which all are compared with the same predictions."""
+    of_reference = preset("reference", head="untied")
+    with torch.device("meta"):
+        parts = groups(GPT(of_reference), settings.profile)
+    return [Cell({"group": name}, share=1 + len(of_group)) for name, of_group in parts.items()]
+
+
+def groups(model: GPT, profile: Profile) -> dict[str, list[Part]]:
+    """One kind of module at a time, one layer at a time and, in full, one kind of one layer."""
+    found = {f"kinds, {grid.name}": kinds(model, grid) for grid in (INT8, INT4)}
+    found[f"layers, {INT4.name}"] = layers(model, INT4)
+    if profile == "full":
+        found[f"layers, {INT8.name}"] = layers(model, INT8)
+        for part in kinds_of_layers(model, INT4):
+            found.setdefault(f"{part.labels['kind']} by layer", []).append(part)
+    return found
+
+
+def of_a_group(settings: Settings, group: str) -> Found:
+    """Fields of `Readings`."""
+    model = untied(load_reference()).to(settings.device)
+    parts = groups(model, settings.profile)[group]
+    found = readings(model, [rounded_part(model, part) for part in parts], text_of(settings))
+    return {name: values.tolist() for name, values in vars(found).items()}
+
+
+@experiment_of_cells(
+    "int8.sensitivity", cells=cells, measure=of_a_group, smoke=None, quick=None, full=1200
+)
+def sensitivity(settings: Settings, found: CellsFound) -> list[Measurement]:
+    """What each part loses by rounding, all others left in float32.
 
     Of the checkpoint untied, whose embedding and head can be rounded one without the other.
     """
-    model = untied(load_reference()).to(settings.device)
-    context, count = model.config.context_length, WINDOWS[settings.profile]
-    windows = play_windows("test", context, count, settings.seed)
-    parts = [part for grid in (INT8, INT4) for part in kinds(model, grid)]
-    parts += layers(model, INT4)
-    if settings.profile == "full":
-        parts += [*layers(model, INT8), *kinds_of_layers(model, INT4)]
-    found = readings(model, [rounded_part(model, part) for part in parts], windows)
+    model, windows = untied(load_reference()), text_of(settings)
+    parts = [part for of_group in groups(model, settings.profile).values() for part in of_group]
+    of_groups = [Readings(**{k: np.array(v) for k, v in each.items()}) for _, each in found]
+    all_found = Readings(
+        of_groups[0].baseline,
+        np.concatenate([each.losses for each in of_groups]),
+        np.concatenate([each.divergences for each in of_groups]),
+    )
     return [
-        m
-        for group in (
-            _of_parts(model, parts, found, windows),
-            ratios(model, parts, found, windows),
-        )
-        for m in group
+        *_of_parts(model, parts, all_found, windows),
+        *ratios(model, parts, all_found, windows),
     ]
+
+
+def text_of(settings: Settings) -> Windows:
+    context = preset("reference").context_length
+    return play_windows("test", context, WINDOWS[settings.profile], settings.seed)
 
 
 def untied(model: GPT) -> GPT:

@@ -358,7 +358,11 @@ def test_the_factorial_measures_each_pair_and_an_interaction_for_each_of_both(
     two_windows: Windows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(int8_factorial, "play_windows", lambda *_: two_windows)
-    found = int8_factorial.factorial(SMOKE)
+    losses = {
+        weights: int8_factorial.losses_of(SMOKE, weights)
+        for weights in int8_factorial.FACTORIAL_WEIGHTS
+    }
+    found = int8_factorial.factorial(SMOKE, losses)
     increases = {
         (m.option, m.parameters["cache"]): m.value
         for m in found
