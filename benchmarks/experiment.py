@@ -16,6 +16,7 @@ from benchmarks.results import Measurement, Parameter
 Profile = Literal["smoke", "quick", "full"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
 LESSON_MODULES = (
+    "lora_share",
     "lora",
     "lora_adapters",
     "lora_first_step",

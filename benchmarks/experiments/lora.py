@@ -1,4 +1,4 @@
-"""L1, LoRA: how few weights it trains, and how its random update grows with the rank.
+"""L1, LoRA: how its random update grows with the rank.
 
 ΔW = s·BA with B (d, r), A (r, n) and s = α/r (LoRA, 2106.09685) or α/√r (rsLoRA, 2312.03732). The
 laws are about B and A that are both random; a fresh adapter has B = 0.
@@ -8,29 +8,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks.experiment import Profile, Settings, experiment
+from benchmarks.experiment import (
+    Cell,
+    CellsFound,
+    Found,
+    Profile,
+    Settings,
+    as_found,
+    experiment_of_cells,
+    joined,
+)
 from benchmarks.experiments.lora_checks import operating_characteristics
 from benchmarks.product_moments import relative_variance
 from benchmarks.results import Measurement, Parameter, measured
 from benchmarks.stats import Estimate, holm, power_law_exponent
 from benchmarks.variance_checks import equivalence_check, exponent_check
-from reference_model.config import preset
-from reference_model.costs import LoRATarget, lora_parameters, parameter_count
 
 Matrix = NDArray[np.float32]
-
-SHARE_RANKS = [2**i for i in range(9)]  # 1 … 256
-TARGETS: dict[str, tuple[LoRATarget, ...]] = {
-    "query,value": ("query", "value"),
-    "all attention": ("query", "key", "value", "attention_output"),
-    "all linears": ("query", "key", "value", "attention_output", "mlp_in", "mlp_out"),
-}
 
 RANKS = [2**i for i in range(11)]  # 1 … 1024
 WIDTH = 768  # d and n: GPT-2 small's
@@ -48,39 +49,6 @@ PRECISION: dict[Profile, float] = {"smoke": 0.003, "quick": 0.0025, "full": 0.00
 PRECISION_OF_UPDATES: dict[Profile, float] = {"smoke": 0.006, "quick": 0.005, "full": 0.001}
 LEAST_REPLICAS = 4
 MOST_NUMBERS = 1 << 21  # drawn at once
-
-
-@experiment("lora.trainable-share", smoke=0.1, quick=0.1, full=90, timed=("full",))
-def trainable_share(settings: Settings) -> list[Measurement]:
-    """Trained weights in percent of all frozen ones, GPT-2 small, by rank, targets and head.
-
-    The full profile has beside it how long an adapted linear takes.
-    """
-    measurements = []
-    for head in ("untied", "tied"):
-        config = preset("gpt2", head=head)
-        for targets, names in TARGETS.items():
-            for rank in SHARE_RANKS:
-                share = 100 * lora_parameters(config, rank, names) / parameter_count(config)
-                measurements.append(
-                    measured(
-                        share,
-                        claim="lora.trainable-share",
-                        metric="trainable_share",
-                        unit="percent",
-                        direction="lower",
-                        choice="adapters",
-                        option="LoRA",
-                        parameters={"rank": rank, "targets": targets, "head": head},
-                        source="closed form",
-                    )
-                )
-    if settings.profile == "full" and settings.device == "cpu":
-        # Not above: the share is in the history of commits that have no adapters yet.
-        from benchmarks.experiments.lora_speed import forward_ratios
-
-        measurements += forward_ratios("lora.trainable-share")
-    return measurements
 
 
 @dataclass(frozen=True)
@@ -203,27 +171,78 @@ def exponent_deviations(precision: float) -> dict[str, float]:
     return deviations
 
 
-@experiment("lora.product-variance", smoke=1, quick=3, full=30)
-def product_variance(settings: Settings) -> list[Measurement]:
+def of_variances(settings: Settings, a: str, width: int, precision: float) -> Found:
+    """The fields of `VarianceAtRank` at each rank."""
+    points = variances(a, precision, settings.seed, width)
+    return [asdict(point) for point in points]
+
+
+def cells_of_products(settings: Settings) -> list[Cell]:
+    precision = PRECISION[settings.profile]
+    return [_cell("gaussian", width, precision) for width in WIDTHS[settings.profile]]
+
+
+def _cell(a: str, width: int, precision: float) -> Cell:
+    return Cell({"a": a, "width": width, "precision": precision}, share=100 + width)
+
+
+def _points(found: Found) -> list[VarianceAtRank]:
+    return [VarianceAtRank(**fields) for fields in found]
+
+
+@experiment_of_cells(
+    "lora.product-variance",
+    cells=cells_of_products,
+    measure=of_variances,
+    smoke=1,
+    quick=3,
+    full=30,
+)
+def product_variance(settings: Settings, found: CellsFound) -> list[Measurement]:
     """Var(BA) against r·σ_A²·σ_B² at each rank and width, and its exponent in the rank.
 
     The intervals of all ranks and widths hold together at 95 %, and those of the exponents.
     """
-    claim = "lora.product-variance"
-    widths, measurements = WIDTHS[settings.profile], []
-    for width in widths:
-        points = variances("gaussian", PRECISION[settings.profile], settings.seed, width)
-        labels: dict[str, Parameter] = {"a": "gaussian", "width": width}
+    claim, measurements = "lora.product-variance", []
+    for parameters, of_cell in found:
+        points = _points(of_cell)
+        labels: dict[str, Parameter] = {"a": "gaussian", "width": parameters["width"]}
         measurements += _at_ranks(
-            claim, "unscaled", labels, points, "product_variance_ratio", len(RANKS) * len(widths)
+            claim, "unscaled", labels, points, "product_variance_ratio", len(RANKS) * len(found)
         )
-        slope, metric = exponent(points, family=len(widths)), "product_variance_exponent"
+        slope, metric = exponent(points, family=len(found)), "product_variance_exponent"
         measurements.append(_estimated(claim, metric, "unscaled", labels, slope))
     return measurements
 
 
-@experiment("lora.update-variance", smoke=4.5, quick=8, full=75)
-def update_variance(settings: Settings) -> list[Measurement]:
+def cells_of_updates(settings: Settings) -> list[Cell]:
+    """A cell for each distribution of A and width, and of how often the checks err."""
+    cases = [
+        (kind, w) for kind in ("gaussian", "kaiming_uniform") for w in WIDTHS[settings.profile]
+    ]
+    precision = PRECISION_OF_UPDATES[settings.profile]
+    found = [_cell(*case, precision) for case in (*cases, ("peft_gaussian", WIDTH))]
+    return found + [
+        Cell({"checked": kind}, share=share)
+        for kind, share in (("gaussian", 500), ("kaiming_uniform", 3000))
+    ]
+
+
+def of_an_update(settings: Settings, checked: str = "", **case: Any) -> Found:
+    if checked:
+        return as_found(operating_characteristics(settings.profile, settings.seed, checked))
+    return of_variances(settings, **case)
+
+
+@experiment_of_cells(
+    "lora.update-variance",
+    cells=cells_of_updates,
+    measure=of_an_update,
+    smoke=4.5,
+    quick=8,
+    full=75,
+)
+def update_variance(settings: Settings, found: CellsFound) -> list[Measurement]:
     """Exponent of Var(s·BA) in the rank, by scaling, width and distribution of A.
 
     PEFT's `gaussian`, whose deviation is 1/r, has a metric of its own: it is shown, not judged.
@@ -231,15 +250,12 @@ def update_variance(settings: Settings) -> list[Measurement]:
     stand p values of the checks, Holm's over all exponents, and how often these checks err.
     """
     claim = "lora.update-variance"
-    precision = PRECISION_OF_UPDATES[settings.profile]
-    cases = [
-        (kind, w) for kind in ("gaussian", "kaiming_uniform") for w in WIDTHS[settings.profile]
-    ]
-    cases.append(("peft_gaussian", WIDTH))
+    cases = [each for each in found if "width" in each[0]]
     family = len(SCALINGS) * len(cases)
     measurements, judged = [], []
-    for kind, width in cases:
-        points = variances(kind, precision, settings.seed, width)
+    for parameters, of_cell in cases:
+        points = _points(of_cell)
+        kind, width = parameters["a"], parameters["width"]
         own_case = kind == "peft_gaussian"
         metric = "exponent_with_rank_dependent_init" if own_case else "update_variance_exponent"
         labels: dict[str, Parameter] = {"a": kind, "width": width}
@@ -253,8 +269,8 @@ def update_variance(settings: Settings) -> list[Measurement]:
                 measurements += _at_ranks(
                     claim, scaling, labels, scaled, "variance_over_law", len(RANKS)
                 )
-    measurements += _p_values(claim, judged, precision)
-    return [*measurements, *operating_characteristics(settings.profile, settings.seed)]
+    measurements += _p_values(claim, judged, PRECISION_OF_UPDATES[settings.profile])
+    return measurements + joined(settings, found[len(cases) :])
 
 
 def _p_values(

@@ -1,17 +1,18 @@
 """L1, LoRA: how much longer an adapted linear takes than the plain one, and a merged one.
 
-Functions here run in fresh processes, one observation each; the arms take turns within one.
+One process is one observation; the arms take turns within it.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 
-from benchmarks.instruments.clock import fresh_process_samples, interleaved_durations
+from benchmarks.instruments.clock import interleaved_durations
 from benchmarks.results import Measurement, measured
 from benchmarks.stats import geometric_mean_ratio_interval
 from reference_model.linear import Linear
@@ -27,19 +28,17 @@ LINEARS: dict[str, tuple[int, tuple[slice, ...]]] = {
     ),
 }
 ROUNDS, WARMUP = 60, 5
-PROCESSES = 10
 
 
-def forward_ratios(claim: str) -> Iterator[Measurement]:
-    """Seconds of an adapted and of a merged forward over the plain linear's, in one process each.
+def forward_ratios(claim: str, samples: Sequence[Mapping[str, Any]]) -> Iterator[Measurement]:
+    """Seconds of an adapted and of a merged forward over the plain linear's, of `one_sample` each.
 
     On the CPU, of 512 tokens, 768 wide, at rank 16; adapters that share an input each multiply it.
     """
-    threads = torch.get_num_threads()
-    samples = fresh_process_samples(f"{__name__}:seconds", {}, PROCESSES, threads)
+    taken, threads = [sample["seconds"] for sample in samples], samples[0]["threads"]
     for linear in LINEARS:
         for arm in ("adapted", "merged"):
-            ratios = [sample[linear][arm] / sample[linear]["plain"] for sample in samples]
+            ratios = [each[linear][arm] / each[linear]["plain"] for each in taken]
             yield measured(
                 geometric_mean_ratio_interval(ratios),
                 claim=claim,
@@ -53,8 +52,13 @@ def forward_ratios(claim: str) -> Iterator[Measurement]:
             )
 
 
+def one_sample() -> dict[str, Any]:
+    """What one process measures."""
+    return {"threads": torch.get_num_threads(), "seconds": seconds()}
+
+
 def seconds() -> dict[str, dict[str, float]]:
-    """Of one process: linear → arm → median seconds."""
+    """Linear → arm → median seconds."""
     found = {}
     x = torch.randn(1, TOKENS, WIDTH)
     with torch.inference_mode():

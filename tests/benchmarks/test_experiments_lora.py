@@ -13,7 +13,7 @@ from torch import nn
 
 from benchmarks.claims import load_claims
 from benchmarks.experiment import Settings
-from benchmarks.experiments import lora
+from benchmarks.experiments import lora, lora_share
 from benchmarks.results import Measurement
 from benchmarks.verdicts import judge_claim
 from reference_model.config import preset
@@ -35,7 +35,7 @@ def models() -> dict[str, GPT]:
 
 @pytest.fixture(scope="module")
 def shares() -> list[Measurement]:
-    return lora.trainable_share(SMOKE)
+    return lora_share.trainable_share(SMOKE)
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +229,11 @@ def test_a_wrong_scaling_is_told_from_the_right_one(
 ) -> None:
     monkeypatch.setattr(lora, "SCALINGS", {**lora.SCALINGS, "alpha/sqrt(r)": wrong})
     monkeypatch.setattr(lora, "variances", lambda kind, precision, seed, width: points)
-    monkeypatch.setattr(lora, "operating_characteristics", lambda profile, seed: characteristics)
+    monkeypatch.setattr(
+        lora,
+        "operating_characteristics",
+        lambda profile, seed, kind: [m for m in characteristics if m.parameters["a"] == kind],
+    )
     measured = lora.update_variance(SMOKE)
     assert verdict("lora.update-variance", measured) == ("refuted" if refuted else "confirmed")
 

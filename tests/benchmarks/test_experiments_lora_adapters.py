@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.claims import load_claims
 from benchmarks.experiment import Settings, Unavailable
-from benchmarks.experiments import lora, lora_adapters, lora_speed
+from benchmarks.experiments import lora_adapters, lora_share, lora_speed
 from benchmarks.results import Measurement
 from benchmarks.verdicts import judge_claim
 from reference_model.lora import LoRALinear
@@ -117,15 +117,13 @@ def test_the_arms_are_what_they_are_called(name: str) -> None:
     assert arms["plain"]().shape == arms["adapted"]().shape == arms["merged"]().shape
 
 
-def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def made_up() -> dict[str, Any]:
     taken = {"plain": 2.0, "adapted": 3.0, "merged": 2.0}
-    samples = [dict.fromkeys(lora_speed.LINEARS, taken)] * 3
-    monkeypatch.setattr(lora_speed, "fresh_process_samples", lambda *given: samples)
+    return {"threads": 1, "seconds": dict.fromkeys(lora_speed.LINEARS, taken)}
 
 
-def test_ratios_are_over_the_plain_linear(monkeypatch: pytest.MonkeyPatch) -> None:
-    made_up(monkeypatch)
-    found = list(lora_speed.forward_ratios("lora.trainable-share"))
+def test_ratios_are_over_the_plain_linear() -> None:
+    found = list(lora_speed.forward_ratios("lora.trainable-share", [made_up()] * 3))
     values = {m.metric: m.value for m in found}
     assert values["adapted_forward_ratio"] == pytest.approx(1.5)
     assert values["merged_forward_ratio"] == pytest.approx(1.0)
@@ -136,7 +134,9 @@ def test_ratios_are_over_the_plain_linear(monkeypatch: pytest.MonkeyPatch) -> No
 def test_only_a_full_run_takes_the_time(
     monkeypatch: pytest.MonkeyPatch, profile: Any, timed: bool
 ) -> None:
-    made_up(monkeypatch)
-    found = lora.trainable_share(Settings(profile, "cpu", seed=0))
+    monkeypatch.setattr(lora_speed, "one_sample", made_up)
+    settings = Settings(profile, "cpu", seed=0)
+    assert any(cell.timed for cell in lora_share.trainable_share.cells(settings)) == timed
+    found = lora_share.trainable_share(settings)
     assert bool(of(found, "adapted_forward_ratio")) == timed
     assert math.isfinite(sum(m.value for m in found))

@@ -51,7 +51,7 @@ def dependent(kind: str) -> Simulated:
 
 @pytest.fixture(scope="module")
 def measured() -> list[Measurement]:
-    return operating_characteristics("smoke", seed=0)
+    return [m for kind in N for m in operating_characteristics("smoke", 0, kind)]
 
 
 # ---- the simulation
