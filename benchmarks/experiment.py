@@ -21,6 +21,7 @@ LESSON_MODULES = (
     "lora_adapters",
     "lora_first_step",
     "lora_training",
+    "lora_rank",
     "positions",
     "tying",
     "norms",

@@ -1,33 +1,33 @@
-"""L1, LoRA from B = 0: what the first optimiser steps add, against closed forms in the rank.
-
-G (d, n) is the loss's gradient at a weight, γ the scale, η the rate, and A (r, n) has independent
-entries of variance σ² and kurtosis κ. At B = 0 only B moves, by its gradient γGAᵀ:
-
-| optimiser | ΔW after one step | E⟨−G, ΔW⟩             | E‖ΔW‖²                          |
-|-----------|-------------------|-----------------------|---------------------------------|
-| SGD       | −ηγ² GAᵀA         | ηγ²σ² r ‖G‖²          | η²γ⁴σ⁴ r(r + n − 2 + κ) ‖G‖²    |
-| AdamW     | −ηγ sign(GAᵀ)A    | ηγσ r √(2/π) Σ‖gᵢ‖    | η²γ²σ² r(n + (r − 1)2/π) d      |
-
-SGD's are exact for any such A: E(AᵀA) = rσ²I and E(AᵀA)² = r(r + n − 2 + κ)σ⁴I. AdamW's first step
-is η times the sign of each entry, whatever its size; its two hold for a Gaussian A, whose aₚ along
-the row gᵢ of G and across it are independent. Since signs forget γ, the gain grows with γr, where
-SGD's grows with γ²r: where α/√r keeps SGD's constant, AdamW's grows by √r.
-
-AdamW divides by |g| + ε, not by |g|: where γ is small and the gradient too, entries move by less.
-"""
+"""L1, LoRA from B = 0: what the first optimiser steps add, against the laws of `lora_laws`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.experiment import Profile, Settings, experiment
+from benchmarks.experiment import (
+    Cell,
+    CellsFound,
+    Found,
+    Profile,
+    Settings,
+    as_found,
+    experiment_of_cells,
+    joined,
+)
+from benchmarks.experiments.lora_laws import (
+    KURTOSIS,
+    FirstStep,
+    adamw_expected,
+    adamw_first_step,
+    sgd_expected,
+    sgd_first_step,
+)
 from benchmarks.experiments.lora_training import EQUAL_RATE, SCALINGS
 from benchmarks.instruments.finetuning import (
     Optimizer,
@@ -53,7 +53,6 @@ RANKS: dict[Profile, list[int]] = {
     "quick": [4**i for i in range(6)],
     "full": [2**i for i in range(11)],  # 1 … 1024 = 4n
 }
-KURTOSIS: dict[InitA, float] = {"gaussian": 3.0, "kaiming_uniform": 1.8}
 ALPHA, RATE = 16.0, 0.1  # of SGD; the ratios do not depend on them
 BATCH_SIZE, LENGTH = 4, 128
 # One draw is one A for every adapted matrix of the model. Its variance falls as 1/r.
@@ -68,12 +67,10 @@ EPSILON = 1e-8  # AdamW's
 ADAMW_RANKS = (4, 16, 64, 256)
 LEAST_ADAMW_DRAWS = 32  # with eight, Student's interval missed 1 at one rank of four
 
+# Parts of the first step, and what each takes.
+SHARES = {"starts": 2, "ratios": 60, "real steps": 8, "AdamW's ratios": 30}
+
 RATES: dict[Optimizer, float] = {"sgd": RATE, "adamw": EQUAL_RATE}
-
-
-def deviation_squared(a: InitA, n: int) -> float:
-    """σ² of A's entries: N(0, 1/n), or U(±1/√n)."""
-    return 1 / n if a == "gaussian" else 1 / (3 * n)
 
 
 def gradients(model: GPT, batch: Tensor) -> list[Tensor]:
@@ -88,57 +85,6 @@ def gradients(model: GPT, batch: Tensor) -> list[Tensor]:
             found += gradient.chunk(3) if name == "attn.c_attn" else [gradient]
     model.zero_grad(set_to_none=True)
     return found
-
-
-@dataclass(frozen=True)
-class FirstStep:
-    """First-order gain ⟨−G, ΔW⟩ and squared norm ‖ΔW‖², of one matrix or of many draws each."""
-
-    gain: Tensor
-    squared_norm: Tensor
-
-
-def sgd_first_step(gram: Tensor, a: Tensor) -> FirstStep:
-    """Of each A in (draws, r, n), for η = γ = 1, from GᵀG (n, n): no (d, n) matrix is formed."""
-    draws, rank, n = a.shape
-    if rank <= n:
-        low = (a.reshape(-1, n) @ gram).view(draws, rank, n) @ a.mT  # (draws, r, r), as is
-        own = a @ a.mT
-        return FirstStep(low.diagonal(dim1=1, dim2=2).sum(1), (low * own).sum((1, 2)))
-    own = a.mT @ a  # (draws, n, n)
-    return FirstStep((own * gram).sum((1, 2)), (own @ own * gram).sum((1, 2)))
-
-
-def sgd_expected(gradient: Tensor, rank: int, a: InitA, rate: float, scale: float) -> FirstStep:
-    """Mean over A of what SGD's first step adds, in closed form."""
-    n, square = gradient.shape[1], gradient.square().sum()
-    variance = deviation_squared(a, n)
-    spread = rank * (rank + n - 2 + KURTOSIS[a])
-    return FirstStep(
-        rate * scale**2 * variance * rank * square,
-        rate**2 * scale**4 * variance**2 * spread * square,
-    )
-
-
-def adamw_first_step(gradient: Tensor, a: Tensor, rate: float, scale: float) -> FirstStep:
-    """Of each A in (draws, r, n): B moves by −η in the direction of its gradient's signs."""
-    low = gradient @ a.mT  # (draws, d, r)
-    update = low.sign() @ a  # (draws, d, n)
-    return FirstStep(
-        rate * scale * low.abs().sum((1, 2)), (rate * scale) ** 2 * update.square().sum((1, 2))
-    )
-
-
-def adamw_expected(gradient: Tensor, rank: int, rate: float, scale: float) -> FirstStep:
-    """Mean over a Gaussian A of what AdamW's first step adds, in closed form."""
-    d, n = gradient.shape
-    variance = deviation_squared("gaussian", n)
-    rows = gradient.norm(dim=1).sum()
-    spread = rank * (n + (rank - 1) * 2 / math.pi)
-    return FirstStep(
-        rate * scale * math.sqrt(variance * 2 / math.pi) * rank * rows,
-        torch.tensor((rate * scale) ** 2 * variance * spread * d),
-    )
 
 
 def draws_of(a: InitA, rank: int, draws: int, n: int, generator: torch.Generator) -> Tensor:
@@ -167,23 +113,39 @@ def updates_of(model: GPT) -> list[tuple[Adapter, Tensor]]:
     return found
 
 
-@experiment(CLAIM, smoke=5, quick=15, full=900)
-def real_init(settings: Settings) -> list[Measurement]:
+def cells(settings: Settings) -> list[Cell]:
+    """A cell for each part of the first step; in full also for each seed of the later ones."""
+    found = [Cell({"part": part}, share=share) for part, share in SHARES.items()]
+    if settings.profile == "full":
+        seeds = range(settings.seed, settings.seed + SEEDS)
+        found += [Cell({"part": "later steps", "seed": seed}, share=20) for seed in seeds]
+    return found
+
+
+def of_a_cell(settings: Settings, part: str, seed: int = 0) -> Found:
+    """Measurements of a part; what later steps add, of one seed."""
+    if part == "later steps":
+        return walks(seed)
+    if part == "starts":
+        return as_found(_starts(settings))
+    batches = topic_batches(BATCH_SIZE, LENGTH, settings.seed)
+    exact = gradients(load_reference(torch.float64), batches(0))
+    if part == "real steps":
+        return as_found(_real_steps(settings, exact, batches))
+    found = [gradient.float() for gradient in exact]  # plenty for a ratio within 2 %
+    ratios = _adamw_ratios if part == "AdamW's ratios" else _ratios
+    return as_found(ratios(settings, found))
+
+
+@experiment_of_cells(CLAIM, cells=cells, measure=of_a_cell, smoke=5, quick=15, full=900)
+def real_init(settings: Settings, found: CellsFound) -> list[Measurement]:
     """First-step gain and norm over their closed forms, by rank, A and scaling; then k steps.
 
     The intervals of a metric hold together. What AdamW does, and later steps, are shown beside it.
     """
-    batches = topic_batches(BATCH_SIZE, LENGTH, settings.seed)
-    exact = gradients(load_reference(torch.float64), batches(0))
-    found = [gradient.float() for gradient in exact]  # plenty for a ratio within 2 %
-    measurements = [
-        *_starts(settings),
-        *_ratios(settings, found),
-        *_real_steps(settings, exact, batches),
-        *_adamw_ratios(settings, found),
-    ]
-    if settings.profile == "full":
-        measurements += later_steps(settings.seed)
+    measurements = joined(settings, found[: len(SHARES)])
+    if later := [of_seed for _, of_seed in found[len(SHARES) :]]:
+        measurements += later_steps(later)
     return measurements
 
 
@@ -323,32 +285,36 @@ LATER = (1, 2, 5, 10, 20)
 SEEDS = 5
 
 
+def walks(
+    seed: int, marks: Sequence[int] = LATER, ranks: Sequence[int] = ADAMW_RANKS
+) -> list[list[list[list[tuple[float, float]]]]]:
+    """`walk` of one seed at each rank: (optimisers, scalings, ranks, marks, 2)."""
+    start = gradients(load_reference(), topic_batches(BATCH_SIZE, LENGTH, seed)(0))
+    return [
+        [
+            [
+                walk(LoRAConfig(rank, ALPHA, scaling, TARGETS), optimizer, seed, start, marks)
+                for rank in ranks
+            ]
+            for scaling in SCALINGS.values()
+        ]
+        for optimizer in get_args(Optimizer)
+    ]
+
+
 def later_steps(
-    seed: int, seeds: int = SEEDS, marks: Sequence[int] = LATER, ranks: Sequence[int] = ADAMW_RANKS
+    found: Sequence[Found], marks: Sequence[int] = LATER, ranks: Sequence[int] = ADAMW_RANKS
 ) -> Iterator[Measurement]:
     """‖ΔW‖ and ⟨−G, ΔW⟩, G that of the start, after k steps; and their exponents in the rank.
 
-    Exponents are least-squares slopes over the ranks, an observation for each seed. SGD's closed
-    form has no single one across r = n. A gain that is not positive for all has none.
+    Of the `walks` of each seed. Exponents are least-squares slopes over the ranks, an observation
+    for each seed. SGD's closed form has no single one across r = n. A gain that is not positive for
+    all has none.
     """
-    own_seeds = range(seed, seed + seeds)
-    starts = {
-        own: gradients(load_reference(), topic_batches(BATCH_SIZE, LENGTH, own)(0))
-        for own in own_seeds
-    }
-    for optimizer in get_args(Optimizer):
-        for option, scaling in SCALINGS.items():
-            seen = np.array(
-                [
-                    [
-                        walk(
-                            LoRAConfig(rank, ALPHA, scaling, TARGETS), optimizer, own, start, marks
-                        )
-                        for rank in ranks
-                    ]
-                    for own, start in starts.items()
-                ]
-            )  # (seeds, ranks, marks, 2)
+    of_seeds = np.array(found)  # (seeds, optimisers, scalings, ranks, marks, 2)
+    for row, optimizer in enumerate(get_args(Optimizer)):
+        for column, option in enumerate(SCALINGS):
+            seen = of_seeds[:, row, column]  # (seeds, ranks, marks, 2)
             for k, mark in enumerate(marks):
                 labels: dict[str, Parameter] = {"optimizer": optimizer, "step": mark}
                 for index, rank in enumerate(ranks):
@@ -357,8 +323,8 @@ def later_steps(
                 for name, values in zip(("gain", "squared_norm"), seen[:, :, k].T, strict=True):
                     if (values > 0).all():
                         slopes = unweighted_slopes(ranks, values.T)
-                        found = mean_interval(slopes)
-                        yield _record(found, f"{name}_exponent_after_steps", option, labels)
+                        exponent = mean_interval(slopes)
+                        yield _record(exponent, f"{name}_exponent_after_steps", option, labels)
 
 
 def walk(

@@ -1,31 +1,24 @@
-"""Fine-tunes of the checkpoint with adapters, one at a time, each kept on disk once it is done.
-
-A sweep that was stopped goes on with the first one that is not there.
-"""
+"""Fine-tunes of the checkpoint with adapters, one at a time."""
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from hashlib import sha256
-from pathlib import Path
-from time import perf_counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from benchmarks.instruments.clock import interleaved_durations
 from benchmarks.instruments.perplexity import token_losses
 from benchmarks.instruments.texts import shuffled_windows
-from benchmarks.instruments.topics import topic_tokens, topics_digest
+from benchmarks.instruments.topics import topic_tokens
 from benchmarks.instruments.windows import spread, windows_of
-from reference_model.checkpoints import REFERENCE_FOLDER, WEIGHTS_FILE, load_reference
+from reference_model.checkpoints import load_reference
 from reference_model.costs import LoRATarget
-from reference_model.errors import UserError
-from reference_model.files import write_whole
 from reference_model.lora import (
     LoRAConfig,
     ScalingLaw,
@@ -78,7 +71,6 @@ class Outcome:
     trained_parameters: int
     frozen_parameters: int
     optimizer_bytes: int
-    seconds_per_step: float  # median over the steps
 
     @property
     def validation_loss(self) -> float:
@@ -143,30 +135,42 @@ def spread_windows(tokens: Tensor, count: int) -> Tensor:
 
 def run(spec: FineTune) -> Outcome:
     """Train, merge and evaluate; a training loss that is not finite ends it without losses."""
-    config = LoRAConfig(spec.rank, spec.alpha, spec.scaling, ALL_LINEARS)
-    model = adapted(config, spec.seed)
+    model, optimizer, steps = _begun(spec)
     parameters = adapter_parameters(model)
-    optimizer = make_optimizer(model, "adamw", spec.learning_rate)
-    recipe = Recipe(spec.steps, spec.learning_rate, warmup_steps=spec.warmup_steps)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_factor(step, recipe)
-    )
-    batches = topic_batches(spec.batch_size, spec.length, spec.seed)
-    seconds, started, diverged = [], perf_counter(), False
-    for loss in optimizer_steps(model, optimizer, batches, spec.steps):
-        seconds.append(perf_counter() - started)
-        if not math.isfinite(loss):
-            diverged = True
-            break
-        schedule.step()
-        started = perf_counter()
+    diverged = not all(math.isfinite(loss) for loss in steps)  # which stops at the first
     return Outcome(
         *([], []) if diverged else _losses(model, spec.evaluation_windows),
         trained_parameters=sum(p.numel() for p in parameters),
         frozen_parameters=sum(p.numel() for p in model.parameters() if not p.requires_grad),
         optimizer_bytes=state_bytes(optimizer),
-        seconds_per_step=statistics.median(seconds),
     )
+
+
+def step_seconds(specs: Sequence[FineTune]) -> list[float]:
+    """Median seconds of a step of each fine-tune; they take turns, step by step."""
+    begun = [_begun(spec) for spec in specs]
+    arms = {str(index): partial(next, steps) for index, (*_, steps) in enumerate(begun)}
+    taken = interleaved_durations(arms, min(spec.steps for spec in specs) - 1)
+    return [statistics.median(taken[name]) for name in arms]
+
+
+def _begun(spec: FineTune) -> tuple[GPT, torch.optim.Optimizer, Iterator[float]]:
+    """The model, its optimiser, and the loss of each step, which is taken when it is asked for."""
+    config = LoRAConfig(spec.rank, spec.alpha, spec.scaling, ALL_LINEARS)
+    model = adapted(config, spec.seed)
+    optimizer = make_optimizer(model, "adamw", spec.learning_rate)
+    recipe = Recipe(spec.steps, spec.learning_rate, warmup_steps=spec.warmup_steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate_factor(step, recipe)
+    )
+
+    def steps() -> Iterator[float]:
+        batches = topic_batches(spec.batch_size, spec.length, spec.seed)
+        for loss in optimizer_steps(model, optimizer, batches, spec.steps):
+            schedule.step()
+            yield loss
+
+    return model, optimizer, steps()
 
 
 def _losses(model: GPT, windows: tuple[int, int]) -> tuple[list[float], list[float]]:
@@ -179,32 +183,3 @@ def _losses(model: GPT, windows: tuple[int, int]) -> tuple[list[float], list[flo
         for split, count in zip(("validation", "test"), windows, strict=True)
     )
     return validation.tolist(), held_out.tolist()
-
-
-def outcome_of(spec: FineTune, folder: Path) -> Outcome:
-    """From ``folder`` where it is kept, else run now, and kept there, whole or not at all."""
-    given = {**asdict(spec), "text": topics_digest(), "checkpoint": _checkpoint_digest()}
-    text = json.dumps(given, sort_keys=True)
-    # Another text or checkpoint is another file: what was run on one is never taken for the other.
-    name = f"{spec.scaling}-rank{spec.rank}-{sha256(text.encode()).hexdigest()[:16]}.json"
-    path = folder / name
-    if path.exists():
-        try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            if kept["sha256"] != _digest(kept["spec"], kept["outcome"]):
-                raise ValueError("it is not what was written")
-            return Outcome(**kept["outcome"])
-        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-            raise UserError(f"{path} holds no kept run ({error!r}); remove it") from error
-    outcome = asdict(run(spec))
-    whole = {"spec": given, "outcome": outcome, "sha256": _digest(given, outcome)}
-    write_whole(folder, {name: f"{json.dumps(whole, indent=1, allow_nan=False)}\n".encode()})
-    return Outcome(**outcome)
-
-
-def _digest(*parts: object) -> str:
-    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _checkpoint_digest() -> str:
-    return sha256((REFERENCE_FOLDER / WEIGHTS_FILE).read_bytes()).hexdigest()

@@ -10,6 +10,7 @@ from torch import Tensor
 from benchmarks.claims import load_claims
 from benchmarks.experiment import Settings
 from benchmarks.experiments import lora_first_step as first
+from benchmarks.experiments import lora_laws as laws
 from benchmarks.instruments.finetuning import Optimizer, adapted, topic_batches
 from benchmarks.results import Measurement
 from benchmarks.verdicts import judge_claim
@@ -41,7 +42,7 @@ def verdict(measurements: list[Measurement], metric: str) -> str:
 @pytest.mark.parametrize("rank", [1, 5, 40])  # below n and above it: two ways to multiply
 def test_gain_and_norm_are_those_of_the_update_written_out(gradient: Tensor, rank: int) -> None:
     a = drawn("gaussian", rank, 3)
-    step = first.sgd_first_step(gradient.T @ gradient, a)
+    step = laws.sgd_first_step(gradient.T @ gradient, a)
     for index in range(3):
         update = -gradient @ a[index].T @ a[index]  # η = γ = 1
         assert step.gain[index] == pytest.approx(float(-(gradient * update).sum()), rel=1e-4)
@@ -54,8 +55,8 @@ def test_gain_and_norm_are_those_of_the_update_written_out(gradient: Tensor, ran
 def test_sgds_closed_form_is_the_mean_over_many_draws(
     gradient: Tensor, a: InitA, rank: int
 ) -> None:
-    step = first.sgd_first_step(gradient.T @ gradient, drawn(a, rank, 120_000 // rank + 20_000))
-    expected = first.sgd_expected(gradient, rank, a, rate=1.0, scale=1.0)
+    step = laws.sgd_first_step(gradient.T @ gradient, drawn(a, rank, 120_000 // rank + 20_000))
+    expected = laws.sgd_expected(gradient, rank, a, rate=1.0, scale=1.0)
     for seen, mean in ((step.gain, expected.gain), (step.squared_norm, expected.squared_norm)):
         error = float(seen.std()) / len(seen) ** 0.5
         assert abs(float(seen.mean()) - float(mean)) < 4 * error
@@ -64,8 +65,8 @@ def test_sgds_closed_form_is_the_mean_over_many_draws(
 
 def test_the_kurtosis_of_a_is_part_of_the_law(gradient: Tensor) -> None:
     # At rank 1 the two differ by (n + 2)/(n + 0.8), which these draws tell apart.
-    step = first.sgd_first_step(gradient.T @ gradient, drawn("kaiming_uniform", 1, 400_000))
-    own = first.sgd_expected(gradient, 1, "kaiming_uniform", 1.0, 1.0).squared_norm
+    step = laws.sgd_first_step(gradient.T @ gradient, drawn("kaiming_uniform", 1, 400_000))
+    own = laws.sgd_expected(gradient, 1, "kaiming_uniform", 1.0, 1.0).squared_norm
     of_a_gaussian = float(own) * (N + 2) / (N + 0.8)
     error = float(step.squared_norm.std()) / 400_000**0.5
     assert abs(float(step.squared_norm.mean()) - of_a_gaussian) > 5 * error
@@ -74,8 +75,8 @@ def test_the_kurtosis_of_a_is_part_of_the_law(gradient: Tensor) -> None:
 @pytest.mark.parametrize("rank", [1, 6, 48])
 def test_adamws_closed_form_is_the_mean_over_many_draws(gradient: Tensor, rank: int) -> None:
     a = drawn("gaussian", rank, 60_000 // rank + 5000)
-    step = first.adamw_first_step(gradient, a, rate=0.5, scale=3.0)
-    expected = first.adamw_expected(gradient, rank, rate=0.5, scale=3.0)
+    step = laws.adamw_first_step(gradient, a, rate=0.5, scale=3.0)
+    expected = laws.adamw_expected(gradient, rank, rate=0.5, scale=3.0)
     for seen, mean in ((step.gain, expected.gain), (step.squared_norm, expected.squared_norm)):
         error = float(seen.std()) / len(seen) ** 0.5
         assert abs(float(seen.mean()) - float(mean)) < 4 * error
@@ -89,8 +90,8 @@ def test_adamws_closed_form_is_the_mean_over_many_draws(gradient: Tensor, rank: 
 def test_the_law_is_confirmed_and_an_init_that_is_off_is_not(
     gradient: Tensor, monkeypatch: pytest.MonkeyPatch, factor: float, expected: str
 ) -> None:
-    right = first.deviation_squared
-    monkeypatch.setattr(first, "deviation_squared", lambda a, n: factor * right(a, n))
+    right = laws.deviation_squared
+    monkeypatch.setattr(laws, "deviation_squared", lambda a, n: factor * right(a, n))
     monkeypatch.setitem(first.RANKS, "smoke", [1, 8, 48])
     monkeypatch.setitem(first.DRAWS_AT_RANK_1, "smoke", 400_000)
     monkeypatch.setitem(first.LEAST_DRAWS, "smoke", 20_000)
@@ -137,7 +138,9 @@ def test_later_steps_have_exponents_with_intervals_over_seeds(
 ) -> None:
     monkeypatch.setattr(first, "BATCH_SIZE", 1)
     monkeypatch.setattr(first, "LENGTH", 32)
-    found = list(first.later_steps(0, seeds=2, marks=(1, 2), ranks=(2, 8)))
+    marks, ranks = (1, 2), (2, 8)
+    of_seeds = [first.walks(seed, marks, ranks) for seed in range(2)]
+    found = list(first.later_steps(of_seeds, marks, ranks))
     norms = [m for m in found if m.metric == "update_norm"]
     assert len(norms) == 2 * 2 * 2 * 2  # optimisers, scalings, steps, ranks
     assert all(m.interval is not None and m.n == 2 for m in found)
@@ -152,3 +155,11 @@ def test_later_steps_have_exponents_with_intervals_over_seeds(
         assert slope[option, "sgd"] == pytest.approx(sgd, abs=0.25)
         assert slope[option, "adamw"] == pytest.approx(adamw, abs=0.25)
     assert np.isfinite([m.value for m in found]).all()
+
+
+def test_later_steps_are_cells_of_a_full_run_alone() -> None:
+    parts = {
+        profile: [cell.parameters["part"] for cell in first.cells(Settings(profile, "cpu", 0))]
+        for profile in ("quick", "full")
+    }
+    assert parts["full"] == parts["quick"] + ["later steps"] * first.SEEDS

@@ -1,9 +1,6 @@
-"""Fine-tunes by rank: moments of adapters, and verdicts on made-up losses with known answers."""
+"""Moments of adapters along fine-tunes, and verdicts on made-up ones of a known exponent."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +10,7 @@ from torch import Tensor
 from benchmarks.claims import load_claims
 from benchmarks.experiment import Settings
 from benchmarks.experiments import lora_training as training
-from benchmarks.instruments.finetuning import FineTune, Outcome, adapted
+from benchmarks.instruments.finetuning import adapted
 from benchmarks.results import Measurement
 from benchmarks.stats import unweighted_slopes
 from benchmarks.verdicts import judge_claim
@@ -153,109 +150,3 @@ def test_a_real_fine_tune_has_moments_after_each_mark() -> None:
     first, second = training.moments_along(config, "sgd", 0, (1, 2), (1, 16))
     assert 0 < first[0] < second[0]
     assert min(*first, *second) > 0
-
-
-# ---- lora.rank-pays
-
-
-def made_sweep(loss: Callable[[str, int, float], float | None]) -> training.Sweep:
-    """Losses by scaling, rank and rate, with scatter of seeds and windows that pairs take out."""
-    windows = np.random.default_rng(0).normal(5, 0.5, 12)
-    noise = np.random.default_rng(1)
-    found = {}
-    for option in training.SCALINGS:
-        for rank in training.RANKS:
-            for rate in training.LEARNING_RATES:
-                mean, outcomes = loss(option, rank, rate), []
-                for seed in range(training.SEEDS):
-                    if mean is None:
-                        outcomes.append(Outcome([], [], rank, 100, 8 * rank, 0.1))
-                        continue
-                    held = windows + mean + 0.1 * seed + 1e-4 * noise.standard_normal(12)
-                    outcomes.append(
-                        Outcome([mean], held.tolist(), rank, 100, 8 * rank, 0.1 + 0.001 * seed)
-                    )
-                found[option, rank, rate] = outcomes
-    return found
-
-
-def judged(loss: Callable[[str, int, float], float | None]) -> tuple[str, list[Measurement]]:
-    measurements = list(training.findings(made_sweep(loss)))
-    assert len({m.id for m in measurements}) == len(measurements)
-    return verdict("lora.rank-pays", measurements), measurements
-
-
-def off_best(rate: float, best: float) -> float:
-    return 0.05 * abs(float(np.log(rate / best)))
-
-
-def test_a_rank_that_pays_with_one_scaling_only_confirms() -> None:
-    def loss(option: str, rank: int, rate: float) -> float:
-        saved = 0.01 * np.log2(rank) if option == "alpha/sqrt(r)" else 0.0
-        return off_best(rate, training.EQUAL_RATE) - saved
-
-    found, measurements = judged(loss)
-    assert found == "confirmed"
-    gain = the(measurements, "loss_gain", option="alpha/sqrt(r)", learning_rate="tuned")
-    assert gain.value == pytest.approx(0.06, abs=1e-3)
-    assert gain.n == training.SEEDS
-    over = the(measurements, "gain_over_alpha_r", rank=64, learning_rate="equal")
-    assert over.value == pytest.approx(0.06, abs=1e-3)
-
-
-def test_a_rank_that_pays_by_nothing_refutes() -> None:
-    found, _ = judged(lambda option, rank, rate: off_best(rate, training.EQUAL_RATE))
-    assert found == "refuted"
-
-
-def test_a_gain_that_the_learning_rate_explains_depends() -> None:
-    # α/r needs a rate that grows with the rank; once it has it, the rank pays there too.
-    def loss(option: str, rank: int, rate: float) -> float:
-        index = training.RANKS.index(rank) + 1 if option == "alpha/r" else 2
-        return off_best(rate, training.LEARNING_RATES[index]) - 0.01 * np.log2(rank)
-
-    found, measurements = judged(loss)
-    assert found == "depends"
-    equal, tuned = (
-        the(measurements, "loss_gain", option="alpha/r", learning_rate=name).value
-        for name in ("equal", "tuned")
-    )
-    assert equal < 0.005 < tuned
-    best = [
-        the(measurements, "best_learning_rate", option="alpha/r", rank=rank).value
-        for rank in training.RANKS
-    ]
-    assert best == list(training.LEARNING_RATES[1:])
-
-
-def test_the_best_rate_is_that_of_validation_text_whatever_held_out_text_says() -> None:
-    found = dict(made_sweep(lambda option, rank, rate: off_best(rate, 1e-2)))
-    lucky = [Outcome([9.0], [0.0] * 12, 1, 1, 1, 1.0)] * training.SEEDS
-    found["alpha/r", 4, 3e-4] = lucky
-    assert training.best_rate(found, "alpha/r", 4) == 1e-2
-
-
-def test_what_diverged_is_left_out_unless_it_is_judged() -> None:
-    top = training.LEARNING_RATES[-1]
-    _, measurements = judged(lambda option, rank, rate: None if rate == top else rate)
-    shown = {m.labels["rate"] for m in measurements if m.metric == "loss_at_rate"}
-    assert shown == set(training.LEARNING_RATES[:-1])
-    with pytest.raises(ValueError, match="diverged"):
-        judged(lambda option, rank, rate: None if rate == training.EQUAL_RATE else rate)
-
-
-def test_the_sweep_has_every_cell_with_the_same_seeds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[FineTune] = []
-
-    def kept(spec: FineTune, folder: Path) -> Outcome:
-        assert folder == tmp_path
-        asked.append(spec)
-        return Outcome([1.0], [1.0], 1, 1, 1, 1.0)
-
-    monkeypatch.setattr(training, "outcome_of", kept)
-    found = training.sweep(tmp_path)
-    assert len(asked) == len(set(asked)) == 200
-    assert {len(outcomes) for outcomes in found.values()} == {5}
-    assert sorted(training.LEARNING_RATES)[2] == training.EQUAL_RATE

@@ -1,11 +1,9 @@
-"""Fine-tunes that are kept: what decides them, what is read back, and what a divergence leaves."""
+"""Fine-tunes: what decides them, and what a divergence leaves."""
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +17,6 @@ from benchmarks.instruments.finetuning import (
     adapted,
     make_optimizer,
     optimizer_steps,
-    outcome_of,
     spread_windows,
     state_bytes,
     topic_batches,
@@ -27,11 +24,9 @@ from benchmarks.instruments.finetuning import (
 from reference_model.checkpoints import load_reference
 from reference_model.config import preset
 from reference_model.costs import lora_parameters, parameter_count
-from reference_model.errors import UserError
 from reference_model.lora import LoRAConfig, adapter_parameters
 
 SPEC = FineTune("lora", 4, 1e-3, 0, 2, 1, 2, 16, evaluation_windows=(1, 2))
-OUTCOME = Outcome([5.0, 6.0], [5.5], 10, 100, 80, 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -65,47 +60,10 @@ def test_plain_sgd_keeps_nothing_between_steps() -> None:
     assert state_bytes(optimizer) == 0
 
 
-def test_a_kept_fine_tune_is_not_run_again_and_another_one_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ran: list[FineTune] = []
-    monkeypatch.setattr(finetuning, "run", lambda spec: ran.append(spec) or OUTCOME)
-    other = replace(SPEC, learning_rate=2e-3)
-    for spec in (SPEC, other, SPEC):
-        assert outcome_of(spec, tmp_path) == OUTCOME
-    assert ran == [SPEC, other]
-    kept = json.loads(next(tmp_path.glob("*.json")).read_text())
-    assert kept["spec"]["rank"] == 4
-    # The text belongs to it: what was measured on one is not taken for another's.
-    monkeypatch.setattr(finetuning, "topics_digest", lambda: "of another Python")
-    outcome_of(SPEC, tmp_path)
-    assert ran == [SPEC, other, SPEC]
-
-
-@pytest.mark.K6
-@pytest.mark.parametrize("change", ["a digit", "half", "another file", "a folder"])
-def test_a_kept_fine_tune_that_is_not_what_was_written_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
-) -> None:
-    monkeypatch.setattr(finetuning, "run", lambda spec: OUTCOME)
-    outcome_of(SPEC, tmp_path)
-    (path,) = tmp_path.iterdir()
-    text = path.read_text()
-    if change == "a folder":
-        path.unlink()
-        path.mkdir()
-    else:
-        at = text.index('"frozen_parameters": ') + 21
-        digit = "1" if text[at] != "1" else "2"
-        path.write_text(
-            {
-                "a digit": text[:at] + digit + text[at + 1 :],
-                "half": text[: len(text) // 2],
-                "another file": "[]",
-            }[change]
-        )
-    with pytest.raises(UserError, match="holds no kept run"):
-        outcome_of(SPEC, tmp_path)
+def test_a_step_of_every_fine_tune_is_timed() -> None:
+    found = finetuning.step_seconds([SPEC, replace(SPEC, rank=8)])
+    assert len(found) == 2
+    assert min(found) > 0
 
 
 def test_a_fine_tune_that_diverges_has_no_losses_and_is_nobodys_best() -> None:
