@@ -29,6 +29,7 @@ LESSON_MODULES = (
     "cache_complexity",
     "cache_speed",
     "memory_bound",
+    "turboquant_memory",
     "turboquant",
     "residual_bit",
     "kv_quality",

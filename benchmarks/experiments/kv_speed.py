@@ -1,18 +1,18 @@
 """L5, by the clock and by the system's account: what a compressed cache costs, and frees.
 
-Functions here run in fresh processes, one observation each.
+One process is one observation.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 
-from benchmarks.instruments.clock import fresh_process_samples, interleaved_durations
+from benchmarks.instruments.clock import interleaved_durations
 from benchmarks.instruments.memory import cache_bytes_held, held_rss
 from benchmarks.instruments.readings import Reading
 from benchmarks.results import Direction, Measurement, measured
@@ -27,24 +27,34 @@ CONTEXT = 1024  # tokens
 BITS = (2, 3, 4)
 ROUNDS = 12
 SHAPE = (12, 12, CONTEXT, 64)  # GPT-2 small's keys, all layers: what encoding is timed on
-RESIDENT_PAIRS = 5  # of fresh processes whose resident memory is read
+CACHES = ("plain", "turboquant")
 PIECE = 64  # tokens that are taken in at once while a cache is filled
 
 
-def speeds(claim: str, processes: int) -> Iterator[Measurement]:
-    """Decoding against the uncompressed cache, encoding and decoding against a copy."""
-    threads = torch.get_num_threads()
+def sample(name: str) -> dict[str, Any]:
+    """What one process measures, and its threads."""
+    return {"threads": torch.get_num_threads(), **SAMPLES[name]()}
+
+
+def measurements(
+    claim: str, samples: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> Iterator[Measurement]:
+    """Of the samples of each name; nothing of a name that has none."""
+    yield from _resident(claim, [s["freed"] for s in samples["resident"] if "freed" in s])
     record = partial(measured, claim=claim, choice="cache format", source="clock")
     better: Direction
     for function, metric, unit, better in (
-        ("decoding_ratios", "speed_over_uncompressed", "ratio", "higher"),
-        ("copy_ratios", "copies", "copies of the tensor", "lower"),
+        ("decoding", "speed_over_uncompressed", "ratio", "higher"),
+        ("copies", "copies", "copies of the tensor", "lower"),
     ):
-        samples = fresh_process_samples(f"{__name__}:{function}", {}, processes, threads)
-        for name in samples[0]:
+        of_processes = samples[function]
+        for name in of_processes[0] if of_processes else ():
+            if name == "threads":
+                continue
             option, _, bits = name.partition(" ")
+            threads = of_processes[0]["threads"]
             yield record(
-                geometric_mean_ratio_interval([sample[name] for sample in samples]),
+                geometric_mean_ratio_interval([sample[name] for sample in of_processes]),
                 metric=metric,
                 unit=unit,
                 direction=better,
@@ -101,17 +111,29 @@ def fill(cache: KVCache, tokens: int) -> None:
             cache.append(layer, *torch.randn(2, 1, model.n_head, len(piece), model.d_head))
 
 
-def resident(claim: str) -> Iterator[Measurement]:
-    """What the plain cache holds more than the one of 3 bits: by the buffers, and by the system."""
-    names = ("plain", "turboquant")
-    freed = []
-    for _ in range(RESIDENT_PAIRS):
-        readings = [held_rss(f"{__name__}:filled", {"name": name}, threads=1) for name in names]
-        values = [reading.value for reading in readings if isinstance(reading, Reading)]
-        if len(values) < len(names):
-            return  # the system does not tell
-        freed.append(values[0] - values[1])
-    plain, turboquant = (cache_bytes_held(empty(name))["reserved"].value for name in names)
+def freed() -> dict[str, float]:
+    """Bytes that the plain cache holds more than the one of 3 bits; empty where nobody tells."""
+    readings = [
+        held_rss(f"{__name__}:filled", {"name": name}, threads=1)
+        for name in ("plain", "turboquant")
+    ]
+    values = [reading.value for reading in readings if isinstance(reading, Reading)]
+    return {"freed": values[0] - values[1]} if len(values) == 2 else {}
+
+
+# Name → what one process measures.
+SAMPLES: dict[str, Callable[[], dict[str, float]]] = {
+    "resident": freed,
+    "decoding": decoding_ratios,
+    "copies": copy_ratios,
+}
+
+
+def _resident(claim: str, found: Sequence[float]) -> Iterator[Measurement]:
+    """What is freed by the buffers, and what the system says beyond that."""
+    if not found:
+        return
+    plain, turboquant = (cache_bytes_held(empty(name))["reserved"].value for name in CACHES)
     record = partial(
         measured,
         claim=claim,
@@ -124,7 +146,7 @@ def resident(claim: str) -> Iterator[Measurement]:
     labels = {"bits": 3, "tokens": CONTEXT}
     yield record(difference, metric="bytes_freed", parameters=labels, source="buffers")
     yield record(
-        mean_interval([each - difference for each in freed]),
+        mean_interval([each - difference for each in found]),
         metric="resident_bytes_freed_beyond_buffers",
         parameters=labels,
         source="RSS of fresh processes",

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
 
-from benchmarks.experiment import Profile, Settings, experiment
-from benchmarks.experiments.turboquant import PACKED, PROJECTIONS, SEEDS, unit_vectors
+from benchmarks.experiment import (
+    Cell,
+    CellsFound,
+    Found,
+    Profile,
+    Settings,
+    as_found,
+    experiment_of_cells,
+    joined,
+)
+from benchmarks.experiments.turboquant import PROJECTIONS, SEEDS, unit_vectors
+from benchmarks.experiments.turboquant_memory import PACKED
 from benchmarks.instruments.cache_quality import attention_errors
 from benchmarks.instruments.texts import play_windows
+from benchmarks.instruments.windows import Windows
 from benchmarks.results import Measurement, Parameter, measured
 from benchmarks.stats import exponential, mean_interval
 from reference_model.checkpoints import load_reference
+from reference_model.config import preset
 from reference_model.model import GPT
 from reference_model.quantization.codec import Codec
 from reference_model.quantization.kv_cache import QuantizedKVCache
@@ -23,15 +35,34 @@ from reference_model.quantization.turboquant import Projection, TurboQuant, Turb
 PROBED_WINDOWS: dict[Profile, int] = {"quick": 4, "full": 20}
 
 
-@experiment("turboquant.unbiased", smoke=None, quick=17, full=300)
-def unbiased(settings: Settings) -> list[Measurement]:
+def cells(settings: Settings) -> list[Cell]:
+    """Inner products, and the attention of each seed."""
+    return [Cell({"part": "slopes"}, share=2)] + [
+        Cell({"part": "attention", "seed": seed}, share=3) for seed in range(SEEDS)
+    ]
+
+
+def of_a_cell(settings: Settings, part: str, seed: int = 0) -> Found:
+    return as_found(_slopes(settings)) if part == "slopes" else attention_of(settings, seed)
+
+
+@experiment_of_cells(
+    "turboquant.unbiased", cells=cells, measure=of_a_cell, smoke=None, quick=17, full=300
+)
+def unbiased(settings: Settings, found: CellsFound) -> list[Measurement]:
     """Slope of estimated inner products, and what the residual's bit does to attention.
 
     ``attention_kl_ratio``: divergence of the attention weights with the residual's bit, over that
     with this bit spent on the codebook; above 1 it does harm. Prod holds one scale more.
     """
-    record = partial(measured, claim="turboquant.unbiased", choice="cache format")
-    found = []
+    attention = _attention(settings, [of_seed for _, of_seed in found[1:]])
+    return joined(settings, found[:1]) + list(attention)
+
+
+record = partial(measured, claim="turboquant.unbiased", choice="cache format")
+
+
+def _slopes(settings: Settings) -> Iterator[Measurement]:
     x = unit_vectors(4000, 64, settings.seed)
     for bits in PACKED:
         for option, build in _ways(bits).items():
@@ -43,18 +74,15 @@ def unbiased(settings: Settings) -> list[Measurement]:
             labels: dict[str, Parameter] = {"bits": bits, "width": 64}
             if projection:
                 labels["projection"] = projection
-            found.append(
-                record(
-                    mean_interval(slopes),
-                    metric="inner_product_slope",
-                    unit="1",
-                    direction="none",
-                    option=name,
-                    parameters=labels,
-                    source="simulation",
-                )
+            yield record(
+                mean_interval(slopes),
+                metric="inner_product_slope",
+                unit="1",
+                direction="none",
+                option=name,
+                parameters=labels,
+                source="simulation",
             )
-    return [*found, *_attention(settings, record)]
 
 
 def _ways(bits: int) -> dict[str, Callable[[int], Codec]]:
@@ -71,22 +99,32 @@ def empty_cache(model: GPT, codec: Codec, batch_size: int) -> QuantizedKVCache:
     return QuantizedKVCache(model, batch_size, model.config.context_length, codec)
 
 
-def _attention(settings: Settings, record: Callable[..., Measurement]) -> Iterator[Measurement]:
+def text_of(settings: Settings) -> Windows:
+    context, count = preset("reference").context_length, PROBED_WINDOWS[settings.profile]
+    return play_windows("test", context, count, settings.seed)
+
+
+def attention_of(settings: Settings, seed: int) -> Found:
+    """Of one seed "bits option" → what is wrong with attention, window by window."""
     model = load_reference().to(settings.device)
-    context, count = model.config.context_length, PROBED_WINDOWS[settings.profile]
-    windows = play_windows("test", context, count, settings.seed)
-    ways = {(bits, option): build for bits in PACKED for option, build in _ways(bits).items()}
-    divergences: dict[tuple[int, str], list[list[float]]] = {way: [] for way in ways}
-    errors: dict[tuple[int, str], list[list[float]]] = {way: [] for way in ways}
-    for seed in range(SEEDS):
-        caches = {
-            f"{bits} {option}": partial(empty_cache, model, build(seed))
-            for (bits, option), build in ways.items()
+    caches = {
+        f"{bits} {option}": partial(empty_cache, model, build(seed))
+        for bits in PACKED
+        for option, build in _ways(bits).items()
+    }
+    return {k: vars(v) for k, v in attention_errors(model, text_of(settings), caches).items()}
+
+
+def _attention(settings: Settings, found: Sequence[Found]) -> Iterator[Measurement]:
+    windows = text_of(settings)
+    ways = [(bits, option) for bits in PACKED for option in _ways(bits)]
+    divergences, errors = (
+        {
+            (bits, option): [of_seed[f"{bits} {option}"][name] for of_seed in found]
+            for bits, option in ways
         }
-        probed = attention_errors(model, windows, caches)
-        for bits, option in ways:
-            divergences[bits, option].append(probed[f"{bits} {option}"].divergences)
-            errors[bits, option].append(probed[f"{bits} {option}"].output_errors)
+        for name in ("divergences", "output_errors")
+    )  # (seeds, windows) each
     for bits, option in ways:
         name, _, projection = option.partition(", ")
         labels: dict[str, Parameter] = {"bits": bits, "seeds": SEEDS}

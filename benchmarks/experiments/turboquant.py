@@ -1,9 +1,9 @@
-"""L5: what TurboQuant holds and loses, on vectors whose law is known and on real ones."""
+"""L5: what TurboQuant loses, on vectors whose law is known and on real ones."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import get_args
 
@@ -12,15 +12,21 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from benchmarks.experiment import Profile, Settings, experiment
-from benchmarks.experiments.kv_speed import resident, speeds
+from benchmarks.experiment import (
+    Cell,
+    CellsFound,
+    Found,
+    Profile,
+    Settings,
+    as_found,
+    experiment,
+    experiment_of_cells,
+    joined,
+)
 from benchmarks.experiments.kv_vectors import keys_and_values, with_outliers
-from benchmarks.instruments.memory import cache_bytes_held
+from benchmarks.experiments.turboquant_memory import PACKED
 from benchmarks.results import Measurement, Parameter, measured
 from benchmarks.stats import Estimate, geometric_mean_ratio_interval, mean_interval, scaled
-from reference_model.cache import KVCache
-from reference_model.config import GPTConfig, preset
-from reference_model.model import GPT
 from reference_model.quantization.baselines import AbsmaxBlocks
 from reference_model.quantization.codebook import (
     coordinate_cdf,
@@ -29,7 +35,6 @@ from reference_model.quantization.codebook import (
     upper_bound,
 )
 from reference_model.quantization.codec import Codec
-from reference_model.quantization.kv_cache import QuantizedKVCache
 from reference_model.quantization.rotation import haar
 from reference_model.quantization.turboquant import (
     Levels,
@@ -40,79 +45,8 @@ from reference_model.quantization.turboquant import (
 )
 
 BITS = (1, 2, 3, 4)
-PACKED = (2, 3, 4)  # sizes of code that people use
 SCALES, PROJECTIONS = get_args(Scale), get_args(Projection)
 SEEDS = 5
-
-# ---- memory
-
-# Heads 64 and 128 wide, of equal size in all.
-SHAPES = {64: preset("gpt2", vocab_size=8), 128: preset("gpt2", vocab_size=8, n_head=6)}
-TOKENS = (64, 256, 1024)
-WINDOW = 128  # tokens that stay uncompressed, as deployments keep them
-
-
-# Fresh processes that are timed; none: only what is counted.
-PROCESSES: dict[Profile, int] = {"smoke": 0, "quick": 0, "full": 5}
-
-
-@experiment("turboquant.memory", smoke=1.5, quick=2, full=240, timed=("full",))
-def memory(settings: Settings) -> list[Measurement]:
-    """Bytes of real buffers over those of the same cache uncompressed: everything is counted."""
-    found: list[Measurement] = []
-    for width, config in SHAPES.items():
-        model = GPT(config).to(settings.device)
-        codecs: dict[str, dict[int, Codec]] = {
-            "turboquant": {bits: TurboQuant(width, bits) for bits in PACKED},
-            "prod": {bits: TurboQuantProd(width, bits) for bits in PACKED},
-        }
-        for option, of_bits in codecs.items():
-            for bits, codec in of_bits.items():
-                for tokens in TOKENS:
-                    labels: dict[str, Parameter] = {"bits": bits, "width": width, "tokens": tokens}
-                    found += _bytes(model, config, codec, option, labels)
-    processes = PROCESSES[settings.profile]
-    if processes and settings.device == "cpu":  # what is timed there is written for it
-        found += [*resident("turboquant.memory"), *speeds("turboquant.memory", processes)]
-    return found
-
-
-def _bytes(
-    model: GPT, config: GPTConfig, codec: Codec, option: str, labels: dict[str, Parameter]
-) -> Iterator[Measurement]:
-    """Compression, and bits held a value. The claim is about the longest and without a window."""
-    record = partial(
-        measured, claim="turboquant.memory", choice="cache format", option=option, source="buffers"
-    )
-    tokens, device = int(labels["tokens"]), model.wte.weight.device
-    plain = {
-        name: cache_bytes_held(KVCache(config, 1, tokens, dtype, device))["reserved"].value
-        for name, dtype in (("fp16", torch.float16), ("fp32", torch.float32))
-    }
-    values = 2 * config.n_layer * tokens * config.n_embd
-    for window in (0, WINDOW):
-        if window >= tokens:
-            continue
-        cache = QuantizedKVCache(model, 1, tokens, codec, window=window)
-        held = cache_bytes_held(cache)["reserved"].value
-        named = {**labels, "window": window}
-        yield record(
-            8 * held / values,
-            metric="bits_held",
-            unit="bits/value",
-            direction="lower",
-            parameters=named,
-        )
-        claimed = window == 0 and tokens == max(TOKENS) and option == "turboquant"
-        for against, nbytes in plain.items():
-            yield record(
-                nbytes / held,
-                metric="compression" if claimed else "compression_otherwise",
-                unit="ratio",
-                direction="higher",
-                parameters={**named, "against": against},
-            )
-
 
 # ---- the law of a coordinate
 
@@ -182,77 +116,95 @@ PROJECTIONS_DRAWN = 20  # of prod: between one and the next its error differs by
 PRINTED = {1: 0.36, 2: 0.117, 3: 0.03, 4: 0.009}  # in the paper, cut off rather than rounded
 
 
-@experiment("turboquant.distortion", smoke=2.5, quick=5, full=130)
-def distortion(settings: Settings) -> list[Measurement]:
+def cells_of_distortion(settings: Settings) -> list[Cell]:
+    """A cell for each width and part of it, and of fixed vectors one for each size of code."""
+    found = [
+        Cell({"width": width, "part": part}, share=share * (2 + width / 64))
+        for width in WIDTHS[settings.profile]
+        for part, share in (("law", 1), ("scales", 1), ("prod", 3))
+    ]
+    rotations = FIXED_ROTATIONS[settings.profile]
+    fixed = [Cell({"part": "fixed", "bits": bits}, share=rotations / 300) for bits in BITS]
+    return found + (fixed if rotations else [])
+
+
+def of_distortion(settings: Settings, part: str, width: int = 64, bits: int = 0) -> Found:
+    if part == "fixed":
+        return as_found(_of_fixed_vectors(settings, bits))
+    x = unit_vectors(VECTORS[settings.profile] * 64 // width, width, settings.seed)
+    of_part = {"law": _of_the_law, "scales": _of_scales, "prod": _of_prod}[part]
+    return as_found(of_part(x, width, settings))
+
+
+@experiment_of_cells(
+    "turboquant.distortion",
+    cells=cells_of_distortion,
+    measure=of_distortion,
+    smoke=2.5,
+    quick=5,
+    full=130,
+)
+def distortion(settings: Settings, found: CellsFound) -> list[Measurement]:
     """E‖x − x̂‖² of unit vectors beside the exact value, the paper's and both its bounds."""
-    record = partial(
-        measured, claim="turboquant.distortion", choice="cache format", direction="lower"
-    )
-    found = []
-    for width in WIDTHS[settings.profile]:
-        count = VECTORS[settings.profile] * 64 // width
-        x = unit_vectors(count, width, settings.seed)
-        for bits in BITS:
-            labels: dict[str, Parameter] = {"width": width, "bits": bits}
-            named = partial(record, option="turboquant", parameters=labels)
-            exact = lloyd_max(width, bits).distortion
-            error = _error(TurboQuant(width, bits, seed=settings.seed), x)
-            for metric, unit, factor in (
-                ("distortion", "of ‖x‖²", 1),
-                ("distortion_over_exact", "ratio", 1 / exact),
-                ("distortion_over_bound", "ratio", 1 / upper_bound(bits)),
-                ("distortion_times_levels", "D·4^b", 4**bits),
-            ):
-                in_unit = scaled(error, factor)
-                found.append(named(in_unit, metric=metric, unit=unit, source="simulation"))
-            for option, known in (
-                ("exact", exact),
-                ("the paper's table", PRINTED[bits]),
-                ("upper bound", upper_bound(bits)),
-                ("lower bound", lower_bound(bits)),
-            ):
-                source = "closed form" if option != "the paper's table" else "paper"
-                found.append(
-                    record(
-                        known,
-                        metric="distortion",
-                        unit="of ‖x‖²",
-                        option=option,
-                        parameters=labels,
-                        source=source,
-                    )
-                )
-        found += _of_scales(record, x, width, settings)
-        found += _of_prod(record, x, width, settings)
-    return [*found, *_of_fixed_vectors(record, settings)]
+    return joined(settings, found)
 
 
-def _of_fixed_vectors(
-    record: Callable[..., Measurement], settings: Settings
-) -> Iterator[Measurement]:
-    """Of vectors that are anything but random, over rotations: one error, or 64, of each."""
-    vectors = {"one coordinate alone": torch.eye(64), "constant": torch.full((1, 64), 0.125)}
-    count = FIXED_ROTATIONS[settings.profile]
-    for bits in BITS if count else ():
-        codecs = [TurboQuant(64, bits, seed=settings.seed * count + i) for i in range(count)]
-        for option, x in vectors.items():
-            errors = [
-                float((codec.decode(codec.encode(x)) - x).square().sum(-1).mean())
-                for codec in codecs
-            ]
-            yield record(
-                scaled(mean_interval(errors), 1 / lloyd_max(64, bits).distortion),
-                metric="fixed_vector_distortion_over_exact",
-                unit="ratio",
+of_distance = partial(
+    measured, claim="turboquant.distortion", choice="cache format", direction="lower"
+)
+
+
+def _of_the_law(x: Tensor, width: int, settings: Settings) -> Iterator[Measurement]:
+    for bits in BITS:
+        labels: dict[str, Parameter] = {"width": width, "bits": bits}
+        named = partial(of_distance, option="turboquant", parameters=labels)
+        exact = lloyd_max(width, bits).distortion
+        error = _error(TurboQuant(width, bits, seed=settings.seed), x)
+        for metric, unit, factor in (
+            ("distortion", "of ‖x‖²", 1),
+            ("distortion_over_exact", "ratio", 1 / exact),
+            ("distortion_over_bound", "ratio", 1 / upper_bound(bits)),
+            ("distortion_times_levels", "D·4^b", 4**bits),
+        ):
+            in_unit = scaled(error, factor)
+            yield named(in_unit, metric=metric, unit=unit, source="simulation")
+        for option, known in (
+            ("exact", exact),
+            ("the paper's table", PRINTED[bits]),
+            ("upper bound", upper_bound(bits)),
+            ("lower bound", lower_bound(bits)),
+        ):
+            source = "closed form" if option != "the paper's table" else "paper"
+            yield of_distance(
+                known,
+                metric="distortion",
+                unit="of ‖x‖²",
                 option=option,
-                parameters={"width": 64, "bits": bits},
-                source="simulation",
+                parameters=labels,
+                source=source,
             )
 
 
-def _of_scales(
-    record: Callable[..., Measurement], x: Tensor, width: int, settings: Settings
-) -> Iterator[Measurement]:
+def _of_fixed_vectors(settings: Settings, bits: int) -> Iterator[Measurement]:
+    """Of vectors that are anything but random, over rotations: one error, or 64, of each."""
+    vectors = {"one coordinate alone": torch.eye(64), "constant": torch.full((1, 64), 0.125)}
+    count = FIXED_ROTATIONS[settings.profile]
+    codecs = [TurboQuant(64, bits, seed=settings.seed * count + i) for i in range(count)]
+    for option, x in vectors.items():
+        errors = [
+            float((codec.decode(codec.encode(x)) - x).square().sum(-1).mean()) for codec in codecs
+        ]
+        yield of_distance(
+            scaled(mean_interval(errors), 1 / lloyd_max(64, bits).distortion),
+            metric="fixed_vector_distortion_over_exact",
+            unit="ratio",
+            option=option,
+            parameters={"width": 64, "bits": bits},
+            source="simulation",
+        )
+
+
+def _of_scales(x: Tensor, width: int, settings: Settings) -> Iterator[Measurement]:
     """Distortion, and the slope of ⟨x, x̂⟩ against ‖x‖², which is 1 − D with the paper's scale."""
     for scale in SCALES:
         for bits in BITS:
@@ -265,7 +217,7 @@ def _of_scales(
                 ("distortion_by_scale", "of ‖x‖²", errors),
                 ("slope_by_scale", "1", slopes),
             ):
-                yield record(
+                yield of_distance(
                     mean_interval(values),
                     metric=metric,
                     unit=unit,
@@ -275,12 +227,12 @@ def _of_scales(
                 )
 
 
-def _of_prod(
-    record: Callable[..., Measurement], x: Tensor, width: int, settings: Settings
-) -> Iterator[Measurement]:
+def _of_prod(x: Tensor, width: int, settings: Settings) -> Iterator[Measurement]:
     """D · E(⟨y, x − x̂⟩²) over random unit y, which is E‖x − x̂‖²: the paper's D_prod times D."""
     some = x[: len(x) // PROJECTIONS_DRAWN]
-    of_variance = partial(record, metric="inner_product_variance", unit="1/D", source="simulation")
+    of_variance = partial(
+        of_distance, metric="inner_product_variance", unit="1/D", source="simulation"
+    )
     for bits in BITS:
         labels: dict[str, Parameter] = {"width": width, "bits": bits}
         for projection in PROJECTIONS:
@@ -308,14 +260,12 @@ def _error(codec: Codec, x: Tensor) -> Estimate:
 # ---- what does the work
 
 
-@experiment("turboquant.rotation-first", smoke=2.7, quick=4, full=6)
-def rotation_first(settings: Settings) -> list[Measurement]:
-    """By how much the rotation lowers the distortion, and by how much the codebook does.
+def cells_of_rotation(settings: Settings) -> list[Cell]:
+    return [Cell({"bits": bits}) for bits in PACKED]
 
-    Levels equally spaced or the codebook's, each with and without a rotation, all with one scale a
-    vector. Of the four, the gain by one is the geometric mean of its gains without and with the
-    other. Blocks with a scale each stand beside them, at the bits that they hold.
-    """
+
+def of_rotation(settings: Settings, bits: int) -> Found:
+    """Measurements of one size of code."""
     keys, values = keys_and_values(20_000, settings.seed)
     vectors = {
         "random": unit_vectors(20_000, 64, settings.seed),
@@ -323,46 +273,63 @@ def rotation_first(settings: Settings) -> list[Measurement]:
         "values": values,
         "keys with outliers": with_outliers(keys),
     }
+    return as_found(m for name, x in vectors.items() for m in _of_rotation(name, x, bits))
+
+
+@experiment_of_cells(
+    "turboquant.rotation-first",
+    cells=cells_of_rotation,
+    measure=of_rotation,
+    smoke=2.7,
+    quick=4,
+    full=6,
+)
+def rotation_first(settings: Settings, found: CellsFound) -> list[Measurement]:
+    """By how much the rotation lowers the distortion, and by how much the codebook does.
+
+    Levels equally spaced or the codebook's, each with and without a rotation, all with one scale a
+    vector. Of the four, the gain by one is the geometric mean of its gains without and with the
+    other. Blocks with a scale each stand beside them, at the bits that they hold.
+    """
+    return joined(settings, found)
+
+
+def _of_rotation(name: str, x: Tensor, bits: int) -> Iterator[Measurement]:
     record = partial(
-        measured, claim="turboquant.rotation-first", choice="vectors", direction="none"
+        measured,
+        claim="turboquant.rotation-first",
+        choice="vectors",
+        direction="none",
+        option=name,
+        source="simulation" if name == "random" else "checkpoint",
     )
-    found = []
-    for bits in PACKED:
-        for name, x in vectors.items():
-            source = "simulation" if name == "random" else "checkpoint"
-            of_vectors = partial(record, option=name, source=source)
-            lost: dict[str, np.ndarray] = {}
-            for option, same in _arms(bits).items():
-                lost[option] = np.array([_relative_error(codec, x) for codec in same])
-                weighted = lost[option] * 4 ** same[0].bits_per_value
-                found.append(
-                    of_vectors(
-                        mean_interval(weighted) if len(weighted) > 1 else weighted[0],
-                        metric="distortion_times_levels",
-                        unit="D·4^bits held",
-                        parameters={"bits": bits, "codec": option},
-                    )
-                )
-            even, turned_even = lost["even levels"], lost["rotated even levels"]
-            codebook, both = lost["codebook"], lost["rotated codebook"]
-            by_rotation = np.sqrt(even / turned_even * codebook / both)
-            by_codebook = np.sqrt(even / codebook * turned_even / both)
-            # On random vectors nothing can be gained by turning them: the known absence.
-            control = "_control" if name == "random" else ""
-            for metric, ratios in (
-                ("gain_by_rotation", by_rotation),
-                ("gain_by_codebook", by_codebook),
-                (f"rotation_over_codebook{control}", by_rotation / by_codebook),
-            ):
-                found.append(
-                    of_vectors(
-                        geometric_mean_ratio_interval(ratios),
-                        metric=metric,
-                        unit="ratio",
-                        parameters={"bits": bits},
-                    )
-                )
-    return found
+    lost: dict[str, np.ndarray] = {}
+    for option, same in _arms(bits).items():
+        lost[option] = np.array([_relative_error(codec, x) for codec in same])
+        weighted = lost[option] * 4 ** same[0].bits_per_value
+        yield record(
+            mean_interval(weighted) if len(weighted) > 1 else weighted[0],
+            metric="distortion_times_levels",
+            unit="D·4^bits held",
+            parameters={"bits": bits, "codec": option},
+        )
+    even, turned_even = lost["even levels"], lost["rotated even levels"]
+    codebook, both = lost["codebook"], lost["rotated codebook"]
+    by_rotation = np.sqrt(even / turned_even * codebook / both)
+    by_codebook = np.sqrt(even / codebook * turned_even / both)
+    # On random vectors nothing can be gained by turning them: the known absence.
+    control = "_control" if name == "random" else ""
+    for metric, ratios in (
+        ("gain_by_rotation", by_rotation),
+        ("gain_by_codebook", by_codebook),
+        (f"rotation_over_codebook{control}", by_rotation / by_codebook),
+    ):
+        yield record(
+            geometric_mean_ratio_interval(ratios),
+            metric=metric,
+            unit="ratio",
+            parameters={"bits": bits},
+        )
 
 
 def _arms(bits: int) -> dict[str, list[Codec]]:

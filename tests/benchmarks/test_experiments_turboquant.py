@@ -12,7 +12,14 @@ from torch import Tensor
 
 from benchmarks.claims import load_claims
 from benchmarks.experiment import Settings
-from benchmarks.experiments import kv_quality, kv_speed, kv_vectors, residual_bit, turboquant
+from benchmarks.experiments import (
+    kv_quality,
+    kv_speed,
+    kv_vectors,
+    residual_bit,
+    turboquant,
+    turboquant_memory,
+)
 from benchmarks.instruments.texts import play_windows
 from benchmarks.instruments.windows import windows_of
 from benchmarks.results import Measurement
@@ -42,7 +49,7 @@ def values(found: list[Measurement], metric: str, **labels: object) -> list[floa
 
 
 def test_three_bits_are_not_five_times_smaller_at_64_and_just_so_at_128() -> None:
-    found = list(turboquant.memory(SETTINGS))
+    found = list(turboquant_memory.memory(SETTINGS))
     at_64, at_128 = (
         values(found, "compression", bits=3, width=width, against="fp16") for width in (64, 128)
     )
@@ -53,7 +60,7 @@ def test_three_bits_are_not_five_times_smaller_at_64_and_just_so_at_128() -> Non
 
 
 def test_windows_short_texts_and_the_residuals_bit_all_hold_more() -> None:
-    found = list(turboquant.memory(SETTINGS))
+    found = list(turboquant_memory.memory(SETTINGS))
     plainest = values(
         found, "bits_held", option="turboquant", bits=3, width=64, tokens=1024, window=0
     )
