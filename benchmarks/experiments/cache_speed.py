@@ -13,10 +13,17 @@ from typing import Any
 
 import torch
 
-from benchmarks.experiment import Profile, Settings, experiment
+from benchmarks.experiment import (
+    GIGABYTE,
+    Cell,
+    CellsFound,
+    Found,
+    Profile,
+    Settings,
+    experiment_of_cells,
+)
 from benchmarks.instruments.clock import (
     GenerationTiming,
-    fresh_process_samples,
     generation_timing,
     interleaved_durations,
 )
@@ -49,27 +56,48 @@ ROUNDS = 3  # alternations of both arms in one process
 OPTIONS = {"cached": True, "uncached": False}
 
 
-@experiment("cache.fifteen-tokens", smoke=None, quick=77, full=1300, timed=("quick", "full"))
-def fifteen_tokens(settings: Settings) -> list[Measurement]:
+def cells(settings: Settings) -> list[Cell]:
+    """A process at a time; the first ones generate at length, too."""
+    most = max(LENGTHS[settings.profile])
+    processes, long_processes = PROCESSES[settings.profile]
+    of_long = most * (LONG_PROMPT + most / 2) / 800  # each token that is seen costs as much
+    return [
+        Cell(
+            {"process": index, "long": index < long_processes},
+            share=3 + of_long * (index < long_processes),
+            timed=True,
+            memory=2 * GIGABYTE,
+        )
+        for index in range(processes)
+    ]
+
+
+def of_a_process(settings: Settings, process: int, long: bool) -> Found:
+    runs = [{"prompt_tokens": SHORT[0], "lengths": [SHORT[1]], "rounds": ROUNDS}]
+    if long:
+        lengths = list(LENGTHS[settings.profile])
+        runs.append({"prompt_tokens": LONG_PROMPT, "lengths": lengths, "rounds": 1})
+    found = generation_samples("gpt2", settings.device, runs)
+    return {"threads": torch.get_num_threads(), **found}
+
+
+@experiment_of_cells(
+    "cache.fifteen-tokens",
+    cells=cells,
+    measure=of_a_process,
+    smoke=None,
+    quick=77,
+    full=1300,
+)
+def fifteen_tokens(settings: Settings, processes: CellsFound) -> list[Measurement]:
     """GPT-2 small with and without a cache: tokens a second, their ratio, and share of the limit.
 
     15 tokens from one are the claim; a longer prompt and more tokens show how it depends on the
     length. Beside them stands the work that was asked for: FLOPs of the whole generation, and
     bytes of weights read per token, which are the same in both arms.
     """
-    threads = torch.get_num_threads()
-    lengths = LENGTHS[settings.profile]
-    runs = [{"prompt_tokens": SHORT[0], "lengths": [SHORT[1]], "rounds": ROUNDS}]
-    long_run = {"prompt_tokens": LONG_PROMPT, "lengths": list(lengths), "rounds": 1}
-    processes, long_processes = PROCESSES[settings.profile]
-    samples: list[Sample] = []
-    for count, asked in ((long_processes, [*runs, long_run]), (processes - long_processes, runs)):
-        samples += fresh_process_samples(
-            f"{__name__}:generation_samples",
-            {"preset_name": "gpt2", "device": settings.device, "runs": asked},
-            processes=count,
-            threads=threads,
-        )
+    samples = [sample for _, sample in processes]
+    threads, lengths = samples[0]["threads"], LENGTHS[settings.profile]
     found: list[Measurement] = []
     for prompt_tokens, new_tokens in (SHORT, *((LONG_PROMPT, length) for length in lengths)):
         labels: dict[str, Parameter] = {

@@ -1,20 +1,20 @@
 """L6, by the clock and by the system's account: are INT8 weights smaller, and faster?
 
-Functions here run in fresh processes, one observation each. The weights are random: what they are
+One process is one observation. The weights are random: what they are
 does not matter to how long they take.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
 import torch
 
-from benchmarks.experiment import Settings, experiment
-from benchmarks.instruments.clock import fresh_process_samples, interleaved_durations
+from benchmarks.experiment import GIGABYTE, Cell, CellsFound, Found, Settings, experiment_of_cells
+from benchmarks.instruments.clock import interleaved_durations
 from benchmarks.instruments.memory import held_rss
 from benchmarks.instruments.readings import Unavailable
 from benchmarks.results import Measurement, measured
@@ -40,44 +40,71 @@ def products() -> tuple[Product, ...]:
     return ("int_mm", "packed") if packed_is_available() else ("int_mm",)
 
 
-@experiment(CLAIM, smoke=None, quick=None, full=150, timed=("full",))
-def size_speed(settings: Settings) -> list[Measurement]:
+def cells(settings: Settings) -> list[Cell]:
+    """What is counted, a process at a time what is timed, and what the system says is held."""
+    found = [Cell({"part": "sizes"}, share=3, memory=2 * GIGABYTE)]
+    if settings.device == "cpu":
+        timed = partial(Cell, timed=True, memory=4 * GIGABYTE)
+        found += [timed({"part": "seconds", "process": i}, share=14) for i in range(PROCESSES)]
+        found.append(timed({"part": "resident"}, share=15))
+    return found
+
+
+def of_a_cell(settings: Settings, part: str, process: int = 0) -> Found:
+    """Bytes of weights by number format; seconds of one process; bytes that processes hold."""
+    if part == "sizes":
+        return sizes()
+    if part == "resident":
+        return resident()
+    return {"threads": torch.get_num_threads(), "seconds": seconds()}
+
+
+@experiment_of_cells(CLAIM, cells=cells, measure=of_a_cell, smoke=None, quick=None, full=150)
+def size_speed(settings: Settings, found: CellsFound) -> list[Measurement]:
     """Bytes of GPT-2 small's weights, and seconds of a decode step and of a prefill, in turns.
 
     ``bytes_ratio`` and ``speedup`` are against float32; bfloat16 stands beside it. INT8 is timed on
     the CPU, whose integer products these are.
     """
-    found = list(_sizes())
-    if settings.device == "cpu":
-        found += [*_speeds(PROCESSES)]
-        found += _resident()
+    (_, in_buffers), *others = found
+    measurements = list(_sizes(in_buffers))
+    if others:
+        *processes, (_, held) = others
+        measurements += _speeds([sample for _, sample in processes])
+        measurements += _resident(held, in_buffers)
+    return measurements
+
+
+def sizes() -> dict[str, int]:
+    """Number format → bytes of GPT-2 small's weights."""
+    model = GPT(preset("gpt2"))
+    found: dict[str, int] = {"float32": weight_bytes(model)}
+    for product in products():
+        found[product] = weight_bytes(with_int8_linears(model, product).model)
     return found
 
 
-def _sizes() -> Iterator[Measurement]:
-    model = GPT(preset("gpt2"))
+def _sizes(in_buffers: Mapping[str, int]) -> Iterator[Measurement]:
     record = partial(
         measured, claim=CLAIM, choice="number format", direction="lower", source="buffers"
     )
-    float_bytes = weight_bytes(model)
-    yield record(float_bytes, metric="weight_bytes", unit="bytes", option="float32", parameters={})
-    for product in products():
-        nbytes = weight_bytes(with_int8_linears(model, product).model)
-        of_product = partial(record, option=product, parameters={})
-        yield of_product(nbytes, metric="weight_bytes", unit="bytes")
-        yield of_product(nbytes / float_bytes, metric="bytes_ratio", unit="ratio")
+    for option, nbytes in in_buffers.items():
+        of_option = partial(record, option=option, parameters={})
+        yield of_option(nbytes, metric="weight_bytes", unit="bytes")
+        if option != "float32":
+            ratio = nbytes / in_buffers["float32"]
+            yield of_option(ratio, metric="bytes_ratio", unit="ratio")
 
 
-def _speeds(processes: int) -> Iterator[Measurement]:
-    threads = torch.get_num_threads()
+def _speeds(samples: Sequence[Mapping[str, Any]]) -> Iterator[Measurement]:
     record = partial(measured, claim=CLAIM, choice="number format", source="clock", unit="ratio")
-    samples = fresh_process_samples(f"{__name__}:seconds", {}, processes, threads)
+    taken, threads = [sample["seconds"] for sample in samples], samples[0]["threads"]
     for part in ("decode", "prefill"):
-        for option in samples[0][part]:
+        for option in taken[0][part]:
             if option in ("float32", "bfloat16"):
                 continue
             for against, metric in (("float32", "speedup"), ("bfloat16", "speedup_over_bfloat16")):
-                ratios = [sample[part][against] / sample[part][option] for sample in samples]
+                ratios = [each[part][against] / each[part][option] for each in taken]
                 yield record(
                     geometric_mean_ratio_interval(ratios),
                     metric=metric,
@@ -118,23 +145,28 @@ def _step(model: GPT, cache: KVCache, tokens: torch.Tensor, past: int) -> None:
     model(tokens, cache, last_only=True)
 
 
-def _resident() -> Iterator[Measurement]:
-    """What a process holds beside the weights' own bytes: a float copy would be 500 MB.
-
-    None where the system does not tell.
-    """
-    held = {
+def resident() -> dict[str, float | None]:
+    """Number format → bytes that a fresh process holds; None where the system does not tell."""
+    found = {
         name: held_rss(f"{__name__}:model_alone", {"name": name}, threads=1)
         for name in ("float32", *products())
     }
-    for name in products():
-        mine, floats = held[name], held["float32"]
-        if isinstance(mine, Unavailable) or isinstance(floats, Unavailable):
-            continue  # no verdict rests on it, and another figure would not be this one
-        model = GPT(preset("gpt2"))
-        saved = weight_bytes(model) - weight_bytes(with_int8_linears(model, name).model)
+    return {k: None if isinstance(v, Unavailable) else v.value for k, v in found.items()}
+
+
+def _resident(
+    held: Mapping[str, float | None], in_buffers: Mapping[str, int]
+) -> Iterator[Measurement]:
+    """What a process holds beside the weights' own bytes: a float copy would be 500 MB.
+
+    No verdict rests on it, and where the system does not tell, another figure would not be this.
+    """
+    for name, mine in held.items():
+        floats = held["float32"]
+        if name == "float32" or mine is None or floats is None:
+            continue
         yield measured(
-            floats.value - mine.value - saved,
+            floats - mine - (in_buffers["float32"] - in_buffers[name]),
             claim=CLAIM,
             metric="resident_bytes_saved_beyond_buffers",
             unit="bytes",

@@ -12,8 +12,15 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.experiment import Profile, Settings, experiment
-from benchmarks.instruments.clock import fresh_process_samples
+from benchmarks.experiment import (
+    GIGABYTE,
+    Cell,
+    CellsFound,
+    Found,
+    Profile,
+    Settings,
+    experiment_of_cells,
+)
 from benchmarks.instruments.limits import (
     Bound,
     Dtype,
@@ -45,8 +52,26 @@ PROCESSES: dict[Profile, int] = {"quick": 5, "full": 20}
 READERS = ("linear", "addmm", "::mm", "::mv", "matmul", "scaled_dot_product")
 
 
-@experiment("cache.memory-bound", smoke=None, quick=52, full=220, timed=("quick", "full"))
-def memory_bound(settings: Settings) -> list[Measurement]:
+def cells(settings: Settings) -> list[Cell]:
+    """A process at a time."""
+    count = PROCESSES[settings.profile]
+    return [Cell({"process": i}, timed=True, memory=2 * GIGABYTE) for i in range(count)]
+
+
+def of_a_process(settings: Settings, process: int) -> Found:
+    sample = step_samples("gpt2", settings.device, ROUNDS)
+    return {"threads": torch.get_num_threads(), **sample}
+
+
+@experiment_of_cells(
+    "cache.memory-bound",
+    cells=cells,
+    measure=of_a_process,
+    smoke=None,
+    quick=52,
+    full=220,
+)
+def memory_bound(settings: Settings, found: CellsFound) -> list[Measurement]:
     """One decode step of GPT-2 small under the roofline of the machine; prefill as the contrast.
 
     ``intensity_over_balance``: useful FLOPs per byte that a step has to read, over the FLOPs per
@@ -61,13 +86,8 @@ def memory_bound(settings: Settings) -> list[Measurement]:
     ``reading_least`` is for reading. ``seconds_over_one_sequence`` needs no limit at all: that of a
     batch is 1 where only reading counts, and the batch size where only arithmetic does.
     """
-    threads = torch.get_num_threads()
-    samples = fresh_process_samples(
-        f"{__name__}:step_samples",
-        {"preset_name": "gpt2", "device": settings.device, "rounds": ROUNDS},
-        processes=PROCESSES[settings.profile],
-        threads=threads,
-    )
+    samples = [sample for _, sample in found]
+    threads = samples[0]["threads"]
     return [*_machine(samples, threads), *_steps(samples, threads)]
 
 

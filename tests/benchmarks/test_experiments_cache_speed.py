@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -34,27 +35,25 @@ def summary(seconds: float) -> dict[str, Any]:
     }
 
 
-def two_processes(
-    target: str, arguments: dict[str, Any], processes: int, threads: int
-) -> list[dict[str, Any]]:
-    """Every run of process i takes its cached arm i + 1 seconds, and is 2 and 4.5 times as fast."""
-    return [
-        {
-            f"{run['prompt_tokens']}+{length}": {
-                "cached": summary(process + 1.0),
-                "uncached": summary((process + 1.0) * (2.0, 4.5)[process % 2]),
-            }
-            for run in arguments["runs"]
-            for length in run["lengths"]
-        }
-        for process in range(processes)
-    ]
-
-
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch) -> list[Measurement]:
-    monkeypatch.setattr(experiments, "fresh_process_samples", two_processes)
+    """Every run of process i takes its cached arm i + 1 seconds, and is 2 and 4.5 times as fast."""
+    process = itertools.count()
+
+    def sample(preset_name: str, device: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
+        index = next(process)
+        return {
+            f"{run['prompt_tokens']}+{length}": {
+                "cached": summary(index % 2 + 1.0),
+                "uncached": summary((index % 2 + 1.0) * (2.0, 4.5)[index % 2]),
+            }
+            for run in runs
+            for length in run["lengths"]
+        }
+
+    monkeypatch.setattr(experiments, "generation_samples", sample)
     monkeypatch.setitem(experiments.PROCESSES, "quick", (4, 2))
+    torch.set_num_threads(2)
     return experiments.fifteen_tokens(Settings("quick", "cpu", 0))
 
 
@@ -99,22 +98,13 @@ def test_prefill_and_decode_stand_apart_and_beside_the_limit_once_for_each_run(
             assert [m.parameters["new_tokens"] for m in measured] == [15] * parts + [64] * parts
 
 
-def test_the_threads_are_stated_and_handed_down(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked: list[Any] = []
-
-    def samples(target: str, arguments: dict[str, Any], **options: int) -> Any:
-        asked.append((target, options))
-        return two_processes(target, arguments, **options)
-
-    monkeypatch.setattr(experiments, "fresh_process_samples", samples)
-    torch.set_num_threads(2)
-    found = experiments.fifteen_tokens(Settings("quick", "cpu", 0))
-    target = "benchmarks.experiments.cache_speed:generation_samples"
-    assert asked == [
-        (target, {"processes": 3, "threads": 2}),
-        (target, {"processes": 4, "threads": 2}),
+def test_each_process_is_a_timed_cell_and_states_its_threads(found: list[Measurement]) -> None:
+    cells = experiments.cells(Settings("quick", "cpu", 0))
+    assert [(cell.timed, cell.parameters["long"]) for cell in cells] == [
+        (True, True),
+        (True, True),
+        (True, False),
+        (True, False),
     ]
     assert {m.parameters["threads"] for m in found if m.source == "clock"} == {2}
 

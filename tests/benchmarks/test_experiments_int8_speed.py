@@ -7,7 +7,6 @@ import pytest
 from benchmarks.claims import load_claims
 from benchmarks.experiment import Settings
 from benchmarks.experiments import int8_speed
-from benchmarks.instruments.readings import Reading
 from reference_model.config import preset
 
 
@@ -20,7 +19,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_gpt2_takes_a_quarter_of_its_bytes_or_two_fifths_where_weights_are_packed() -> None:
-    found = list(int8_speed._sizes())
+    found = list(int8_speed._sizes(int8_speed.sizes()))
     claim = next(claim for claim in load_claims() if claim.id == "int8.size-speed")
     (requirement,) = (r for r in claim.requirements if r.metric == "bytes_ratio")
     ratios = {m.option: m.value for m in found if m.metric == "bytes_ratio"}
@@ -46,32 +45,37 @@ def test_one_process_times_all_formats_in_both_parts() -> None:
     assert min(value for taken in found.values() for value in taken.values()) > 0
 
 
-def test_ratios_are_float32_over_int8(monkeypatch: pytest.MonkeyPatch) -> None:
-    sample = {
+def test_ratios_are_float32_over_int8() -> None:
+    taken = {
         part: {"float32": 6.0, "bfloat16": 4.0, "int_mm": 2.0} for part in ("decode", "prefill")
     }
-    monkeypatch.setattr(int8_speed, "fresh_process_samples", lambda *given: [sample] * 3)
-    found = list(int8_speed._speeds(3))
+    found = list(int8_speed._speeds([{"threads": 2, "seconds": taken}] * 3))
     values = {(m.metric, m.parameters["part"]): m.value for m in found}
     assert values["speedup", "decode"] == pytest.approx(3.0)
     assert values["speedup_over_bfloat16", "prefill"] == pytest.approx(2.0)
     assert {m.option for m in found} == {"int_mm"}
 
 
-@pytest.mark.usefixtures("toy")
-def test_a_float_copy_would_show_in_the_resident_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    held = {"float32": 900e6, "int_mm": 800e6, "packed": 800e6}
-    monkeypatch.setattr(
-        int8_speed,
-        "held_rss",
-        lambda target, arguments, threads: Reading(held[arguments["name"]], "bytes", "made up"),
-    )
-    found = {m.option: m.value for m in int8_speed._resident()}
-    saved = {m.option: m.value for m in int8_speed._sizes() if m.metric == "weight_bytes"}
-    expected = 100e6 - (saved["float32"] - saved["int_mm"])
-    assert found["int_mm"] == pytest.approx(expected)
+def test_a_float_copy_would_show_in_the_resident_memory() -> None:
+    held = {"float32": 900e6, "int_mm": 800e6, "packed": None}
+    in_buffers = {"float32": 90_000_000, "int_mm": 20_000_000, "packed": 20_000_000}
+    (found,) = int8_speed._resident(held, in_buffers)
+    assert (found.option, found.value) == ("int_mm", 30e6)
 
 
 def test_on_a_gpu_only_bytes_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(int8_speed, "_sizes", lambda: iter(()))
-    assert int8_speed.size_speed(Settings("quick", "cuda", 0)) == []
+    monkeypatch.setattr(int8_speed, "sizes", lambda: {"float32": 4})
+    found = int8_speed.size_speed(Settings("quick", "cuda", 0))
+    assert [m.metric for m in found] == ["weight_bytes"]
+
+
+def test_a_run_on_a_cpu_joins_bytes_seconds_and_what_is_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken = dict.fromkeys(("float32", "bfloat16", "int_mm"), 1.0)
+    monkeypatch.setattr(int8_speed, "sizes", lambda: {"float32": 4, "int_mm": 1})
+    monkeypatch.setattr(int8_speed, "seconds", lambda: {"decode": taken, "prefill": taken})
+    monkeypatch.setattr(int8_speed, "resident", lambda: {"float32": 9.0, "int_mm": 6.0})
+    found = int8_speed.size_speed(Settings("full", "cpu", 0))
+    assert {m.n for m in found if m.metric == "speedup"} == {int8_speed.PROCESSES}
+    assert found[-1].metric == "resident_bytes_saved_beyond_buffers"

@@ -152,12 +152,11 @@ def found(monkeypatch: pytest.MonkeyPatch, sample: Samples) -> list[Measurement]
     """Of two processes, one on a machine that reads twice as fast; reading took 40 to 90 %."""
     step(sample, "decode", batch_size=1).update(reading_least=0.4, operator_share=0.9)
 
-    def processes(*arguments: Any, **options: Any) -> list[Samples]:
-        limit = sample["known"]
-        fast = asdict(limit) | {"read_bytes_per_second": 2 * limit.read_bytes_per_second}
-        return [{**sample, "limit": each} for each in (asdict(limit), fast)]
-
-    monkeypatch.setattr(experiments, "fresh_process_samples", processes)
+    limit = sample["known"]
+    fast = asdict(limit) | {"read_bytes_per_second": 2 * limit.read_bytes_per_second}
+    processes = iter([{**sample, "limit": each} for each in (asdict(limit), fast)])
+    monkeypatch.setattr(experiments, "step_samples", lambda *_: next(processes))
+    monkeypatch.setitem(experiments.PROCESSES, "quick", 2)
     return experiments.memory_bound(Settings("quick", "cpu", 0))
 
 
