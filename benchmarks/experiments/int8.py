@@ -89,8 +89,8 @@ def cells_of_weights(settings: Settings) -> list[Cell]:
     """
     if settings.profile != "full":
         return [Cell()]
-    return [Cell({"variant": name}) for name in weights_variants(settings)] + [
-        Cell({"factorial": weights}, share=5) for weights in FACTORIAL_WEIGHTS
+    return [Cell({"variant": name}, share=2) for name in weights_variants(settings)] + [
+        Cell({"factorial": weights}, share=3) for weights in FACTORIAL_WEIGHTS
     ]
 
 
@@ -119,7 +119,7 @@ def of_weights(settings: Settings, variant: str = "", factorial: str = "") -> Fo
     measure=of_weights,
     smoke=6,
     quick=20,
-    full=900,
+    full=650,
 )
 def weights_quality(settings: Settings, found: CellsFound) -> list[Measurement]:
     """What rounding every linear's weights costs on held-out text, norms left out."""
@@ -188,7 +188,7 @@ def of_norms(settings: Settings, model: str = "", way: str = "") -> Found:
 
 
 @experiment_of_cells(
-    "int8.norm-damage", cells=cells_of_norms, measure=of_norms, smoke=4, quick=14, full=600
+    "int8.norm-damage", cells=cells_of_norms, measure=of_norms, smoke=4, quick=14, full=450
 )
 def norm_damage(settings: Settings, found: CellsFound) -> list[Measurement]:
     """What each way to quantise the norms costs on the same text, all else in float32."""
