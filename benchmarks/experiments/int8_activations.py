@@ -83,7 +83,7 @@ def of_some_windows(settings: Settings, model: str, first: int) -> Found:
     measure=of_some_windows,
     smoke=None,
     quick=10,
-    full=300,
+    full=130,
 )
 def activation_range(settings: Settings, found: CellsFound) -> list[Measurement]:
     """Of the checkpoint, and of the same function with outliers planted.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.experiment import (
+    GIGABYTE,
     Cell,
     CellsFound,
     Found,
@@ -115,7 +116,9 @@ def updates_of(model: GPT) -> list[tuple[Adapter, Tensor]]:
 
 def cells(settings: Settings) -> list[Cell]:
     """A cell for each part of the first step; in full also for each seed of the later ones."""
-    found = [Cell({"part": part}, share=share) for part, share in SHARES.items()]
+    found = [
+        Cell({"part": part}, share=share, memory=2 * GIGABYTE) for part, share in SHARES.items()
+    ]
     if settings.profile == "full":
         seeds = range(settings.seed, settings.seed + SEEDS)
         found += [Cell({"part": "later steps", "seed": seed}, share=20) for seed in seeds]

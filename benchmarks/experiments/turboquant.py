@@ -13,6 +13,7 @@ from scipy import stats
 from torch import Tensor
 
 from benchmarks.experiment import (
+    GIGABYTE,
     Cell,
     CellsFound,
     Found,
@@ -119,12 +120,12 @@ PRINTED = {1: 0.36, 2: 0.117, 3: 0.03, 4: 0.009}  # in the paper, cut off rather
 def cells_of_distortion(settings: Settings) -> list[Cell]:
     """A cell for each width and part of it, and of fixed vectors one for each size of code."""
     found = [
-        Cell({"width": width, "part": part}, share=share * (2 + width / 64))
+        Cell({"width": width, "part": part}, share=share * (2 + width / 64), memory=2 * GIGABYTE)
         for width in WIDTHS[settings.profile]
-        for part, share in (("law", 1), ("scales", 1), ("prod", 3))
+        for part, share in (("law", 1), ("scales", 4), ("prod", 8))
     ]
     rotations = FIXED_ROTATIONS[settings.profile]
-    fixed = [Cell({"part": "fixed", "bits": bits}, share=rotations / 300) for bits in BITS]
+    fixed = [Cell({"part": "fixed", "bits": bits}, share=rotations / 60) for bits in BITS]
     return found + (fixed if rotations else [])
 
 
@@ -260,12 +261,14 @@ def _error(codec: Codec, x: Tensor) -> Estimate:
 # ---- what does the work
 
 
-def cells_of_rotation(settings: Settings) -> list[Cell]:
-    return [Cell({"bits": bits}) for bits in PACKED]
+@experiment("turboquant.rotation-first", smoke=2.7, quick=4, full=6)
+def rotation_first(settings: Settings) -> list[Measurement]:
+    """By how much the rotation lowers the distortion, and by how much the codebook does.
 
-
-def of_rotation(settings: Settings, bits: int) -> Found:
-    """Measurements of one size of code."""
+    Levels equally spaced or the codebook's, each with and without a rotation, all with one scale a
+    vector. Of the four, the gain by one is the geometric mean of its gains without and with the
+    other. Blocks with a scale each stand beside them, at the bits that they hold.
+    """
     keys, values = keys_and_values(20_000, settings.seed)
     vectors = {
         "random": unit_vectors(20_000, 64, settings.seed),
@@ -273,25 +276,9 @@ def of_rotation(settings: Settings, bits: int) -> Found:
         "values": values,
         "keys with outliers": with_outliers(keys),
     }
-    return as_found(m for name, x in vectors.items() for m in _of_rotation(name, x, bits))
-
-
-@experiment_of_cells(
-    "turboquant.rotation-first",
-    cells=cells_of_rotation,
-    measure=of_rotation,
-    smoke=2.7,
-    quick=4,
-    full=6,
-)
-def rotation_first(settings: Settings, found: CellsFound) -> list[Measurement]:
-    """By how much the rotation lowers the distortion, and by how much the codebook does.
-
-    Levels equally spaced or the codebook's, each with and without a rotation, all with one scale a
-    vector. Of the four, the gain by one is the geometric mean of its gains without and with the
-    other. Blocks with a scale each stand beside them, at the bits that they hold.
-    """
-    return joined(settings, found)
+    return [
+        m for bits in PACKED for name, x in vectors.items() for m in _of_rotation(name, x, bits)
+    ]
 
 
 def _of_rotation(name: str, x: Tensor, bits: int) -> Iterator[Measurement]:
