@@ -1,0 +1,74 @@
+"""python -m tests.run_killed [PROFILE]: a run that is ended at 20 random moments, and what is left.
+
+By hand, since it takes as long as a whole run and what 20 starts cost. Kills go by signal in turns
+(KILL, TERM, INT, HUP). Exit status 0: no finished cell was measured twice or lost, each end came
+within two seconds, and the results equal those of an undisturbed run in all that is no time.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from benchmarks.record.store import Record
+from benchmarks.results import read_results
+
+MOMENTS = 20
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+OF_A_CLOCK = ("clock", "profiler")
+
+
+def main(profile: str = "smoke") -> int:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        start = monotonic()
+        assert command(profile, folder, "undisturbed").wait() == 0
+        whole = monotonic() - start
+        print(f"undisturbed: {whole:.0f} s", flush=True)
+        slowest, draws = 0.0, random.Random(0)
+        for moment in range(MOMENTS):
+            run = command(profile, folder, "killed")
+            number = SIGNALS[moment % len(SIGNALS)]
+            try:
+                run.wait(2 + draws.random() * 3 * whole / MOMENTS)
+                break  # it was done before its moment
+            except subprocess.TimeoutExpired:
+                run.send_signal(number)
+            asked = monotonic()
+            run.wait()
+            slowest = max(slowest, monotonic() - asked)
+            kept = len(list(Record(folder / "killed.sqlite").lines()))
+            print(f"{moment + 1}: {number.name}, {kept} cells kept", flush=True)
+        last = command(profile, folder, "killed")
+        assert last.wait() == 0
+        lines = list(Record(folder / "killed.sqlite").lines())
+        twice = sum(count - 1 for count in Counter(line.key for line in lines).values())
+        same = results(folder / "killed.json") == results(folder / "undisturbed.json")
+    print(f"measured twice: {twice}; slowest end: {slowest:.2f} s; results equal: {same}")
+    return int(bool(twice) or not same or slowest > 2)
+
+
+def command(profile: str, folder: Path, name: str) -> subprocess.Popen[bytes]:
+    where = ["--record", folder / f"{name}.sqlite", "--out", folder / f"{name}.json"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "benchmarks", "run", "--profile", profile, *where],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def results(path: Path) -> list[dict[str, Any]]:
+    """The measurements that are no times."""
+    found = read_results(path)["measurements"]
+    return [m for m in found if not any(part in m["source"] for part in OF_A_CLOCK)]
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
