@@ -69,7 +69,7 @@ ADAMW_RANKS = (4, 16, 64, 256)
 LEAST_ADAMW_DRAWS = 32  # with eight, Student's interval missed 1 at one rank of four
 
 # Parts of the first step, and what each takes.
-SHARES = {"starts": 2, "ratios": 60, "real steps": 8, "AdamW's ratios": 30}
+SHARES = {"starts": 3, "ratios": 70, "real steps": 20, "AdamW's ratios": 20}
 
 RATES: dict[Optimizer, float] = {"sgd": RATE, "adamw": EQUAL_RATE}
 
@@ -115,41 +115,44 @@ def updates_of(model: GPT) -> list[tuple[Adapter, Tensor]]:
 
 
 def cells(settings: Settings) -> list[Cell]:
-    """A cell for each part of the first step; in full also for each seed of the later ones."""
-    found = [
-        Cell({"part": part}, share=share, memory=2 * GIGABYTE) for part, share in SHARES.items()
+    """In full a cell for each part of the first step, and for each seed of the later ones.
+
+    Shorter profiles have all parts in one, for which the gradients are taken once.
+    """
+    if settings.profile != "full":
+        return [Cell(memory=2 * GIGABYTE)]
+    seeds = range(settings.seed, settings.seed + SEEDS)
+    return [
+        *(Cell({"part": part}, share, memory=2 * GIGABYTE) for part, share in SHARES.items()),
+        *(Cell({"part": "later steps", "seed": seed}, share=95) for seed in seeds),
     ]
-    if settings.profile == "full":
-        seeds = range(settings.seed, settings.seed + SEEDS)
-        found += [Cell({"part": "later steps", "seed": seed}, share=20) for seed in seeds]
-    return found
 
 
-def of_a_cell(settings: Settings, part: str, seed: int = 0) -> Found:
-    """Measurements of a part; what later steps add, of one seed."""
+def of_a_cell(settings: Settings, part: str = "", seed: int = 0) -> Found:
+    """Measurements of a part, or of all; what later steps add, of one seed."""
     if part == "later steps":
         return walks(seed)
-    if part == "starts":
-        return as_found(_starts(settings))
     batches = topic_batches(BATCH_SIZE, LENGTH, settings.seed)
     exact = gradients(load_reference(torch.float64), batches(0))
-    if part == "real steps":
-        return as_found(_real_steps(settings, exact, batches))
     found = [gradient.float() for gradient in exact]  # plenty for a ratio within 2 %
-    ratios = _adamw_ratios if part == "AdamW's ratios" else _ratios
-    return as_found(ratios(settings, found))
+    parts = {
+        "starts": lambda: _starts(settings),
+        "ratios": lambda: _ratios(settings, found),
+        "real steps": lambda: _real_steps(settings, exact, batches),
+        "AdamW's ratios": lambda: _adamw_ratios(settings, found),
+    }
+    return as_found(m for name in ([part] if part else parts) for m in parts[name]())
 
 
-@experiment_of_cells(CLAIM, cells=cells, measure=of_a_cell, smoke=5, quick=15, full=900)
+@experiment_of_cells(CLAIM, cells=cells, measure=of_a_cell, smoke=5, quick=15, full=600)
 def real_init(settings: Settings, found: CellsFound) -> list[Measurement]:
     """First-step gain and norm over their closed forms, by rank, A and scaling; then k steps.
 
     The intervals of a metric hold together. What AdamW does, and later steps, are shown beside it.
     """
-    measurements = joined(settings, found[: len(SHARES)])
-    if later := [of_seed for _, of_seed in found[len(SHARES) :]]:
-        measurements += later_steps(later)
-    return measurements
+    later = [of_seed for labels, of_seed in found if labels.get("part") == "later steps"]
+    measurements = joined(settings, found[: len(found) - len(later)])
+    return measurements + (list(later_steps(later)) if later else [])
 
 
 def _record(

@@ -157,9 +157,7 @@ def test_later_steps_have_exponents_with_intervals_over_seeds(
     assert np.isfinite([m.value for m in found]).all()
 
 
-def test_later_steps_are_cells_of_a_full_run_alone() -> None:
-    parts = {
-        profile: [cell.parameters["part"] for cell in first.cells(Settings(profile, "cpu", 0))]
-        for profile in ("quick", "full")
-    }
-    assert parts["full"] == parts["quick"] + ["later steps"] * first.SEEDS
+def test_a_full_run_has_a_cell_for_each_part_and_shorter_ones_have_all_in_one() -> None:
+    parts = [cell.parameters["part"] for cell in first.cells(Settings("full", "cpu", 0))]
+    assert parts == [*first.SHARES, *["later steps"] * first.SEEDS]
+    assert [cell.parameters for cell in first.cells(SMOKE)] == [{}]
