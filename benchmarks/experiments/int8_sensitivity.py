@@ -43,6 +43,7 @@ MEGABYTE, SCALE_BYTES = 1e6, 4
 # and the floor can only make it smaller.
 FLOOR = 1e-6
 RESAMPLES = 9999
+PARTS_OF_A_CELL = 4
 
 
 @dataclass(frozen=True)
@@ -69,34 +70,31 @@ class Readings:
 
 
 def cells(settings: Settings) -> list[Cell]:
-    """A cell for each group of parts, which all are compared with the same predictions."""
-    of_reference = preset("reference", head="untied")
+    """A cell for some parts at a time, which are all compared with the same predictions."""
     with torch.device("meta"):
-        parts = groups(GPT(of_reference), settings.profile)
-    return [Cell({"group": name}, share=1 + len(of_group)) for name, of_group in parts.items()]
+        count = len(all_parts(GPT(preset("reference", head="untied")), settings.profile))
+    return [Cell({"first_part": first}) for first in range(0, count, PARTS_OF_A_CELL)]
 
 
-def groups(model: GPT, profile: Profile) -> dict[str, list[Part]]:
+def all_parts(model: GPT, profile: Profile) -> list[Part]:
     """One kind of module at a time, one layer at a time and, in full, one kind of one layer."""
-    found = {f"kinds, {grid.name}": kinds(model, grid) for grid in (INT8, INT4)}
-    found[f"layers, {INT4.name}"] = layers(model, INT4)
+    parts = [part for grid in (INT8, INT4) for part in kinds(model, grid)]
+    parts += layers(model, INT4)
     if profile == "full":
-        found[f"layers, {INT8.name}"] = layers(model, INT8)
-        for part in kinds_of_layers(model, INT4):
-            found.setdefault(f"{part.labels['kind']} by layer", []).append(part)
-    return found
+        parts += [*layers(model, INT8), *kinds_of_layers(model, INT4)]
+    return parts
 
 
-def of_a_group(settings: Settings, group: str) -> Found:
+def of_some_parts(settings: Settings, first_part: int) -> Found:
     """Fields of `Readings`."""
     model = untied(load_reference()).to(settings.device)
-    parts = groups(model, settings.profile)[group]
+    parts = all_parts(model, settings.profile)[first_part : first_part + PARTS_OF_A_CELL]
     found = readings(model, [rounded_part(model, part) for part in parts], text_of(settings))
     return {name: values.tolist() for name, values in vars(found).items()}
 
 
 @experiment_of_cells(
-    "int8.sensitivity", cells=cells, measure=of_a_group, smoke=None, quick=None, full=2400
+    "int8.sensitivity", cells=cells, measure=of_some_parts, smoke=None, quick=None, full=2400
 )
 def sensitivity(settings: Settings, found: CellsFound) -> list[Measurement]:
     """What each part loses by rounding, all others left in float32.
@@ -104,12 +102,12 @@ def sensitivity(settings: Settings, found: CellsFound) -> list[Measurement]:
     Of the checkpoint untied, whose embedding and head can be rounded one without the other.
     """
     model, windows = untied(load_reference()), text_of(settings)
-    parts = [part for of_group in groups(model, settings.profile).values() for part in of_group]
-    of_groups = [Readings(**{k: np.array(v) for k, v in each.items()}) for _, each in found]
+    parts = all_parts(model, settings.profile)
+    of_cells = [Readings(**{k: np.array(v) for k, v in each.items()}) for _, each in found]
     all_found = Readings(
-        of_groups[0].baseline,
-        np.concatenate([each.losses for each in of_groups]),
-        np.concatenate([each.divergences for each in of_groups]),
+        of_cells[0].baseline,
+        np.concatenate([each.losses for each in of_cells]),
+        np.concatenate([each.divergences for each in of_cells]),
     )
     return [
         *_of_parts(model, parts, all_found, windows),
