@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from asv_runner import server
 
 from benchmarks import preload
 
@@ -88,3 +91,16 @@ def test_a_fork_server_ends_when_asv_is_killed(root: Path) -> None:
         assert killed.stdout.readline() == b"ready\n"
         killed.kill()
         assert killed.stdout.read() == b""
+
+
+def test_a_fork_server_takes_little_time_from_the_benchmark(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(server, "time", server.time)
+    monkeypatch.setattr(preload.time, "sleep", slept.append)
+    preload.poll_seldom()
+    server.time.sleep(1e-14)
+    server.time.sleep(1.0)
+    assert slept == [preload.POLL, 1.0]
+    assert set(re.findall(r"\btime\.\w+", inspect.getsource(server))) == {"time.sleep"}
