@@ -68,6 +68,7 @@ class Key:
     code: str  # digest of the code that the cell imports, without remarks
 
 
+OF_A_MACHINE = ("machine", "threads")
 QUESTION = tuple(name for name in Key.__dataclass_fields__ if name != "code")
 
 
@@ -159,14 +160,20 @@ class Record:
             )
             return int(done.lastrowid or 0)
 
-    def latest(self, key: Key, *, any_code: bool = False, after: int = 0) -> Line | None:
+    def latest(
+        self, key: Key, *, any_code: bool = False, any_machine: bool = False, after: int = 0
+    ) -> Line | None:
         """The last line of this key, of those with a number above ``after``.
 
-        With ``any_code`` also one that other code measured, if this code has none.
+        With ``any_code`` also one that other code measured, if this code has none; with
+        ``any_machine`` also times of another machine, if this one has none.
         """
-        wanted = " AND ".join(f"{name} IS ?" for name in QUESTION)
-        values = [*(getattr(key, name) for name in QUESTION), after]
+        free = OF_A_MACHINE if any_machine and key.machine else ()
+        names = [name for name in QUESTION if name not in free]
+        wanted = " AND ".join(f"{name} IS ?" for name in names)
+        values = [*(getattr(key, name) for name in names), after]
         lines = list(self._lines(f"WHERE {wanted} AND number > ? ORDER BY number DESC", values))
+        lines.sort(key=lambda line: line.key.machine != key.machine)
         own = [line for line in lines if line.key.code == key.code]
         return next(iter(own or (lines if any_code else [])), None)
 

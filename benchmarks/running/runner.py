@@ -24,11 +24,12 @@ class Rules:
     """Which lines of the record count for a run.
 
     With ``fresh`` none that was there before; with ``accept_code`` also those that other code
-    measured.
+    measured, with ``any_machine`` also times of other machines, as of records that were merged.
     """
 
     fresh: bool = False
     accept_code: bool = False
+    any_machine: bool = False
 
 
 @dataclass
@@ -55,7 +56,9 @@ def known(planned: Sequence[PlannedClaim], record: Record, rules: Rules, after: 
     state = State()
     for claim in planned:
         for _, key in claim.cells:
-            line = record.latest(key, any_code=rules.accept_code, after=after)
+            line = record.latest(
+                key, any_code=rules.accept_code, any_machine=rules.any_machine, after=after
+            )
             if line is not None:
                 state.lines[key] = line
     return state

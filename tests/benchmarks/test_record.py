@@ -70,6 +70,21 @@ def test_a_cell_of_other_code_counts_only_where_it_is_accepted(record: Record) -
     assert own.found == [2]
 
 
+def test_times_of_another_machine_count_only_where_any_machine_does(record: Record) -> None:
+    here, there = replace(KEY, machine="here", threads=2), replace(KEY, machine="there", threads=8)
+    record.add(line(there))
+    assert record.latest(here) is None
+    found = record.latest(here, any_machine=True)
+    assert found is not None
+    assert found.key == there
+    record.add(line(here))
+    record.add(line(there))
+    own = record.latest(here, any_machine=True)
+    assert own is not None
+    assert own.key == here
+    assert record.latest(KEY, any_machine=True) is None  # what times nothing has no machine
+
+
 def test_a_fresh_run_sees_no_line_from_before_it(record: Record) -> None:
     record.add(line())
     start = record.last_number
