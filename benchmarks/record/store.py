@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -105,13 +106,29 @@ class Record:
         self.path = path
         with self._told():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._open()
+            self._open_patiently()
+
+    def _open_patiently(self) -> None:
+        # SQLite waits for a writer, but not where another one makes the write-ahead log, or puts it
+        # away: it tells at once that the file is locked.
+        end = time.monotonic() + PATIENCE
+        while True:
+            # Every statement is its own transaction unless one is begun.
+            self._sqlite = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)
+            try:
+                return self._open()
+            except sqlite3.OperationalError as error:
+                self._sqlite.close()
+                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() > end:
+                    raise
+                time.sleep(0.01)
 
     def _open(self) -> None:
-        # Every statement is its own transaction unless one is begun.
-        self._sqlite = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)
-        application, layout = self._number("application_id"), self._number("user_version")
-        empty = not self._sqlite.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        # In one transaction: another run may be making the tables of this file just now.
+        with self._transaction("DEFERRED"):
+            application, layout = self._number("application_id"), self._number("user_version")
+            empty = not self._has_tables()
         if not empty and application != APPLICATION:
             raise UserError(f"{self.path} is a database of something else; name another file")
         if layout > LAYOUT:
@@ -130,14 +147,16 @@ class Record:
 
     def _make_tables(self) -> None:
         with self._writing():
-            made = self._sqlite.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-            if made:  # by another run, since this one looked
+            if self._has_tables():  # made by another run, since this one looked
                 return
             for statement in TABLES.split(";\n"):
                 if statement.strip():
                     self._sqlite.execute(statement)
             self._sqlite.execute(f"PRAGMA application_id = {APPLICATION}")
             self._sqlite.execute(f"PRAGMA user_version = {LAYOUT}")
+
+    def _has_tables(self) -> bool:
+        return bool(self._sqlite.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
 
     def _number(self, pragma: str) -> int:
         return int(self._sqlite.execute(f"PRAGMA {pragma}").fetchone()[0])
@@ -216,8 +235,8 @@ class Record:
         self._sqlite.close()
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        self._sqlite.execute("BEGIN IMMEDIATE")  # waits for another writer here, and not later
+    def _transaction(self, kind: Literal["DEFERRED", "IMMEDIATE"]) -> Iterator[None]:
+        self._sqlite.execute(f"BEGIN {kind}")
         try:
             yield
         except BaseException:
@@ -225,6 +244,9 @@ class Record:
                 self._sqlite.execute("ROLLBACK")
             raise
         self._sqlite.execute("COMMIT")
+
+    def _writing(self) -> AbstractContextManager[None]:
+        return self._transaction("IMMEDIATE")  # waits for another writer here, and not later
 
     @contextmanager
     def _told(self) -> Iterator[None]:

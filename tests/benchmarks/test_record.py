@@ -107,6 +107,19 @@ def test_many_writers_at_once_lose_nothing(tmp_path: Path) -> None:
     assert len({each.key.parameters for each in Record(path).lines()}) == 40
 
 
+def test_many_runs_open_one_record_at_the_same_moment(tmp_path: Path) -> None:
+    def open_and_close(path: Path) -> int:
+        own = Record(path)
+        number = own.last_number
+        own.close()
+        return number
+
+    with ThreadPoolExecutor(8) as pool:
+        for attempt in range(20):  # each makes the file, its log and its tables
+            path = tmp_path / f"{attempt}.sqlite"
+            assert list(pool.map(open_and_close, [path] * 16)) == [0] * 16
+
+
 def test_the_same_environment_is_kept_once(record: Record) -> None:
     for index in range(5):
         record.add(line(replace(KEY, parameters=str(index))))
