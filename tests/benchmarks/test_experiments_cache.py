@@ -113,10 +113,17 @@ def test_same_output_reads_the_text_in_both_precisions(
     monkeypatch.setitem(experiments.GREEDY, "smoke", ((1, 4),))
     found = experiments.same_output(SETTINGS)
     deviations = [m for m in found if m.metric == "logit_deviation"]
-    assert len(deviations) == 2 * len(experiments.BATCH_SIZES) * len(CHUNKINGS)
+    read = {(m.parameters["dtype"], m.parameters["batch_size"]) for m in deviations}
+    assert read == {("float32", 1), ("float32", 4), ("float64", 1)}
+    assert len(deviations) == len(read) * len(CHUNKINGS)
     assert max(m.value for m in deviations if m.parameters["dtype"] == "float64") < 1e-12
     assert max(m.value for m in deviations if m.parameters["dtype"] == "float32") > 1e-9
     assert values(found, "tokens_differing") == [0, 0]
+
+
+def test_the_full_profile_reads_several_sequences_in_float64_too() -> None:
+    read = [cell.parameters for cell in experiments.cells_of_outputs(Settings("full", "cpu", 0))]
+    assert {"dtype": "float64", "batch_size": 4} in read
 
 
 # ---- what is counted

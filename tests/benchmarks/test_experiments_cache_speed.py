@@ -65,7 +65,7 @@ def test_a_speedup_is_a_ratio_per_process(found: list[Measurement]) -> None:
     (short,) = chosen(found, "speedup", new_tokens=15)
     assert short.value == pytest.approx(3.0)  # √(2 · 4.5); the ratio of the sums is another
     assert short.n == 4
-    (long,) = chosen(found, "speedup", new_tokens=64)
+    (long,) = chosen(found, "speedup", new_tokens=32)
     assert (long.n, long.parameters["prompt_tokens"]) == (2, 128)
 
 
@@ -79,10 +79,10 @@ def test_the_claim_is_judged_by_15_tokens_from_one_and_nothing_else(
 
 
 def test_rates_are_those_of_whole_generations(found: list[Measurement]) -> None:
-    (rate,) = chosen(found, "tokens_per_second", option="cached", new_tokens=64)
-    assert rate.value == pytest.approx((64 / 1 + 64 / 2) / 2)
-    (rate,) = chosen(found, "tokens_per_second", option="uncached", new_tokens=64)
-    assert rate.value == pytest.approx((64 / 2 + 64 / 9) / 2)
+    (rate,) = chosen(found, "tokens_per_second", option="cached", new_tokens=32)
+    assert rate.value == pytest.approx((32 / 1 + 32 / 2) / 2)
+    (rate,) = chosen(found, "tokens_per_second", option="uncached", new_tokens=32)
+    assert rate.value == pytest.approx((32 / 2 + 32 / 9) / 2)
 
 
 def test_prefill_and_decode_stand_apart_and_beside_the_limit_once_for_each_run(
@@ -95,7 +95,7 @@ def test_prefill_and_decode_stand_apart_and_beside_the_limit_once_for_each_run(
     ):
         for option in ("cached", "uncached"):
             measured = chosen(found, metric, option=option)
-            assert [m.parameters["new_tokens"] for m in measured] == [15] * parts + [64] * parts
+            assert [m.parameters["new_tokens"] for m in measured] == [15] * parts + [32] * parts
 
 
 def test_each_process_is_a_timed_cell_and_states_its_threads(found: list[Measurement]) -> None:

@@ -202,8 +202,14 @@ def test_every_format_of_the_table_is_measured_at_the_bits_it_holds(
     assert held["int8 per token", 8] == 8.25
     increases = {m.option: m.value for m in found if m.metric == "format_loss_increase"}
     assert abs(increases["int8 per token"]) < 0.002
-    for compressed in ("keys and values", "keys", "values"):
-        assert len(values(found, "loss_increase", bits=3, compressed=compressed)) == 1
+    assert len(values(found, "loss_increase", bits=3, compressed="keys and values")) == 1
+
+
+def test_the_full_profile_compresses_keys_and_values_one_without_the_other_too() -> None:
+    ways = [way.parameters for _, way in kv_quality.ways_without_loss(Settings("full", "cpu", 0))]
+    for bits in kv_quality.BITS:
+        for compressed in ("keys and values", "keys", "values"):
+            assert {"bits": bits, "compressed": compressed} in ways
 
 
 @pytest.mark.usefixtures("short_text")
