@@ -54,8 +54,9 @@ report: setup ## measure and write the page; PROFILE=smoke|quick|full
 	$(RUN) -m reports build "$$PAGE/results.json" --out="$$PAGE"
 	@printf 'The page: file://%s/%s/index.html\n' "$$(pwd)" "$$PAGE"
 
-readme: environment ## write the README's table of verdicts anew from the published results
+readme: environment ## write the table of verdicts and all marked figures anew from reports/published
 	$(RUN) -m reports table reports/published/quick.json --into README.md
+	$(RUN) -m reports figures $$(git ls-files --cached --others --exclude-standard '*.md')
 
 test: setup ## run all tests
 	$(RUN) -m pytest --numprocesses=auto --dist=loadfile --durations=10

@@ -1,4 +1,4 @@
-"""python -m reports build | table | measurements | compare | csv | svg | history."""
+"""python -m reports build | table | measurements | figures | compare | csv | svg | history."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from reference_model.files import check_writable, write_whole
 from reference_model.printing import say, warn
 
 MOST_LINES = 20  # of each kind of trouble that a page tells in full
+PUBLISHED = Path(__file__).with_name("published")
 WRITTEN_BY = "what python -m benchmarks run wrote"
 
 
@@ -54,6 +55,18 @@ def _parser() -> Parser:
     rows.add_argument("claim", help="such as turboquant.zero-loss")
     rows.add_argument("metrics", nargs="+", help="one column each")
     rows.set_defaults(run=_measurements)
+
+    marked = commands.add_parser("figures", help="write the marked figures of Markdown files anew")
+    marked.add_argument(
+        "files",
+        type=Path,
+        nargs="+",
+        help="Markdown with marks, as reports/figures.py has them",
+    )
+    marked.add_argument(
+        "--published", type=Path, default=PUBLISHED, help="folder of the files that marks name"
+    )
+    marked.set_defaults(run=_figures)
 
     beside = commands.add_parser("compare", help="show two or more results side by side")
     beside.add_argument("results", type=Path, nargs="+", help=WRITTEN_BY)
@@ -141,6 +154,13 @@ def _measurements(given: argparse.Namespace) -> None:
     from reports.table import measurement_table
 
     say(measurement_table(read_results(given.results), given.claim, given.metrics))
+
+
+def _figures(given: argparse.Namespace) -> None:
+    from reports.figures import write_figures
+
+    count = sum(write_figures(path, given.published) for path in given.files)
+    say(f"{count} figures in {len(given.files)} files")
 
 
 def _compare(given: argparse.Namespace) -> None:
