@@ -18,12 +18,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from benchmarks import locks
+from benchmarks.install_failures import check_space, explain
 from benchmarks.locks import ROOT
 from reference_model.command_line import Parser, exit_status
 from reference_model.errors import UserError
 from reference_model.printing import warn
 
 LOCK, BEGUN, COMPLETE, TEXTS = ".lock", ".begun", ".complete", ".texts"  # in the folder
+LOG = "set_up.log"  # all that was said by what failed, in the folder
 NOT_FOUND = "No matching distribution found for torch"  # as pip says it
 
 
@@ -47,8 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             environment.make(given.texts)
         except Failed as failed:
-            warn(failed.said, lines=True)
-            raise
+            raise UserError(environment.told(failed)) from None
         return 0
 
     return exit_status(command)
@@ -87,12 +88,23 @@ class Environment:
                 "another folder"
             ) from None
 
+    def told(self, failed: Failed) -> str:
+        """Why a step failed and what to do; all that it said is kept in the folder's log."""
+        why = explain(failed.said, self.folder) or str(failed)
+        try:
+            (self.folder / LOG).write_text(f"{failed.said}\n", encoding="utf-8")
+        except OSError:
+            return why
+        return f"{why} (all that was said: {self.folder / LOG})"
+
     def _install(self, held: int) -> None:
         warn(f"setting up {self.folder}, which takes a minute or more")
         keep = not self._begun() and self._pip_runs(held)
         (self.folder / BEGUN).touch()
         if not keep:
             _empty(self.folder)
+            if lacking := check_space(self.folder):
+                raise UserError(lacking)
             create(self.folder, held)
         install(self.python, self.wanted, self.torch, held)
         self._say(COMPLETE, _digest(*self.torch, *self.wanted))

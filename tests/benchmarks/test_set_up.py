@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +14,7 @@ import psutil
 import pytest
 
 from benchmarks import locks, set_up
+from benchmarks.install_failures import explain
 from benchmarks.set_up import COMPLETE, LOCK, Environment, Failed, python_of
 from reference_model.errors import UserError
 
@@ -258,13 +261,66 @@ def test_a_check_does_nothing_and_tells(tmp_path: Path, ran: StandIn) -> None:
     assert set_up.main([*check, "--texts"]) == 0
 
 
-def test_all_that_pip_said_comes_before_the_one_line(
+def test_a_failure_is_one_line_and_all_that_pip_said_is_kept(
     tmp_path: Path, ran: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ran.fails = lambda command: None if "--version" in command else "Collecting\nERROR: no space"
-    assert set_up.main([str(tmp_path / "environment")]) == 2
-    told = capsys.readouterr().err
-    assert told.endswith("\nCollecting\nERROR: no space\nerror: pip failed\n")
+    folder = tmp_path / "environment"
+    ran.fails = lambda command: None if "--version" in command else "Collecting\nERROR: unheard of"
+    assert set_up.main([str(folder)]) == 2
+    begun, told = capsys.readouterr().err.splitlines()
+    assert begun.startswith("setting up")
+    log = folder / set_up.LOG
+    assert told == f"error: pip failed (all that was said: {log})"
+    assert log.read_text() == "Collecting\nERROR: unheard of\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "WARNING: Retrying after 'NewConnectionError: Temporary failure in name resolution': "
+            "/simple/altair/\nERROR: No matching distribution found for altair",
+            r"^no package index was reached \(name resolution\); connect to a network, or name",
+        ),
+        (
+            "ERROR: No matching distribution found for altair==6.0.0",
+            r"^the package index has no altair==6.0.0 for this Python and system; take another",
+        ),
+        (
+            "WARNING: Retrying: Read timed out.\nERROR: THESE PACKAGES DO NOT MATCH THE HASHES",
+            r"^the package index gave a file whose hash is not the locked one; take another index",
+        ),
+        (
+            "error: command 'x86_64-linux-gnu-gcc' failed: No such file or directory",
+            r"^a package has to be compiled here, and no C and C\+\+ compiler works; install one",
+        ),
+        (
+            "CMake Error: CMAKE_CXX_COMPILER not set, after EnableLanguage",
+            r"^a package has to be compiled here, and no C and C\+\+ compiler works; install one",
+        ),
+        (
+            "ERROR: Could not install packages: [Errno 28] No space left on device",
+            r"^the disk is full; free 3 GB where .* lies and where temporary files do \(TMPDIR\)",
+        ),
+        ("MemoryError", r"^the machine has not enough memory to install; free some"),
+    ],
+    ids=["network", "lacking", "hashes", "gcc", "cmake", "disk", "memory"],
+)
+def test_a_known_reason_is_told_with_what_to_do(tmp_path: Path, said: str, told: str) -> None:
+    explained = explain(said, tmp_path)
+    assert explained is not None
+    assert re.match(told, explained)
+    assert explained.endswith("run the same command again")
+    assert "\n" not in explained
+
+
+def test_an_environment_that_cannot_fit_is_refused_before_anything_is_installed(
+    environment: Environment, ran: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9e9, 8e9, 1e9))
+    with pytest.raises(UserError, match=r"has 1\.0 GB free, and an environment needs 3 GB; free"):
+        environment.make(texts=False)
+    assert ran.asked == [LOOK]
 
 
 # ---- processes
