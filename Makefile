@@ -37,6 +37,10 @@ set_up = @$(RUN) -m benchmarks.set_up $(1) --check 2>/dev/null || { \
 	"$$PYTHON" >&2; exit 2; }; \
 	"$$PYTHON" -m benchmarks.set_up $(1); }
 
+# Where the system ended what ran, only this line can say why it may have.
+told = || { status=$$?; [ $$status != 137 ] || printf 'error: the system ended it with signal 9, as it \
+	does when memory runs out; close other programs and run the same command again\n' >&2; exit $$status; }
+
 .DEFAULT_GOAL := help
 .PHONY: help environment setup report readme test test-ray fuzz lint lock train history gate gate-proof peers
 
@@ -50,8 +54,8 @@ setup: ## create .venv and fetch the texts (done once, and by every other target
 	$(call set_up,"$$VENV" --texts)
 
 report: setup ## measure and write the page; PROFILE=smoke|quick|full
-	$(RUN) -m benchmarks run --profile="$$PROFILE" --out="$$PAGE/results.json"
-	$(RUN) -m reports build "$$PAGE/results.json" --out="$$PAGE"
+	@$(RUN) -m benchmarks run --profile="$$PROFILE" --out="$$PAGE/results.json" $(told)
+	@$(RUN) -m reports build "$$PAGE/results.json" --out="$$PAGE" $(told)
 	@printf 'The page: file://%s/%s/index.html\n' "$$(pwd)" "$$PAGE"
 
 readme: environment ## write the table of verdicts and all marked figures anew from reports/published
@@ -59,7 +63,7 @@ readme: environment ## write the table of verdicts and all marked figures anew f
 	$(RUN) -m reports figures $$(git ls-files --cached --others --exclude-standard '*.md')
 
 test: setup ## run all tests
-	$(RUN) -m pytest --numprocesses=auto --dist=loadfile --durations=10
+	@$(RUN) -m pytest --numprocesses=auto --dist=loadfile --durations=10 $(told)
 
 # An environment of its own, as for the peers.
 test-ray: environment ## measure on a real Ray cluster of this machine, and lose a worker
@@ -80,16 +84,16 @@ lock: ## make the locks anew from requirements.in, with uv and a network
 	.ci/lock
 
 train: setup ## train the reference checkpoint again (up to two hours on two cores)
-	$(RUN) -m benchmarks.train_reference
+	@$(RUN) -m benchmarks.train_reference $(told)
 
 history: environment ## follow speed and size over the last COMMITS=5 commits with asv
-	$(RUN) -m reports.history.measure --commits="$$COMMITS" --machine="$$MACHINE" \
-		--profile="$$PROFILE" --out="$$PAGE/history.html"
+	@$(RUN) -m reports.history.measure --commits="$$COMMITS" --machine="$$MACHINE" \
+		--profile="$$PROFILE" --out="$$PAGE/history.html" $(told)
 	@printf 'The pages: %s/bin/python -m asv preview, then open the address that it names\n' "$$VENV"
 
 # The options of a gate whose commits need different packages, a word a line.
 gate: setup ## did a commit make it worse? BASE=HEAD~1 HEAD=HEAD (CI calls the module: its exit status tells)
-	environments=$$($(RUN) -m reports.gate.environments --base="$$BASE" --head="$$HEAD") && \
+	@environments=$$($(RUN) -m reports.gate.environments --base="$$BASE" --head="$$HEAD") && \
 		IFS=$$(printf '\nx') && IFS=$${IFS%x} && set -f && \
 		exec $(RUN) -m reports.gate --base="$$BASE" --head="$$HEAD" $$environments \
 		--html="$$PAGE/gate.html" --json="$$PAGE/gate.json"

@@ -202,5 +202,5 @@ def _inherited() -> dict[str, str]:
 
 def _unusable(error: OSError) -> UserError:
     if isinstance(error, FileNotFoundError):
-        return UserError("git is not installed; install it")
+        return UserError("git is not installed; install it (Debian: apt install git)")
     return UserError(f"git cannot be started ({error.strerror}); see to its installation")

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
@@ -13,6 +14,20 @@ from reference_model.printing import say, warn
 MISTAKE = 2
 INTERRUPTED = 130
 NO_MEMORY = "can't allocate memory|not enough memory|out of memory"
+
+
+OURS = ("reference_model", "benchmarks", "reports", "tests")
+
+
+def lacking(error: ModuleNotFoundError) -> str:
+    """What to say where a package of somebody else's is not installed."""
+    told = f"{sys.executable} has no package {error.name}"
+    return f"{told}; run .venv/bin/python, which make setup makes"
+
+
+def is_ours(error: ModuleNotFoundError) -> bool:
+    """Whether what is missing is a module of this project, which is no fault of the user's."""
+    return (error.name or OURS[0]).partition(".")[0] in OURS
 
 
 class Parser(argparse.ArgumentParser):
@@ -56,6 +71,11 @@ def exit_status(command: Callable[[], int | None]) -> int:
         if not isinstance(error, MemoryError) and not re.search(NO_MEMORY, str(error)):
             raise
         warn("error: the machine has not enough memory for this; ask for less at once")
+        return MISTAKE
+    except ModuleNotFoundError as error:
+        if is_ours(error):
+            raise
+        warn(f"error: {lacking(error)}")
         return MISTAKE
     except KeyboardInterrupt:
         warn("error: interrupted; nothing half done is left behind")

@@ -163,6 +163,13 @@ def _compiled_step() -> Step:
             raise UserError(
                 f"torch.compile cannot take this model ({reason}); use decoding='static'"
             ) from None
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            if "compiler" not in str(error):
+                raise
+            raise UserError(
+                "torch.compile needs a C++ compiler and finds none that works; install one "
+                "(Debian: apt install g++), or use decoding='static'"
+            ) from None
 
     return step
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,11 @@ FAULTS = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if shutil.which("git") is None:
+        raise pytest.UsageError(
+            "the tests make repositories, and git is not installed; install it "
+            "(Debian: apt install git)"
+        )
     for kind, meaning in FAULTS.items():
         config.addinivalue_line("markers", f"{kind}: {meaning}")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from reference_model.command_line import Parser, seed
+from reference_model.command_line import Parser, is_ours, lacking, seed
 from reference_model.errors import UserError
 from reference_model.printing import say, warn
 from reports.gate.verdict import NotComparable, Verdict
@@ -46,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _failed(given, request, Verdict.ERROR, "interrupted")
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and not is_ours(error):
+            return _failed(given, request, Verdict.ERROR, lacking(error))
         warn(traceback.format_exc(), lines=True)
         return _failed(given, request, Verdict.ERROR, f"{type(error).__name__}: {error}")
     finally:

@@ -108,6 +108,10 @@ class Worker:
         self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - MOST_TOLD))
         said = self._log.read().decode("utf-8", "replace").strip().splitlines()
         status = f"exit status {self._process.returncode}"
+        if what == "crashed" and self._process.returncode == -signal.SIGKILL:
+            status = (
+                "signal 9, which a system sends when memory runs out; free some and run it again"
+            )
         return UserError(f"{self.arm.name}: a process {what}: {_one_line((said or [status])[-1])}")
 
     def _end(self) -> None:

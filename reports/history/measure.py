@@ -13,20 +13,23 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-
-from asv.machine import Machine, MachineCollection
 
 from benchmarks.experiment import PROFILES
 from benchmarks.git import for_others, git
+from benchmarks.install_failures import explain
 from benchmarks.instruments.nvml import driver_version
 from benchmarks.instruments.readings import Unavailable
 from benchmarks.locks import ROOT, versions
 from reference_model.command_line import Parser, exit_status
+from reference_model.errors import UserError
 from reference_model.files import check_writable, write_whole
+from reference_model.printing import warn
 from reports.__main__ import main as reports_main
 
 STORE = ROOT / ".asv"
+LOG = "set_up.log"  # in the store: what asv said as it made its environment
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(commits: int, profile: str, machine: str) -> int:
+    from asv.machine import Machine, MachineCollection
+
     # asv would call the machine by its host's name, and ask for it.
     MachineCollection.save(machine, {**Machine.get_defaults(), "machine": machine})
     hashes = git(ROOT, "rev-list", "--first-parent", f"--max-count={commits}", "HEAD")
@@ -64,12 +69,17 @@ def _measure(commits: int, profile: str, machine: str) -> int:
 
     words = ("run", "--machine", machine, "--skip-existing-successful", "--show-stderr")
 
-    def run(*more: str) -> int:
-        return _asv(*words, *more, "HASHFILE:-", text=f"{hashes}\n", settings=settings)
+    def run(*more: str, log: Path | None = None) -> int:
+        return _asv(*words, *more, "HASHFILE:-", text=f"{hashes}\n", settings=settings, log=log)
 
+    if not (STORE / "env").exists():
+        warn("asv makes an environment of its own, which takes a minute or more")
     # By this name asv finds out which benchmarks there are, and measures none.
-    if status := run("--bench", "just-discover"):
-        return status
+    log = STORE / LOG
+    if run("--bench", "just-discover", log=log):
+        why = explain(log.read_text("utf-8", "replace"), STORE)
+        why = why or "asv cannot make its environment or find the benchmarks; see what it said"
+        raise UserError(f"{why} (all that was said: {log})")
     launch = launch_method()
     statuses = [run(*launch, "--bench", each) for each in slices()]
     return next(filter(None, statuses), 0)
@@ -91,11 +101,25 @@ def launch_method() -> tuple[str, ...]:
     return ("--launch-method", "forkserver")
 
 
-def _asv(*words: str, text: str = "", settings: dict[str, str] | None = None) -> int:
+def _asv(
+    *words: str,
+    text: str = "",
+    settings: dict[str, str] | None = None,
+    log: Path | None = None,
+) -> int:
+    """asv's exit status. What it says goes to the terminal, or into ``log``."""
     command = [sys.executable, "-m", "asv", *words]
-    return subprocess.run(
-        command, cwd=ROOT, env=for_others() | (settings or {}), input=text, text=True, check=False
-    ).returncode
+    with log.open("w", encoding="utf-8") if log else nullcontext() as output:
+        return subprocess.run(
+            command,
+            cwd=ROOT,
+            env=for_others() | (settings or {}),
+            input=text,
+            text=True,
+            stdout=output,
+            stderr=output,
+            check=False,
+        ).returncode
 
 
 def _count(text: str) -> int:

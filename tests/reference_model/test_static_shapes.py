@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import cast
+from typing import NoReturn, cast
 
 import pytest
 import torch
@@ -102,6 +102,17 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Programs]:
     monkeypatch.setattr(module, "_compiled_step", lambda: step)
     yield counter
     torch.compiler.reset()
+
+
+def test_a_machine_without_a_compiler_is_told_what_to_do(
+    tiny_model: Callable[..., GPT], programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_compiler(graph: fx.GraphModule, inputs: list[Tensor]) -> NoReturn:
+        raise RuntimeError("No working C++ compiler found in (None, 'g++')")
+
+    monkeypatch.setattr(Programs, "__call__", staticmethod(no_compiler))
+    with pytest.raises(UserError, match=r"needs a C\+\+ compiler and finds none .*; install one"):
+        generate(tiny_model(context_length=40), PROMPT, 3, decoding="compiled")
 
 
 @pytest.mark.parametrize("position", POSITIONS)

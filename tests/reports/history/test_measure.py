@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from asv.config import Config
+from asv.machine import MachineCollection
 from packaging.requirements import Requirement
 
 from benchmarks.instruments.readings import Unavailable
@@ -29,6 +30,7 @@ class Asv:
     def __init__(self) -> None:
         self.calls: list[tuple[list[str], str]] = []
         self.environment: dict[str, str] = {}
+        self.says = ""
         self.statuses = {"just-discover": 0, "^bench_a\\.": 0, "^bench_b\\.": 0, "publish": 0}
 
     def __call__(
@@ -37,6 +39,8 @@ class Asv:
         assert command[1:3] == ["-m", "asv"]
         if command[3] == "run":
             self.environment = env
+        if given["stdout"]:
+            given["stdout"].write(self.says)
         self.calls.append((command[3:], given["input"]))
         what = command[command.index("--bench") + 1] if command[3] == "run" else command[3]
         return subprocess.CompletedProcess(command, self.statuses[what])
@@ -55,7 +59,7 @@ def asv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asv:
     monkeypatch.setattr(measure, "git", lambda top, *words: f"{words[-2]}\nb")
     monkeypatch.setattr(measure, "driver_version", lambda: NO_DRIVER)
     monkeypatch.setattr(measure, "reports_main", lambda words: 0)
-    monkeypatch.setattr(measure.MachineCollection, "save", lambda *given: None)
+    monkeypatch.setattr(MachineCollection, "save", lambda *given: None)
     monkeypatch.setattr(measure.subprocess, "run", answers)
     return answers
 
@@ -106,12 +110,27 @@ def test_what_fails_is_the_exit_status_and_all_is_measured_and_shown(
     assert len(asv.calls) == 1 + len(SLICES) + 1
 
 
-def test_a_suite_that_cannot_be_found_is_the_exit_status_and_what_is_stored_is_shown(
-    asv: Asv, tmp_path: Path
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "WARNING: Network is unreachable\nERROR: No matching distribution found for torch\n",
+            "error: no package index was reached (Network is unreachable); connect to a network",
+        ),
+        ("Traceback: what else", "error: asv cannot make its environment or find the benchmarks"),
+    ],
+)
+def test_an_environment_that_asv_cannot_make_ends_it_in_one_line(
+    asv: Asv, tmp_path: Path, capsys: pytest.CaptureFixture[str], said: str, told: str
 ) -> None:
-    asv.statuses["just-discover"] = 3
-    assert measure.main(["--out", str(tmp_path / "history.html")]) == 3
-    assert [words[0] for words, _ in asv.calls] == ["run", "publish"]
+    asv.statuses["just-discover"], asv.says = 3, said
+    assert measure.main(["--out", str(tmp_path / "history.html")]) == 2
+    assert [words[0] for words, _ in asv.calls] == ["run"]
+    _, last = capsys.readouterr().err.splitlines()
+    assert last.startswith(told)
+    log = measure.STORE / measure.LOG
+    assert last.endswith(f"(all that was said: {log})")
+    assert log.read_text() == said
 
 
 def test_pip_is_held_to_a_plain_list_of_all_versions_by_one_word(asv: Asv, tmp_path: Path) -> None:
