@@ -16,6 +16,7 @@ from benchmarks.git import git
 ROOT = Path(__file__).parents[1]
 # A block of a guide, and the line before it, which names a file that is to be written whole.
 BLOCK = re.compile(r"(?P<before>[^\n]*)\n\n```(?P<kind>\w+)\n(?P<text>.*?)\n```", re.DOTALL)
+GATE_GUIDE = "How to gate your own repository"
 NAMED = re.compile(r"`(?P<name>[\w./]+)`:$")
 
 
@@ -101,6 +102,4 @@ def test_a_benchmark_is_added_as_the_guide_says(root: Path, copy: Path) -> None:
 
 
 def test_another_repository_is_gated_as_the_guide_says(root: Path, tmp_path: Path) -> None:
-    follow(
-        root / "reports" / "README.md", begin(tmp_path / "own"), "How to gate your own repository"
-    )
+    follow(root / "reports" / "gate" / "README.md", begin(tmp_path / "own"), GATE_GUIDE)

@@ -42,7 +42,7 @@ def opened(browser: Browser, path: Path, history: History) -> tuple[Page, list[s
     return open_page(browser, path.as_uri())
 
 
-# LLM_DESIGN_BENCH_HISTORY=django is the bar of reports/README.md: run by hand, it takes minutes.
+# LLM_DESIGN_BENCH_HISTORY=django is the bar of reports/history/README.md: by hand, for minutes.
 SHAPE = os.environ.get("LLM_DESIGN_BENCH_HISTORY", "small")
 MOST_BYTES, MOST_SECONDS = 3_000_000, 20
 

@@ -136,15 +136,17 @@ def test_the_penalty_is_the_one_that_was_measured_and_holds_its_bar(root: Path) 
         assert all(rate["steps"] / rate["n"] <= expected_false_steps(length) for rate in rates)
 
 
-def test_the_readme_says_how_often_a_long_series_has_a_false_step(root: Path) -> None:
+def test_the_guide_says_how_often_a_long_series_has_a_false_step(root: Path) -> None:
     path = root / "reports" / "published" / "history_steps.json"
     rows = json.loads(path.read_text(encoding="utf-8"))["false_steps_of_long_series"]
     worst = max(row["steps"] / (row["n"] * row["length"]) for row in rows)
     usual = [row for row in rows if row["noise"] == "white" or row["noise"].startswith("AR")]
     commits = sum(row["n"] * row["length"] for row in usual)
     assert sum(row["steps"] for row in usual) == 1
-    text = " ".join((root / "reports" / "README.md").read_text(encoding="utf-8").split())
-    assert f"at most one in {int(1 / worst) // 100 * 100:,}" in text
+    text = " ".join(
+        (root / "reports" / "history" / "README.md").read_text(encoding="utf-8").split()
+    )
+    assert f"at most one in {int(1 / worst) // 100 * 100:,} values" in text
     assert f"in white and correlated noise one in {commits / 1e6:.1f} million" in text
     assert f"The page counts on one in {VALUES_PER_FALSE_STEP:,}." in text
 

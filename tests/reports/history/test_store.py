@@ -16,7 +16,7 @@ from benchmarks.git import git, run_git
 from reference_model.errors import UserError
 from reports.history.store import BRANCH, _merge_folder, bring, keep, merged
 
-# Fifty by LLM_DESIGN_BENCH_TRIALS=50: the figure in README.md.
+# Fifty by LLM_DESIGN_BENCH_TRIALS=50: the figure in .ci/README.md.
 TRIALS = int(os.environ.get("LLM_DESIGN_BENCH_TRIALS", "1"))
 AT_ONCE = 4
 COLUMNS = ["result", "params", "version", "started_at"]
