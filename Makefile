@@ -59,7 +59,7 @@ report: setup ## measure and write the page; PROFILE=smoke|quick|full
 	@printf 'The page: file://%s/%s/index.html\n' "$$(pwd)" "$$PAGE"
 
 readme: environment ## write the table of verdicts and all marked figures anew from reports/published
-	$(RUN) -m reports table reports/published/quick.json --into README.md
+	$(RUN) -m reports table reports/published/quick.json --into benchmarks/experiments/README.md
 	$(RUN) -m reports figures $$(git ls-files --cached --others --exclude-standard '*.md')
 
 test: setup ## run all tests

@@ -1,4 +1,4 @@
-"""What is published twice under one id is one quantity; the README says what results say."""
+"""What is published twice under one id is one quantity; Markdown says what published files say."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from typing import Any
 import pytest
 from scipy.stats import norm, poisson
 
-from benchmarks.json_files import read_json
+from reports.figures import MARK, typed_by_hand, with_figures
+from reports.published_figures import published as content_of
+from reports.table import END, START
 
 pytestmark = pytest.mark.K10
 
-FOLDER = "reports/published"
+FOLDER = Path("reports/published")
+# Whatever these say of a measurement is written between marks: README.md and the lessons' pages.
+WITHOUT_TYPED_FIGURES = ("README.md", "benchmarks/experiments/*.md")
+TABLE = re.compile(f"{START}.*{END}", re.DOTALL)  # another command writes it
 Twice = list[tuple[dict[str, Any], dict[str, Any]]]
 
 
@@ -25,7 +30,7 @@ def published(root: Path) -> dict[str, list[dict[str, Any]]]:
     """File → its measurements, of all results that are published."""
     found = {}
     for path in sorted((root / FOLDER).glob("*.json")):
-        content = read_json(path)
+        content = content_of(path)
         if isinstance(content, dict) and "measurements" in content:
             found[path.name] = content["measurements"]
     return found
@@ -92,35 +97,58 @@ def test_quantities_that_differ_are_found() -> None:
     assert problems([(estimate("x", 1, None), estimate("x", 1, 0.1))])
 
 
-# ---- what the README says of them
-
-TRIPLE = re.compile(r"(−?\d[\d.]*)\s\((−?\d[\d.]*)\sto\s(−?\d[\d.]*)\)")
-LINK = re.compile(rf"{FOLDER}/(\w+)\.(?:json|md)")
-SOURCES = {"kv_codecs": "turboquant"}  # a table that is written from a file of another name
+# ---- what Markdown says of them
 
 
-def says(texts: tuple[str, str, str], measurement: dict[str, Any]) -> bool:
-    """Whether a value and the ends of its interval are those of a measurement, rounded."""
-    numbers = (measurement["value"], *(measurement["interval"] or ()))
-    return len(numbers) == 3 and all(
-        abs(float(text.replace("−", "-")) - number) <= 0.51 * 10.0 ** -len(text.partition(".")[2])
-        for text, number in zip(texts, numbers, strict=True)
-    )
-
-
-def test_intervals_in_the_readme_are_those_of_the_results_that_it_links(
-    root: Path, published: dict[str, list[dict[str, Any]]]
+def test_every_marked_figure_of_every_page_is_what_the_published_file_says_now(
+    root: Path, repository_files: list[Path]
 ) -> None:
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    missing, checked, linked = [], 0, []
-    for block in readme.split("\n\n"):
-        # A table belongs to what is linked above it.
-        own = [f"{SOURCES.get(name, name)}.json" for name in LINK.findall(block)]
-        linked = own or (linked if block.startswith("|") else [])
-        measurements = [m for name in linked for m in published.get(name, [])]
-        for texts in TRIPLE.findall(block) if measurements and linked != ["quick.json"] else ():
-            checked += 1
-            if not any(says(texts, m) for m in measurements):
-                missing.append((texts, linked))
-    assert missing == []
-    assert checked > 30
+    count, stale = 0, []
+    for path in repository_files:
+        if path.suffix != ".md":
+            continue
+        text = path.read_text(encoding="utf-8")
+        new, marked = with_figures(text, root / FOLDER, str(path.relative_to(root)))
+        count += marked
+        if new != text:
+            marks = zip(MARK.finditer(text), MARK.finditer(new), strict=True)
+            stale += [(path.name, old[0], now["text"]) for old, now in marks if old[0] != now[0]]
+    assert stale == [], "run make readme"
+    assert count > 300
+
+
+# A decimal point, or two numbers with "to" or a dash between them.
+FIGURE = re.compile(r"(?<![\w.])[\d,]+\.\d+|\d(?: %)? to [−-]?\d|\d\s?–\s?\d")
+# Numbers that name something: a link's target, an arXiv number, a version behind its program.
+NAMES = re.compile(
+    r"\]\([^)\s]*\)|https?://\S+|(?:arXiv:)?\d{4}\.\d{5}"
+    r"|(?:Python|PyTorch|asv|llm-design-bench|version)(?: ≥)? \d+(?:\.\d+)+"
+)
+
+
+def typed_figures(text: str) -> list[str]:
+    """Figures that stand in Markdown outside of marks and code, and name nothing."""
+    return [
+        found[0] for found in FIGURE.finditer(NAMES.sub("", typed_by_hand(TABLE.sub("", text))))
+    ]
+
+
+def test_no_figure_is_typed_into_the_readme_or_a_page_of_a_lesson(root: Path) -> None:
+    pages = [path for name in WITHOUT_TYPED_FIGURES for path in sorted(root.glob(name))]
+    assert len(pages) >= 8
+    found = {path.name: typed_figures(path.read_text(encoding="utf-8")) for path in pages}
+    assert {name: typed for name, typed in found.items() if typed} == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "typed"),
+    [
+        ("It is 1.44 times as fast.", ["1.44"]),
+        ("between 3 to 5 s, −3 to −2, 3–5 s", ["3 to 5", "3 to −2", "3–5"]),
+        ("12 layers, `0.5`, <!-- = a.json b -->0.5 (0.4 to 0.6)<!-- / -->", []),
+        ("```sh\nsleep 0.5\n```\n", []),
+        ("Python ≥ 3.11, PyTorch 2.13.0, arXiv:1910.05895, [1](a0.5.md)", []),
+    ],
+)
+def test_a_typed_figure_has_a_decimal_point_or_is_an_interval(text: str, typed: list[str]) -> None:
+    assert typed_figures(text) == typed
