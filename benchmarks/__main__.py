@@ -1,8 +1,4 @@
-"""python -m benchmarks list | run | record: what is claimed, and what the numbers say.
-
-Exit status: 0 done, 1 a cell failed (all others are kept and shown), 2 the input was wrong, 128 and
-the signal's number where one ended it.
-"""
+"""python -m benchmarks list | run | record: what is claimed, and what the numbers say."""
 
 from __future__ import annotations
 
@@ -46,41 +42,56 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m benchmarks", description="Measure, and decide the claims.")
+    # An old commit's model, under asv, has none of these.
+    from reference_model.command_line import INTERRUPTED, STATUSES, about
+
+    parser = Parser(
+        prog="python -m benchmarks",
+        description="Measure the model, and decide the claims.",
+        example="list",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="show every claim")
+    commands.add_parser("list", **about("print every claim, and what has to hold for it"))
     run = commands.add_parser(
         "run",
-        help="measure claims and write results.json",
-        description="Measure what the record of finished cells lacks, and write results.json.",
+        **about("measure the cells that the record lacks, and write results.json"),
+        example="--profile smoke --only 'tying.*' --out results.json",
+        statuses=STATUSES
+        | {
+            1: "a cell failed; all others are in the results",
+            INTERRUPTED: "interrupted; the same command goes on where it was",
+            143: "ended by SIGTERM; the same command goes on where it was",
+        },
     )
     add_what(run)
-    run.add_argument("--out", type=Path, required=True, metavar="RESULTS.JSON")
+    run.add_argument(
+        "--out", type=Path, required=True, metavar="RESULTS.JSON", help="file for the results"
+    )
     run.add_argument(
         "--jobs",
         type=_count,
         metavar="N",
-        help="cells that time nothing run side by side, so many at once (as many as cores)",
+        help="run N cells at once; timed cells run alone (default: the number of cores)",
     )
-    run.add_argument("--fresh", action="store_true", help="measure anew what the record has")
+    run.add_argument("--fresh", action="store_true", help="measure all cells, recorded or not")
     run.add_argument(
         "--accept-code",
         action="store_true",
-        help="take cells that another version of the code measured; results mark them as stale",
+        help="take cells that other code measured; the results mark their claims as stale",
     )
     run.add_argument(
         "--shard",
         type=_shard,
         metavar="I/N",
-        help="measure part I of N alone; record merge joins the parts",
+        help="measure only part I of N parts; 'record merge' joins them",
     )
     run.add_argument(
         "--executor",
         choices=("processes", "ray"),
         default="processes",
-        help="processes of this machine, or a Ray cluster (the extra ray)",
+        help="processes on this machine, or a Ray cluster (needs the extra: ray)",
     )
-    run.add_argument("--address", help="of the Ray cluster; without it one starts here")
+    run.add_argument("--address", help="HOST:PORT of the Ray cluster (default: start one here)")
     record_command.add_to(commands, add_what)
     return parser
 
@@ -91,19 +102,24 @@ def add_what(parser: argparse.ArgumentParser) -> None:
         "--profile",
         choices=PROFILES,
         default="quick",
-        help="smoke: a minute; quick: eight minutes on two cores; full: hours or a GPU",
+        help="smoke: 1 minute; quick: 8 minutes on two cores (default); full: hours or a GPU",
     )
     parser.add_argument(
-        "--only", metavar="ID,GLOB", help='claims to run: "cache.*,tying.saving-small"'
+        "--only", metavar="ID,GLOB", help="claims, such as 'cache.*,tying.saving-small'"
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--seed", type=seed, default=0, metavar="N")
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="auto takes a GPU where there is one",
+    )
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of all draws")
     parser.add_argument(
         "--record",
         type=Path,
         default=RECORD,
         metavar="FILE",
-        help="where finished cells are kept (.record/cells.sqlite of this checkout)",
+        help="file with the finished cells (default: .record/cells.sqlite of this checkout)",
     )
 
 

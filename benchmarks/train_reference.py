@@ -168,21 +168,32 @@ def run(work: Path, out: Path) -> None:
     say(f"loss {card['loss']}\nbits per byte {card['bits_per_byte']}")
 
 
-def main() -> int:
-    """Returns the exit status."""
-    parser = Parser(description=__doc__.split("\n")[0])
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m benchmarks.train_reference",
+        description="Train the reference checkpoint, or go on where a training stopped.",
+        example="--work runs/reference --out runs/checkpoint",
+    )
     parser.add_argument(
-        "--work", type=Path, default=Path("runs/reference"), help="folder for the state of the run"
+        "--work",
+        type=Path,
+        default=Path("runs/reference"),
+        help="folder for the state of the training (default: runs/reference)",
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("reference_model/checkpoint"),
-        help="folder for the finished checkpoint",
+        help="folder for the finished checkpoint (default: reference_model/checkpoint)",
     )
+    return parser
+
+
+def main() -> int:
+    """Returns the exit status."""
 
     def command() -> None:
-        arguments = parser.parse_args()
+        arguments = _parser().parse_args()
         run(arguments.work, arguments.out)
 
     return exit_status(command)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from reference_model.command_line import Parser, exit_status, seed, utf8
+from reference_model.command_line import Parser, about, exit_status, seed, utf8
 from reference_model.config import PRESETS, GPTConfig, preset
 from reference_model.errors import UserError
 from reference_model.printing import say
@@ -25,34 +25,56 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m reference_model", description=__doc__.split("\n")[0])
+    parser = Parser(
+        prog="python -m reference_model",
+        description="Say what a configuration costs, or let a model write.",
+        example="describe gpt2 position=rope",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
 
     describe = commands.add_parser(
-        "describe", help="parameters, FLOPs and bytes of a configuration"
+        "describe",
+        **about("print parameters, FLOPs and bytes of a configuration"),
+        example="gpt2 position=rope head=untied",
     )
     describe.add_argument("preset", help=", ".join(PRESETS))
-    describe.add_argument("choices", nargs="*", metavar="FIELD=VALUE", help="such as position=rope")
-
-    generate = commands.add_parser("generate", help="continue a prompt")
-    source = generate.add_mutually_exclusive_group()
-    source.add_argument("--checkpoint", type=Path, help="a folder of ours (the shipped one)")
-    source.add_argument("--huggingface", type=Path, help="a GPT-2 folder in Hugging Face's layout")
-    generate.add_argument("--prompt", type=utf8, default="ROMEO\n")
-    generate.add_argument("--tokens", type=int, default=120)
-    generate.add_argument(
-        "--past-end", action="store_true", help="go on where the model ends its text"
+    describe.add_argument(
+        "choices", nargs="*", metavar="FIELD=VALUE", help="a field to change, such as position=rope"
     )
-    generate.add_argument("--temperature", type=float, default=0.8, help="0: greedy")
-    generate.add_argument("--top-k", type=int)
-    generate.add_argument("--seed", type=seed, default=0)
+
+    generate = commands.add_parser(
+        "generate",
+        **about("continue a prompt, and print the text"),
+        example="--prompt 'Enter KING' --tokens 60 --kv-bits 4",
+    )
+    source = generate.add_mutually_exclusive_group()
+    source.add_argument(
+        "--checkpoint",
+        type=Path,
+        help="a folder in this project's layout (default: the shipped one)",
+    )
+    source.add_argument("--huggingface", type=Path, help="a GPT-2 folder in Hugging Face's layout")
+    generate.add_argument("--prompt", type=utf8, default="ROMEO\n", help="text to continue")
+    generate.add_argument(
+        "--tokens", type=int, default=120, help="how many to write (default: 120)"
+    )
+    generate.add_argument(
+        "--past-end", action="store_true", help="write on after the model's end-of-text token"
+    )
+    generate.add_argument(
+        "--temperature", type=float, default=0.8, help="0 is greedy (default: 0.8)"
+    )
+    generate.add_argument("--top-k", type=int, help="draw from the K likeliest tokens alone")
+    generate.add_argument("--seed", type=seed, default=0, help="of the draws (default: 0)")
     caching = generate.add_mutually_exclusive_group()
-    caching.add_argument("--no-cache", action="store_true", help="compute every token anew")
+    caching.add_argument(
+        "--no-cache", action="store_true", help="compute all tokens anew at each step"
+    )
     caching.add_argument(
         "--kv-bits",
         type=int,
         choices=(2, 3, 4),
-        help="keep keys and values by TurboQuant, in so many bits a number",
+        help="compress keys and values with TurboQuant to this many bits per number",
     )
     return parser
 

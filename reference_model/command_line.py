@@ -5,14 +5,19 @@ import contextlib
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn, TypedDict
 
 from reference_model.errors import Notice, UserError
 from reference_model.printing import say, warn
 
 MISTAKE = 2
 INTERRUPTED = 130
+STATUSES = {
+    0: "done",
+    MISTAKE: "wrong input: one line says what to do",
+    INTERRUPTED: "interrupted",
+}
 NO_MEMORY = "can't allocate memory|not enough memory|out of memory"
 
 
@@ -31,13 +36,39 @@ def is_ours(error: ModuleNotFoundError) -> bool:
 
 
 class Parser(argparse.ArgumentParser):
-    """Wrong arguments are told like any other wrong input: as a `UserError`."""
+    """Its --help ends with an example and the exit statuses.
+
+    Wrong arguments are told like any other wrong input: as a `UserError`. Parsers of subcommands
+    are of this class, too.
+    """
+
+    def __init__(
+        self, *words: Any, example: str = "", statuses: Mapping[int, str] = STATUSES, **more: Any
+    ) -> None:
+        """``example``: arguments that work, as in a shell; ``statuses``: each exit status."""
+        super().__init__(*words, **more)
+        self.example, self.statuses = example, dict(sorted(statuses.items()))
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; {self.prog} --help explains")
 
+    def format_help(self) -> str:
+        statuses = "\n".join(f"  {status:<4} {told}" for status, told in self.statuses.items())
+        example = f"  .venv/bin/{self.prog} {self.example}".rstrip()
+        return f"{super().format_help()}\nexample:\n{example}\n\nexit status:\n{statuses}\n"
+
     def print_help(self, file: Any = None) -> None:
         say(self.format_help(), end="")
+
+
+class About(TypedDict):
+    help: str
+    description: str
+
+
+def about(told: str) -> About:
+    """What `add_parser` says of a subcommand: in its parent's list, and as its own first line."""
+    return {"help": told, "description": f"{told[0].upper()}{told[1:]}."}
 
 
 def seed(text: str) -> int:

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reference_model.command_line import Parser, exit_status
+from reference_model.command_line import Parser, about, exit_status
 from reference_model.files import check_writable, write_whole
 from reference_model.printing import say, warn
 
 MOST_LINES = 20  # of each kind of trouble that a page tells in full
 PUBLISHED = Path(__file__).with_name("published")
-WRITTEN_BY = "what python -m benchmarks run wrote"
+WRITTEN_BY = "a results.json that python -m benchmarks run wrote"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,36 +27,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m reports", description="Show what was measured.")
+    parser = Parser(
+        prog="python -m reports",
+        description="Show results as a page, a table, CSV, charts or a comparison.",
+        example="table reports/published/quick.json",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
 
-    build = commands.add_parser("build", help="write one page that opens without a network")
+    build = commands.add_parser(
+        "build",
+        **about("write one page that opens without a network"),
+        example="reports/published/quick.json --out page",
+    )
     build.add_argument(
         "results",
         type=Path,
         nargs="+",
-        help=f"{WRITTEN_BY}; of a claim that several files measured, the "
-        "later file on the command line counts, and the page says which run that was; a file that "
-        "cannot be read is named and skipped, unless none can",
+        help=f"{WRITTEN_BY}. The page takes each claim from the last file that measured it. "
+        "A file that cannot be read is named and skipped.",
     )
     build.add_argument("--out", type=Path, required=True, help="folder for index.html")
     build.set_defaults(run=_build)
 
-    table = commands.add_parser("table", help="print claims and verdicts as a table")
+    table = commands.add_parser(
+        "table",
+        **about("print claims and verdicts as a table"),
+        example="reports/published/quick.json --format markdown",
+    )
     table.add_argument("results", type=Path, help=WRITTEN_BY)
     _add_format(table)
     table.add_argument(
-        "--into", type=Path, help="a text file that has a place for the table, as Markdown"
+        "--into", type=Path, help="a Markdown file; the table replaces the lines between its marks"
     )
     table.set_defaults(run=_table)
 
-    rows = commands.add_parser("measurements", help="print a claim's numbers as a Markdown table")
+    rows = commands.add_parser(
+        "measurements",
+        **about("print a claim's numbers as a Markdown table"),
+        example="reports/published/quick.json turboquant.zero-loss loss_increase",
+    )
     rows.add_argument("results", type=Path, help=WRITTEN_BY)
-    rows.add_argument("claim", help="such as turboquant.zero-loss")
-    rows.add_argument("metrics", nargs="+", help="one column each")
+    rows.add_argument("claim", help="id of a claim, such as turboquant.zero-loss")
+    rows.add_argument("metrics", nargs="+", help="names of metrics, a column each")
     rows.set_defaults(run=_measurements)
 
-    marked = commands.add_parser("figures", help="write the marked figures of Markdown files anew")
+    marked = commands.add_parser(
+        "figures",
+        **about("write the marked figures of Markdown files anew"),
+        example="README.md",
+    )
     marked.add_argument(
         "files",
         type=Path,
@@ -68,32 +87,46 @@ def _parser() -> Parser:
     )
     marked.set_defaults(run=_figures)
 
-    beside = commands.add_parser("compare", help="show two or more results side by side")
+    beside = commands.add_parser(
+        "compare",
+        **about("print two or more results side by side"),
+        example="reports/published/quick.json results.json --out comparison.html",
+    )
     beside.add_argument("results", type=Path, nargs="+", help=WRITTEN_BY)
     _add_format(beside)
-    beside.add_argument("--all", action="store_true", help="list measurements that agree, too")
-    beside.add_argument(
-        "--out", type=Path, metavar="PAGE.HTML", help="write a page of every measurement instead"
-    )
+    beside.add_argument("--all", action="store_true", help="list equal measurements, too")
+    beside.add_argument("--out", type=Path, metavar="PAGE.HTML", help="write a page instead")
     beside.set_defaults(run=_compare)
 
-    numbers = commands.add_parser("csv", help="print all measurements, one a row")
+    numbers = commands.add_parser(
+        "csv",
+        **about("print all measurements as CSV, one per row"),
+        example="reports/published/quick.json --out measurements.csv",
+    )
     numbers.add_argument("results", type=Path, help=WRITTEN_BY)
     numbers.add_argument(
         "--out", type=Path, metavar="FILE.CSV", help="write them to a file instead"
     )
     numbers.set_defaults(run=_csv)
 
-    drawings = commands.add_parser("svg", help="write each chart as a drawing of its own")
+    drawings = commands.add_parser(
+        "svg",
+        **about("write each chart as an SVG file"),
+        example="reports/published/quick.json --out charts",
+    )
     drawings.add_argument("results", type=Path, help=WRITTEN_BY)
     drawings.add_argument("--out", type=Path, required=True, help="folder for the drawings")
     drawings.set_defaults(run=_svg)
 
-    history = commands.add_parser("history", help="write asv's series and their steps as one page")
+    history = commands.add_parser(
+        "history",
+        **about("write asv's series and the steps in them as one page"),
+        example=".asv/results --out history.html",
+    )
     history.add_argument("results", type=Path, help="asv's folder of results: .asv/results")
     history.add_argument("--out", type=Path, required=True, help="the page, such as history.html")
     history.add_argument(
-        "--repository", type=Path, default=Path(), help="whose HEAD orders commits"
+        "--repository", type=Path, default=Path(), help="its HEAD gives the order of the commits"
     )
     history.set_defaults(run=_history)
     return parser

@@ -26,6 +26,7 @@ from time import sleep
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reference_model.command_line import Parser
     from reference_model.config import GPTConfig
 
 from reference_model.files import write_whole
@@ -319,22 +320,37 @@ def config_of(model: str) -> GPTConfig:
     return preset(model, context_length=1024)
 
 
-def main(arguments: Sequence[str]) -> int:
+def _parser() -> Parser:
     from benchmarks.instruments.environment import usable_cores
     from reference_model.command_line import Parser
     from reference_model.config import PRESETS
 
-    parser = Parser(prog="python -m benchmarks.peers.decoding", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", choices=PRESETS, default="gpt2")
-    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS)
-    parser.add_argument("--observations", type=int, default=5, help="sets of fresh processes")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each in an observation")
-    parser.add_argument("--threads", type=int, default=usable_cores())
-    parser.add_argument("--prompt-tokens", type=int, default=128)
-    parser.add_argument("--new-tokens", type=int, default=128)
-    parser.add_argument("--seed", type=int, default=0, help="of the order of the turns")
-    parser.add_argument("--out", type=Path, help="write all medians to this JSON file")
-    given = vars(parser.parse_args(arguments))
+    parser = Parser(
+        prog="python -m benchmarks.peers.decoding",
+        description="Time our decoding beside transformers, CTranslate2 and llama.cpp.",
+        example="--model toy --observations 2 --new-tokens 16",
+    )
+    add = parser.add_argument
+    add("--model", choices=PRESETS, default="gpt2", help="configuration (default: gpt2)")
+    add(
+        "--contenders",
+        nargs="+",
+        choices=CONTENDERS,
+        default=CONTENDERS,
+        help="who decodes (default: all that are installed)",
+    )
+    add("--observations", type=int, default=5, help="sets of fresh processes (default: 5)")
+    add("--rounds", type=int, default=3, help="turns of each in a set (default: 3)")
+    add("--threads", type=int, default=usable_cores(), help="of each (default: all cores)")
+    add("--prompt-tokens", type=int, default=128, help="tokens that are read (default: 128)")
+    add("--new-tokens", type=int, default=128, help="tokens that are written (default: 128)")
+    add("--seed", type=int, default=0, help="of the order of the turns (default: 0)")
+    add("--out", type=Path, help="JSON file for all medians")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    given = vars(_parser().parse_args(arguments))
     out = given.pop("out")
     plan = Plan(**given)
     if out is not None:

@@ -19,30 +19,44 @@ AddWhat = Callable[[argparse.ArgumentParser], None]
 
 def add_to(commands: Any, add_what: AddWhat) -> None:
     """Add the command to a parser's ``commands``; ``add_what`` adds --profile, --only and such."""
+    from reference_model.command_line import about  # an old commit's model has none
+
     parser = commands.add_parser(
-        "record", help="what is finished: list, show, results, prune, merge"
+        "record", **about("read, clean or merge the record of finished cells"), example="list"
     )
     actions = parser.add_subparsers(dest="action", required=True)
-    for name, told in (
-        ("list", "a line for each claim, profile and version of the code"),
-        ("show", "every cell of the claims, with what it took and where it was measured"),
-        ("results", "write results.json of what is there, measuring nothing"),
-        ("prune", "delete lines that a later one of the same cell replaces, and failed ones"),
-        ("merge", "add the cells of other records"),
+    for name, told, example in (
+        ("list", "count the cells by claim, profile and version of the code", "--only 'cache.*'"),
+        ("show", "print each cell with its seconds and its machine", "--only 'cache.*'"),
+        (
+            "results",
+            "write results.json from the record, and measure nothing",
+            "--profile full --out results.json",
+        ),
+        ("prune", "delete failed cells, and those that a later one replaces", ""),
+        ("merge", "add the cells of other records", "--record all.sqlite 1.sqlite 2.sqlite"),
     ):
-        action = actions.add_parser(name, help=told)
+        action = actions.add_parser(name, **about(told), example=example)
         add_what(action)
         if name == "results":
-            action.add_argument("--out", type=Path, required=True, metavar="RESULTS.JSON")
-            action.add_argument("--accept-code", action="store_true")
+            action.add_argument(
+                "--out", type=Path, required=True, metavar="RESULTS.JSON", help="file to write"
+            )
+            action.add_argument(
+                "--accept-code",
+                action="store_true",
+                help="take cells that other code measured; the results mark their claims as stale",
+            )
         if name == "merge":
-            action.add_argument("files", type=Path, nargs="+", metavar="FILE")
+            action.add_argument(
+                "files", type=Path, nargs="+", metavar="FILE", help="records to read"
+            )
 
 
 def run(options: argparse.Namespace, claims: list[Claim]) -> int:
     names = [claim.id for claim in select(claims, options.only)]
     if options.action != "merge" and not options.record.exists():
-        raise UserError(f"there is no record {options.record}; python -m benchmarks run makes it")
+        raise UserError(f"there is no record {options.record}; python -m benchmarks run writes one")
     record = Record(options.record)
     if options.action == "list":
         say(_listed(list(record.lines(names))))
@@ -119,7 +133,9 @@ def merge(record: Record, files: Sequence[Path]) -> int:
     """
     for path in files:
         if not path.is_file():
-            raise UserError(f"there is no record {path}; name one that a run wrote")
+            raise UserError(
+                f"there is no record {path}; name a file that python -m benchmarks run wrote"
+            )
     have = {(line.key, line.utc, line.outcome) for line in record.lines()}
     added = 0
     for path in files:

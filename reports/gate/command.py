@@ -57,20 +57,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m reports.gate",
-        description="Compare two commits: exact numbers first, then paired timings until decided.",
-        epilog="exit status: 0 pass, 10 regression, 11 inconclusive, 12 error, 13 not comparable",
+        description="Say whether a commit made the model slower, larger or worse.",
+        example="--base HEAD~1 --head HEAD --html gate.html",
+        statuses={
+            Verdict.PASS: "pass: nothing is worse",
+            Verdict.REGRESSION: "regression: something is worse, and is named",
+            Verdict.INCONCLUSIVE: "inconclusive: the budget ended first; --budget lends more time",
+            Verdict.ERROR: "error: nothing was judged, and one line says why",
+            Verdict.NOT_COMPARABLE: "not comparable: the commits need different packages",
+        },
     )
-    parser.add_argument("--base", required=True, help="revision to compare with, such as HEAD~1")
-    parser.add_argument("--head", required=True, help="revision that is judged, such as HEAD")
-    parser.add_argument("--select", default="*", help="benchmarks by a pattern: '*turboquant*'")
-    parser.add_argument("--budget", type=_seconds, help="seconds for everything (default: 450)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--seed", type=seed, help="of orders and layouts; drawn by default")
-    parser.add_argument("--base-python", help="interpreter of base's own environment")
-    parser.add_argument("--head-python", help="interpreter of head's own environment")
-    parser.add_argument("--json", type=Path, help="file for everything that was measured")
-    parser.add_argument("--html", type=Path, help="file for a page with every pair drawn")
-    parser.add_argument("--markdown", type=Path, help="file for a summary for a pull request")
+    parser.add_argument("--base", required=True, help="commit to compare with, such as HEAD~1")
+    parser.add_argument("--head", required=True, help="commit that is judged, such as HEAD")
+    parser.add_argument("--select", default="*", help="compare only these: '*turboquant*'")
+    parser.add_argument("--budget", type=_seconds, help="seconds for the whole run (default: 450)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+    parser.add_argument("--seed", type=seed, help="of the order of runs (default: drawn)")
+    parser.add_argument("--base-python", help="Python for base (default: this one)")
+    parser.add_argument("--head-python", help="Python for head (default: this one)")
+    parser.add_argument("--json", type=Path, help="file for all numbers")
+    parser.add_argument("--html", type=Path, help="file for a page with charts")
+    parser.add_argument("--markdown", type=Path, help="file for a pull request's summary")
     return parser
 
 

@@ -31,7 +31,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from benchmarks.git import git, top_of
 from benchmarks.locks import TORCH, TORCH_CPU
 from benchmarks.set_up import create, install, python_of
-from reference_model.command_line import Parser, exit_status
+from reference_model.command_line import STATUSES, Parser, exit_status
 from reference_model.errors import UserError
 from reference_model.printing import say, warn
 from reports.gate.revisions import (
@@ -54,16 +54,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupted)  # so that pip ends, too
 
     def command() -> None:
-        parser = Parser(prog="python -m reports.gate.environments", description="For the gate.")
-        parser.add_argument("--base", required=True, help="revision, as of the gate")
-        parser.add_argument("--head", required=True, help="revision, as of the gate")
-        given = parser.parse_args(arguments)
+        given = _parser().parse_args(arguments)
         try:
             say("\n".join(options(Path.cwd(), given.base, given.head)))
         except UserError as error:
             warn(f"no environments: {error}")
 
     return exit_status(command)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m reports.gate.environments",
+        description="Make an environment for each commit where they need different packages.",
+        example="--base HEAD~1 --head HEAD",
+        statuses=STATUSES | {0: "done; options for the gate are printed, a line each, or none"},
+    )
+    parser.add_argument("--base", required=True, help="commit to compare with")
+    parser.add_argument("--head", required=True, help="commit that is judged")
+    return parser
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:

@@ -119,12 +119,18 @@ def comparison(runs: int) -> Iterator[tuple[str, float, float, float, Rates]]:
 def main() -> int:
     """Returns the exit status."""
 
-    def command() -> None:
-        parser = Parser(prog="python -m reports.gate.simulate", description=str(__doc__))
-        parser.add_argument("runs", nargs="?", type=int, default=2000, help="of each case (2000)")
-        _show(parser.parse_args().runs)
+    return exit_status(lambda: _show(_parser().parse_args().runs))
 
-    return exit_status(command)
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m reports.gate.simulate",
+        description="Simulate the gate's rule, and print its error rates and its pairs.",
+        example="500",
+    )
+    told = "simulated gates of each case (default: 2000)"
+    parser.add_argument("runs", nargs="?", type=int, default=2000, help=told)
+    return parser
 
 
 def _show(runs: int) -> None:

@@ -193,11 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
 
     def command() -> None:
-        parser = Parser(prog="python -m reports.history.calibrate", description=__doc__)
-        parser.add_argument("--series", type=_positive, default=2000, help="of each case")
-        parser.add_argument("--seed", type=seed, default=0)
-        parser.add_argument("--out", type=Path, help="a JSON file for the rates")
-        given = parser.parse_args(arguments)
+        given = _parser().parse_args(arguments)
         if given.out:
             check_writable(given.out)
         found = calibrate(given.series, given.seed)
@@ -212,6 +208,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
 
     return exit_status(command)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m reports.history.calibrate",
+        description="Measure how often steps are found in noise, and in series with one.",
+        example="--series 200 --out steps.json",
+    )
+    told = "series of each case (default: 2000)"
+    parser.add_argument("--series", type=_positive, default=2000, help=told)
+    parser.add_argument("--seed", type=seed, default=0, help="of the noise (default: 0)")
+    parser.add_argument("--out", type=Path, help="JSON file for the rates")
+    return parser
 
 
 def _positive(text: str) -> int:

@@ -22,7 +22,7 @@ from benchmarks.install_failures import explain
 from benchmarks.instruments.nvml import driver_version
 from benchmarks.instruments.readings import Unavailable
 from benchmarks.locks import ROOT, versions
-from reference_model.command_line import Parser, exit_status
+from reference_model.command_line import STATUSES, Parser, exit_status
 from reference_model.errors import UserError
 from reference_model.files import check_writable, write_whole
 from reference_model.printing import warn
@@ -36,14 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
 
     def command() -> int:
-        parser = Parser(prog="python -m reports.history.measure", description="Measure commits.")
-        parser.add_argument("--commits", type=_count, default=5, help="of HEAD's first parents")
-        parser.add_argument("--profile", choices=PROFILES, default="quick")
-        parser.add_argument(
-            "--machine", type=_name, default="local", help="its name in the results"
-        )
-        parser.add_argument("--out", type=Path, required=True, help="the page, history.html")
-        given = parser.parse_args(arguments)
+        given = _parser().parse_args(arguments)
         check_writable(given.out)
         # Profiles are stored apart: what one has measured the other has not.
         measured = _measure(given.commits, given.profile, f"{given.machine}-{given.profile}")
@@ -52,6 +45,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return published or shown or measured
 
     return exit_status(command)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m reports.history.measure",
+        description="Measure the last commits with asv, and write a page of all series.",
+        example="--commits 3 --profile smoke --out history.html",
+        statuses=STATUSES
+        | {
+            1: "asv itself failed; what was measured is kept and shown",
+            2: "wrong input, or a benchmark failed: the messages name it",
+        },
+    )
+    told = "how many, from HEAD back along first parents (default: 5)"
+    parser.add_argument("--commits", type=_count, default=5, help=told)
+    told = "workload of the benchmarks (default: quick)"
+    parser.add_argument("--profile", choices=PROFILES, default="quick", help=told)
+    told = "name of this machine in the results (default: local)"
+    parser.add_argument("--machine", type=_name, default="local", help=told)
+    parser.add_argument("--out", type=Path, required=True, help="the page, such as history.html")
+    return parser
 
 
 def _measure(commits: int, profile: str, machine: str) -> int:

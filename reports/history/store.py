@@ -240,15 +240,23 @@ def _stored(repository: Path, files: Path, index: Path) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
 
-    def command() -> None:
-        parser = Parser(prog="python -m reports.history.store", description=str(__doc__))
-        parser.add_argument("command", choices=("bring", "keep"))
-        parser.add_argument("--remote", default="origin")
-        parser.add_argument("--results", type=Path, default=RESULTS)
-        parser.add_argument("--message", default="Results of make history")
-        _act(parser.parse_args(arguments))
+    return exit_status(lambda: _act(_parser().parse_args(arguments)))
 
-    return exit_status(command)
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m reports.history.store",
+        description="Fetch asv's results from their branch, or push them onto it.",
+        example="bring --remote origin",
+    )
+    told = "bring: from the branch into the folder; keep: from the folder onto the branch"
+    parser.add_argument("command", choices=("bring", "keep"), help=told)
+    parser.add_argument("--remote", default="origin", help="git remote (default: origin)")
+    told = "asv's folder of results (default: .asv/results)"
+    parser.add_argument("--results", type=Path, default=RESULTS, help=told)
+    told = "message of the commit (default: Results of make history)"
+    parser.add_argument("--message", default="Results of make history", help=told)
+    return parser
 
 
 def _act(given: argparse.Namespace) -> None:

@@ -6,7 +6,6 @@ wrong without a word. Exit status: 0 so it was, 1 not. `--only KIND --seed S` re
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 import torch
 from tabulate import tabulate
 
+from reference_model.command_line import STATUSES, Parser, exit_status
 from tests.fuzz.forked import Verdict, run_cases, warm_up
 
 FAULTS = ("traceback", "crash", "slow", "memory", "damaged", "wrong")
@@ -53,14 +53,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(failed)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.fuzz", description="See its first lines."
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m tests.fuzz",
+        description="Read thousands of damaged and hostile inputs, and name each fault.",
+        example="--only results --cases 20",
+        statuses=STATUSES | {1: "a fault was found, and is told with the command that repeats it"},
     )
-    parser.add_argument("--only", help="of one kind, by a part of its name")
-    parser.add_argument("--cases", type=int, help="as many of each kind")
-    parser.add_argument("--seed", help="one case, as told of a fault")
-    parser.add_argument("--at-once", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--only", metavar="KIND", help="one kind of input, by a part of its name")
+    parser.add_argument("--cases", type=int, metavar="N", help="N cases of each kind")
+    parser.add_argument("--seed", help="one case, by the seed that was told of a fault")
+    told = "how many processes (default: as many as cores)"
+    parser.add_argument("--at-once", type=int, default=os.cpu_count() or 1, metavar="N", help=told)
     return parser
 
 
@@ -95,4 +99,4 @@ def _row(kind: str, verdicts: list[Verdict], seconds: float) -> dict[str, object
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

@@ -22,7 +22,7 @@ from typing import Any, get_args
 
 from benchmarks.experiment import Settings
 from benchmarks.instruments.environment import environment_stamp, usable_cores
-from reference_model.command_line import Parser, exit_status
+from reference_model.command_line import Parser, about, exit_status
 from reference_model.errors import UserError
 from reference_model.files import check_writable, write_whole
 from reference_model.printing import say, warn
@@ -70,44 +70,65 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m reports.gate.campaign", description="How often it is wrong.")
+    parser = Parser(
+        prog="python -m reports.gate.campaign",
+        description="Measure how often the gate is wrong, and how long it takes.",
+        example="replay --lines reports/published/gate_pairs.jsonl --runs-replayed 100",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, told in (
-        ("designs", "the scatter of a pair by how it is measured"),
-        ("turns", "the scatter of a pair by how many turns it takes"),
-        ("record", "pairs of a commit with itself"),
-        ("replay", "the decision on recorded pairs: level, power and time"),
-        ("real", "real runs with and without injections"),
-        ("reorderings", "what another order of the same sums does to the exact numbers"),
-        ("rivals", "what asv continuous and compare-fail say of the same cases"),
-        ("all", "everything, for hours"),
+    for name, told, example in (
+        ("designs", "measure the scatter of a pair, by how it is measured", "--pairs 4"),
+        ("turns", "measure the scatter of a pair, by how many turns it takes", "--pairs 4"),
+        ("record", "record pairs of a commit with itself", "--stretch monday --pairs 4"),
+        (
+            "replay",
+            "decide recorded pairs anew: error rates, power and time",
+            "--lines reports/published/gate_pairs.jsonl --runs-replayed 100",
+        ),
+        ("real", "run the gate with and without injected changes", "--case nothing --runs 1"),
+        (
+            "reorderings",
+            "show what another order of the same sums does to exact numbers",
+            "--out reorderings.json",
+        ),
+        (
+            "rivals",
+            "ask asv continuous and --benchmark-compare-fail about the same cases",
+            "--case nothing --runs 1",
+        ),
+        ("all", "do all of it, in five to eight hours", "--out gate.json --html gate.html"),
     ):
-        each = commands.add_parser(name, help=told)
+        each = commands.add_parser(name, **about(told), example=example)
         if name != "reorderings":
-            told = "file of lines" if name == "replay" else "file that is appended to"
+            told = "file of recorded pairs"
+            if name != "replay":
+                told += "; new ones are appended"
             each.add_argument("--lines", type=Path, default=LINES, help=told)
         if name not in ("replay", "rivals", "all"):
             told = "exact numbers" if name == "reorderings" else "timed benchmarks"
-            each.add_argument("--select", default="*", help=f"{told} by a pattern")
+            each.add_argument("--select", default="*", help=f"only these {told}, by a pattern")
         if name in ("designs", "turns", "record"):
-            each.add_argument("--pairs", type=_count, default=40)
+            told = "how many to measure (default: 40)"
+            each.add_argument("--pairs", type=_count, default=40, help=told)
         if name == "record":
-            each.add_argument("--stretch", required=True, help="label of this stretch of time")
+            each.add_argument("--stretch", required=True, help="name for this block of pairs")
         if name in ("turns", "record", "real"):
-            each.add_argument("--neighbour", action="store_true", help="beside a noisy process")
+            each.add_argument("--neighbour", action="store_true", help="run beside a noisy process")
         if name in ("real", "rivals"):
-            each.add_argument("--case", action="append", default=[], help="all by default")
+            each.add_argument(
+                "--case", action="append", default=[], help="only this case (default: all)"
+            )
             default = OTHERS if name == "real" else None  # of rivals: as OF_RIVALS has it
             each.add_argument("--runs", type=_count, default=default, help="of each case")
         if name == "real":
-            each.add_argument("--budget", help="as of the gate")
+            each.add_argument("--budget", help="seconds for each gate")
         if name in ("designs", "turns", "reorderings", "replay", "real", "rivals", "all"):
-            each.add_argument("--out", type=Path, help="file for the summary, JSON")
+            each.add_argument("--out", type=Path, help="JSON file for the summary")
         if name in ("replay", "all"):
-            each.add_argument("--runs-replayed", type=_count, default=1000, help="per stretch")
+            each.add_argument("--runs-replayed", type=_count, default=1000, help="of each block")
             each.add_argument("--html", type=Path, help="file for a page with the curves")
         if name == "replay":
-            each.add_argument("--without", help="leave benchmarks out, by a pattern")
+            each.add_argument("--without", help="leave out these benchmarks, by a pattern")
     return parser
 
 
