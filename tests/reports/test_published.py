@@ -13,6 +13,7 @@ import pytest
 from scipy.stats import norm, poisson
 
 from reports.figures import MARK, typed_by_hand, with_figures
+from reports.figures import START as START_OF_MARK
 from reports.published_figures import published as content_of
 from reports.table import END, START
 
@@ -110,6 +111,7 @@ def test_every_marked_figure_of_every_page_is_what_the_published_file_says_now(
         text = path.read_text(encoding="utf-8")
         new, marked = with_figures(text, root / FOLDER, str(path.relative_to(root)))
         count += marked
+        assert marked == text.count(START_OF_MARK), f"{path.name}: a mark stands in code"
         if new != text:
             marks = zip(MARK.finditer(text), MARK.finditer(new), strict=True)
             stale += [(path.name, old[0], now["text"]) for old, now in marks if old[0] != now[0]]
@@ -136,7 +138,10 @@ def typed_figures(text: str) -> list[str]:
 def test_no_figure_is_typed_into_the_readme_or_a_page_of_a_lesson(root: Path) -> None:
     pages = [path for name in WITHOUT_TYPED_FIGURES for path in sorted(root.glob(name))]
     assert len(pages) >= 8
-    found = {path.name: typed_figures(path.read_text(encoding="utf-8")) for path in pages}
+    found = {
+        str(path.relative_to(root)): typed_figures(path.read_text(encoding="utf-8"))
+        for path in pages
+    }
     assert {name: typed for name, typed in found.items() if typed} == {}
 
 
