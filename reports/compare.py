@@ -9,9 +9,10 @@ from typing import Any
 
 from tabulate import tabulate
 
+from benchmarks.rounding import MINUS, number
 from reference_model.errors import UserError
 from reports import markdown
-from reports.render.formats import MINUS, label, moment, number, with_interval, words
+from reports.render.formats import label, moment, shown, words
 
 Results = dict[str, Any]
 Measurement = dict[str, Any]
@@ -206,8 +207,7 @@ def _labels(m: Measurement) -> str:
 
 
 def _value(m: Measurement) -> str:
-    value, interval = with_interval(m["value"], m["interval"])
-    return value if m["interval"] is None else f"{value} {interval}, n = {number(m['n'])}"
+    return shown(m) if m["interval"] is None else f"{shown(m)}, n = {number(m['n'])}"
 
 
 def _signed(value: float) -> str:

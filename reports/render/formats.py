@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-MINUS = "\N{MINUS SIGN}"
+from benchmarks.label_words import NOTATION
+from benchmarks.rounding import Side, figures, number, setting
+
 ARXIV = re.compile(r"arXiv[: ]\s*(?P<number>\d{4}\.\d{4,5})(v\d+)?", re.IGNORECASE)
 URL = re.compile(r"https?://[^\s<>\"']+[^\s<>\"'.,;:)]")
 
@@ -28,61 +29,27 @@ PUBLICATIONS = {
 }
 
 
-# Names that the results spell in ASCII.
-NOTATION = {
-    "alpha/r": "α/r",
-    "alpha/sqrt(r)": "α/√r",
-    "alpha/r^0.6": "α/r^0.6 for α/√r",
-    "init off by sqrt(2)": "√2 in the deviation of A",
-    "rho = 0.1": "a correlation of 0.1 across the rank",
-}
+def with_interval(
+    value: float, interval: Sequence[float] | None, side: Side | None = None
+) -> tuple[str, str]:
+    """The value and its interval, "[1.33, 1.40]", by the rule of benchmarks.rounding."""
+    ends = None if interval is None else (interval[0], interval[1])
+    told = figures(value, ends, side)
+    return told.value, "exact" if told.low is None else f"[{told.low}, {told.high}]"
 
 
-def number(value: float, digits: int = 4) -> str:
-    """``value`` to ``digits`` significant ones; whole numbers in full, with separators."""
-    if value == 0:
-        return "0"
-    if float(value).is_integer() and abs(value) < 1e15:
-        return f"{value:,.0f}".replace("-", MINUS)
-    magnitude = math.floor(math.log10(abs(value)))
-    if not -4 <= magnitude < 7:
-        mantissa, power = scientific(value, digits).split(" ", 1)
-        return f"{_trimmed(mantissa)} {power}"
-    decimals = max(0, digits - 1 - magnitude)
-    return _trimmed(f"{value:,.{decimals}f}")
-
-
-def scientific(value: float, digits: int) -> str:
-    """``digits`` significant ones, all of them shown: 3.0 × 10⁻¹⁵."""
-    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-    power = str(int(exponent)).translate(SUPERSCRIPTS)
-    return f"{mantissa.replace('-', MINUS)} × 10{power}"
-
-
-def with_interval(value: float, interval: tuple[float, float] | None) -> tuple[str, str]:
-    """The value and its interval with the digits that the interval's width justifies."""
-    if interval is None:
-        return number(value, 6), "exact"
-    low, high = interval
-    half = high / 2 - low / 2  # the difference itself may be too large for a float
-    largest = max(abs(value), abs(low), abs(high))
-    if half <= 0 or largest == 0:
-        return number(value), f"[{number(low)}, {number(high)}]"
-    kept = min(8, max(2, 2 + math.floor(math.log10(largest)) - math.floor(math.log10(half))))
-    if not 1e-4 <= largest < 1e7:
-        numbers = [scientific(x, kept) for x in (value, low, high)]
-    else:
-        decimals = max(0, 1 - math.floor(math.log10(half)))
-        numbers = [f"{x:,.{decimals}f}".replace("-", MINUS) for x in (value, low, high)]
-    return numbers[0], f"[{numbers[1]}, {numbers[2]}]"
+def shown(measurement: dict[str, Any]) -> str:
+    """A measurement in a cell: "1.36 [1.33, 1.40]"."""
+    value, interval = with_interval(measurement["value"], measurement["interval"])
+    return value if measurement["interval"] is None else f"{value} {interval}"
 
 
 def byte_size(value: float) -> str:
     """16777216000 -> "16.8 GB" (decimal, as memory is sold and as the claims speak)."""
     for exponent, name in ((12, "TB"), (9, "GB"), (6, "MB"), (3, "kB")):
         if abs(value) >= 10**exponent:
-            return f"{value / 10**exponent:.3g} {name}"
-    return f"{value:.0f} bytes"
+            return f"{number(value / 10**exponent)} {name}"
+    return f"{number(round(value))} bytes"
 
 
 def label(value: Any) -> str:
@@ -90,7 +57,7 @@ def label(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float):
-        return number(value)
+        return setting(value)
     return NOTATION.get(str(value), str(value))
 
 
@@ -145,9 +112,3 @@ def pieces(source: str) -> list[tuple[str, str | None]]:
 
 def _arxiv_address(match: re.Match[str]) -> str:
     return f"https://arxiv.org/abs/{quote(match['number'])}"
-
-
-def _trimmed(text: str) -> str:
-    if "." in text:
-        text = text.rstrip("0").rstrip(".")
-    return text.replace("-", MINUS)

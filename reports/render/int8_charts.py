@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import altair as alt
 
-from reports.render.formats import label, number, words
+from benchmarks.rounding import number
+from reports.render.formats import label, words
 from reports.render.marks import (
     INK,
     SERIES_COLOURS,

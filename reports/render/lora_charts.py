@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from benchmarks.rounding import in_full
 from benchmarks.variance_checks import NOMINAL
-from reports.render.formats import label, number
+from reports.render.formats import label
 from reports.render.marks import Measurement, curve, dots, labels, varying
 from reports.render.selection import CURVE_NEEDS, Claim, Panels, numbers, of, split
 
@@ -69,7 +70,7 @@ def error_rates(measurements: Sequence[Measurement], claim: Claim) -> Panels:
     for law in dict.fromkeys(str(m["option"]) for m in doubted):
         title = f"how often each check doubts a law that is wrong by {label(law)}"
         parts[title] = [m for m in doubted if m["option"] == law]
-    note = f"Dashed: the level that each check is to keep, {number(NOMINAL)}."
+    note = f"Dashed: the level that each check is to keep, {in_full(NOMINAL)}."
     return [
         replace(dots(title, part, x_title="share of repetitions", borders=[NOMINAL]), note=note)
         for title, part in parts.items()

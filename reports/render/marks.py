@@ -14,7 +14,8 @@ from typing import Any
 
 import altair as alt
 
-from reports.render.formats import label, number, with_interval, words
+from benchmarks.rounding import in_full, number
+from reports.render.formats import label, with_interval, words
 from reports.render.scales import Row, ValueScale, parameter_axis
 
 Measurement = dict[str, Any]
@@ -202,7 +203,7 @@ def dots(
     scale = ValueScale.over(measured, log_x, borders)
     borders = [end for end in borders if end > 0 or not scale.log]
     data, x_axis = scale.place(measured), scale.axis(alt.X, x_title)
-    note = f"{_border_note([number(end) for end in borders])} {scale.note(measured)}".strip()
+    note = f"{_border_note([in_full(end) for end in borders])} {scale.note(measured)}".strip()
     base = alt.Chart(alt.Data(values=data)).encode(y=_rows_axis(names))
     layers = [
         *_border_lines(borders),
@@ -228,8 +229,9 @@ def bars(
     """One bar per measurement from zero, its value written at its end; a ratio as ``percent``."""
     names = _row_names(measurements)
     data = rows(measurements, names)
-    for row in data if percent else ():
-        row["text"] = f"{row['value'] * 100:.3g} %"
+    for row, m in zip(data, measurements, strict=True) if percent else ():
+        hundredfold = None if m["interval"] is None else tuple(100 * x for x in m["interval"])
+        row["text"] = f"{with_interval(100 * m['value'], hundredfold)[0]} %"
     lowest = min([0.0, *(row["low"] for row in data)])
     furthest = max([*(row["high"] for row in data), *borders])
     # From a thousand on "k", "M" and so on; below one plain, since "m" would read as minutes.
@@ -253,14 +255,14 @@ def bars(
         rule = base.mark_rule(strokeWidth=1.6, color=INK)
         layers.append(rule.encode(x=alt.X("low:Q"), x2="high:Q"))
     chart = alt.layer(*layers).properties(height=_rows_height(names))
-    shown = [f"{border * 100:.3g} %" if percent else number(border) for border in borders]
+    shown = [f"{in_full(100 * border)} %" if percent else in_full(border) for border in borders]
     return Panel(title, chart, _border_note(shown))
 
 
 def _border_lines(borders: Sequence[float]) -> list[alt.Chart]:
     if not borders:
         return []
-    lines = alt.Chart(alt.Data(values=[{"value": b, "text": number(b)} for b in borders]))
+    lines = alt.Chart(alt.Data(values=[{"value": b, "text": in_full(b)} for b in borders]))
     tooltip = alt.Tooltip("text:N", title="border of the region")
     return [lines.mark_rule(**DASHED).encode(x=alt.X("value:Q"), tooltip=tooltip)]
 

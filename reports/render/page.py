@@ -11,6 +11,7 @@ from typing import Any
 
 from jinja2 import Template
 
+from benchmarks.rounding import number
 from reports.render import formats
 from reports.render.charts import TooMany, panels
 from reports.render.drawing import script_bundle, specification, static_svg
@@ -197,7 +198,7 @@ def _row_view(measurement: View, columns: Sequence[str]) -> View:
         "labels": [formats.label(own[c]) if c in own else "" for c in columns],
         "value": value,
         "interval": f"{interval}, {population}" if population else interval,
-        "n": "" if measurement["n"] is None else formats.number(measurement["n"]),
+        "n": "" if measurement["n"] is None else number(measurement["n"]),
         "unit": "" if unit == "1" else unit,
         "source": measurement["source"],
     }
