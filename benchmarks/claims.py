@@ -6,7 +6,7 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,6 +23,8 @@ Role = Literal["claim", "instrument"]
 RegionKind = Literal["inside", "outside", "at_least", "at_most", "equals"]
 REGION_KINDS: tuple[RegionKind, ...] = get_args(RegionKind)
 Side = Literal["within", "without", "across"]
+Verdict = Literal["confirmed", "refuted", "depends", "open"]
+SHOWN_AS = ("percent", "million")
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,17 @@ class Region:
 
 
 @dataclass(frozen=True)
+class Words:
+    """How a person tells the measurements of a requirement; see benchmarks/findings.py."""
+
+    quantity: str = ""  # what is measured, as the subject of a sentence: "the speed-up"
+    unit: str | None = None  # what follows a number, "×"; None: the measurements' own
+    shown_as: str = ""  # "percent" or "million", where people count in these
+    said: float | None = None  # the number that was said, inside the region
+    finding: Mapping[str, str] = field(default_factory=dict)  # by verdict, where this one decides
+
+
+@dataclass(frozen=True)
 class Requirement:
     """One condition of a claim: every measurement of ``metric`` that fits ``where`` in the region.
 
@@ -76,6 +89,7 @@ class Requirement:
     where: dict[str, Parameter | list[Parameter]]
     region: Region
     role: Role = "claim"
+    words: Words = field(default_factory=Words)
 
     def matches(self, measurement: Measurement) -> bool:
         labels = {"choice": measurement.choice, **measurement.labels}
@@ -100,6 +114,7 @@ class Claim:
     scale: str
     requirements: list[Requirement]
     requirements_hold: Combination = "together"
+    finding: Mapping[str, str] = field(default_factory=dict)  # by verdict
 
 
 def load_claims(path: Path = CLAIMS_FILE) -> list[Claim]:
@@ -140,7 +155,7 @@ def _claim(entry: dict[str, Any]) -> Claim:
     name = f"claim {entry.get('id', '(without id)')}"
     keys = {"id": str, "lesson": str, "statement": str, "said_in": list, "sources": list}
     required: dict[str, type] = {**keys, "scale": str, "requirement": list}
-    _check_keys(name, entry, required, {"requirements_hold": str})
+    _check_keys(name, entry, required, {"requirements_hold": str, "finding": dict})
     if not CLAIM_ID.fullmatch(entry["id"]):
         raise ValueError(f"{name}: an id is lesson.name in small letters, digits and hyphens")
     combination = entry.get("requirements_hold", "together")
@@ -153,12 +168,18 @@ def _claim(entry: dict[str, Any]) -> Claim:
         raise ValueError(f"{name}: needs one source and one requirement at least")
     requirements = [_requirement(name, part) for part in entry["requirement"]]
     fields = {key: entry[key] for key in (*keys, "scale")}
-    return Claim(**fields, requirements=requirements, requirements_hold=combination)
+    return Claim(
+        **fields,
+        requirements=requirements,
+        requirements_hold=combination,
+        finding=_finding(name, entry),
+    )
 
 
 def _requirement(claim: str, entry: dict[str, Any]) -> Requirement:
     name = f"{claim}, requirement {entry.get('text', '(without text)')!r}"
-    optional: dict[str, type] = {"where": dict, "role": str}
+    optional: dict[str, type] = {"where": dict, "role": str, "quantity": str, "unit": str}
+    optional |= {"shown_as": str, "said": object, "finding": dict}
     optional |= dict.fromkeys(REGION_KINDS, object)
     _check_keys(name, entry, {"text": str, "metric": str}, optional)
     regions = [_region(name, kind, entry[kind]) for kind in REGION_KINDS if kind in entry]
@@ -167,18 +188,43 @@ def _requirement(claim: str, entry: dict[str, Any]) -> Requirement:
     role = entry.get("role", "claim")
     if role not in get_args(Role):
         raise ValueError(f"{name}: role is {role!r}, not one of {', '.join(get_args(Role))}")
-    return Requirement(entry["text"], entry["metric"], entry.get("where", {}), regions[0], role)
+    words = _words(name, entry, regions[0])
+    where = entry.get("where", {})
+    return Requirement(entry["text"], entry["metric"], where, regions[0], role, words)
+
+
+def _words(name: str, entry: dict[str, Any], region: Region) -> Words:
+    shown_as, said = entry.get("shown_as", ""), entry.get("said")
+    if shown_as and shown_as not in SHOWN_AS:
+        raise ValueError(f"{name}: shown_as is {shown_as!r}, not one of {', '.join(SHOWN_AS)}")
+    if said is not None:
+        (number,) = _numbers(name, "said", said, 1)
+        if region.side(number, number) != "within":
+            raise ValueError(f"{name}: said is {said!r}, which is not in the region")
+    quantity, unit = entry.get("quantity", ""), entry.get("unit")
+    return Words(quantity, unit, shown_as, said, _finding(name, entry))
+
+
+def _finding(name: str, entry: dict[str, Any]) -> dict[str, str]:
+    texts = entry.get("finding", {})
+    _check_keys(f"{name}, finding", texts, {}, dict.fromkeys(get_args(Verdict), str))
+    return dict(texts)
 
 
 def _region(name: str, kind: RegionKind, given: Any) -> Region:
-    bounds = tuple(given) if isinstance(given, list) else (given,)
-    numbers = all(isinstance(b, int | float) and not isinstance(b, bool) for b in bounds)
     expected = 2 if kind in ("inside", "outside") else 1
-    if not numbers or len(bounds) != expected or not all(map(math.isfinite, bounds)):
-        raise ValueError(f"{name}: {kind} takes {expected} finite number(s), got {given!r}")
+    bounds = _numbers(name, kind, given, expected)
     if expected == 2 and not bounds[0] < bounds[1]:
         raise ValueError(f"{name}: {kind} = {given!r} is empty")
     return Region(kind, bounds)
+
+
+def _numbers(name: str, key: str, given: Any, expected: int) -> tuple[float, ...]:
+    found = tuple(given) if isinstance(given, list) else (given,)
+    numbers = all(isinstance(n, int | float) and not isinstance(n, bool) for n in found)
+    if not numbers or len(found) != expected or not all(map(math.isfinite, found)):
+        raise ValueError(f"{name}: {key} takes {expected} finite number(s), got {given!r}")
+    return found
 
 
 def _check_keys(

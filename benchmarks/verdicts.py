@@ -11,20 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from benchmarks import wording
-from benchmarks.claims import Claim, Region, Requirement, Side
+from benchmarks import sentences
+from benchmarks.claims import Claim, Region, Requirement, Side, Verdict
 from benchmarks.results import Measurement
-
-Verdict = Literal["confirmed", "refuted", "depends", "open"]
 
 VERDICT_OF_SIDE: Mapping[Side, Verdict] = {
     "within": "confirmed",
     "without": "refuted",
     "across": "open",
 }
-NOT_BUILT = "not built yet"
+NOT_BUILT = "no experiment measures it yet"
 
 
 @dataclass(frozen=True)
@@ -52,11 +49,11 @@ def judge_requirement(
     verdicts = {verdict for _, verdict in judged}
     verdict = _of_a_range(verdicts)
     if len(verdicts) == 1:
-        because = wording.agreement(requirement, matched, verdict)
+        because = sentences.agreement(requirement, matched, verdict)
     elif verdict == "depends":
-        because = wording.border(requirement, judged)
+        because = sentences.border(requirement, judged)
     else:
-        because = wording.undecided(requirement, judged)
+        because = sentences.undecided(requirement, judged)
     return Judgement(verdict, because, [m.id for m in matched])
 
 
@@ -85,10 +82,10 @@ def judge_claim(
         precedence: tuple[Verdict, ...] = ("refuted", "open", "depends", "confirmed")
         verdict = next(verdict for verdict in precedence if verdict in verdicts)
     if not measurements:
-        return Judgement(verdict, wording.sentence(absent), []), parts
+        return Judgement(verdict, sentences.sentence(absent), []), parts
     if unproven:
-        because = wording.sentence(f"the instrument is not proven: {', and '.join(unproven)}")
+        because = sentences.sentence(f"the instrument is not proven: {'; '.join(unproven)}")
     else:
-        because = wording.conjunction([(part.verdict, part.because) for part in parts])
+        because = sentences.conjunction([(part.verdict, part.because) for part in parts])
     rests_on = dict.fromkeys(name for part in parts for name in part.measurements)
     return Judgement(verdict, because, list(rests_on)), parts
