@@ -218,16 +218,16 @@ def _list(claims: list[Claim]) -> str:
 
 def verdicts(results: dict[str, Any], selected: set[str]) -> str:
     shown = [claim for claim in results["claims"] if claim["id"] in selected]
-    rows = [(claim["id"], claim["verdict"], _because(claim)) for claim in shown]
+    rows = [(claim["id"], _found(claim)) for claim in shown]
     decided = sum(claim["verdict"] != "open" for claim in shown)
-    table = _table(("claim", "verdict", "because"), rows, wrapped=1)
+    table = _table(("claim", "what was found"), rows, wrapped=1)
     return f"{table}\n\n{decided} of {len(shown)} claims decided"
 
 
-def _because(claim: dict[str, Any]) -> str:
-    """The reason, and below it the scale at which the claim was tested, if it was."""
+def _found(claim: dict[str, Any]) -> str:
+    """The finding, and below it the scale at which the claim was tested, if it was."""
     at = f"\n(at: {claim['scale']})" if claim["measurements"] else ""
-    return f"{claim['because']}{at}"
+    return f"{claim['finding']}{at}"
 
 
 def _table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]], wrapped: int) -> str:

@@ -89,8 +89,9 @@ def in_full(value: float) -> str:
 def _written(numbers: tuple[float, ...], places: int) -> list[str]:
     """All with the same last place: decimals, or one power of ten each."""
     largest = max(map(abs, numbers))
+    numbers = tuple(_round(x, places) for x in numbers)
     if SMALLEST <= largest < LARGEST:
-        return [f"{_round(x, places):,.{max(0, places)}f}".replace("-", MINUS) for x in numbers]
+        return [f"{x:,.{max(0, places)}f}".replace("-", MINUS) for x in numbers]
     kept = (max(1, min(MOST_DIGITS, _magnitude(x) + places + 1)) if x else 1 for x in numbers)
     return [_scientific(x, digits) for x, digits in zip(numbers, kept, strict=True)]
 
@@ -104,7 +105,9 @@ def _scientific(value: float, digits: int, trim: bool = False) -> str:
     mantissa = (_trimmed(mantissa) if trim else mantissa).replace("-", MINUS)
     if int(exponent) == 0:
         return mantissa
-    return power if mantissa == "1" else f"{mantissa} × {power}"
+    if mantissa in ("1", f"{MINUS}1"):
+        return f"{mantissa[:-1]}{power}"
+    return f"{mantissa} × {power}"
 
 
 def _round(value: float, places: int) -> float:

@@ -149,12 +149,12 @@ def _build(given: argparse.Namespace) -> None:
 
 
 def _table(given: argparse.Namespace) -> None:
-    from benchmarks.results import read_results
+    from reports.reading import read
     from reports.table import put_into, terminal_table, verdict_table
 
     if given.into:
         check_writable(given.into)
-    results = read_results(given.results)
+    results = read(given.results)
     if given.into:
         put_into(given.into, verdict_table(results))
     else:
@@ -183,10 +183,10 @@ def _history(given: argparse.Namespace) -> None:
 
 
 def _measurements(given: argparse.Namespace) -> None:
-    from benchmarks.results import read_results
+    from reports.reading import read
     from reports.table import measurement_table
 
-    say(measurement_table(read_results(given.results), given.claim, given.metrics))
+    say(measurement_table(read(given.results), given.claim, given.metrics))
 
 
 def _figures(given: argparse.Namespace) -> None:
@@ -197,12 +197,12 @@ def _figures(given: argparse.Namespace) -> None:
 
 
 def _compare(given: argparse.Namespace) -> None:
-    from benchmarks.results import read_results
     from reports.compare import as_text, compare
+    from reports.reading import read
 
     if given.out:
         check_writable(given.out)
-    comparison = compare([(str(path), read_results(path)) for path in given.results])
+    comparison = compare([(str(path), read(path)) for path in given.results])
     if given.out:
         from reports.render.comparison import render_comparison
 
@@ -213,12 +213,12 @@ def _compare(given: argparse.Namespace) -> None:
 
 
 def _csv(given: argparse.Namespace) -> None:
-    from benchmarks.results import read_results
     from reports.export import as_csv
+    from reports.reading import read
 
     if given.out:
         check_writable(given.out)
-    text = as_csv(read_results(given.results))
+    text = as_csv(read(given.results))
     if given.out:
         _write(given.out, text)
     else:
@@ -226,11 +226,11 @@ def _csv(given: argparse.Namespace) -> None:
 
 
 def _svg(given: argparse.Namespace) -> None:
-    from benchmarks.results import read_results
     from reports.export import as_svgs
+    from reports.reading import read
 
     check_writable(given.out / "chart.svg")
-    drawings = as_svgs(read_results(given.results))
+    drawings = as_svgs(read(given.results))
     write_whole(given.out, {name: svg.encode() for name, svg in drawings.items()})
     say(f"{len(drawings)} drawings in {given.out}")
 

@@ -12,11 +12,12 @@ from typing import Any
 from reference_model.printing import UNSEEN, clean, warn
 from reports.render.charts import panels
 from reports.render.drawing import standalone_svg
+from reports.render.formats import shown
 from reports.render.page import CANNOT_BE_DRAWN, why_undrawn
 
 COLUMNS = (
     "claim", "verdict", "metric", "option", "parameters", "unit", "value", "lo", "hi", "n",
-    "direction", "choice", "source",
+    "direction", "choice", "source", "shown", "finding", "statement",
 )  # fmt: skip
 
 
@@ -27,18 +28,20 @@ FORMULA = frozenset("=+-@")
 def as_csv(results: dict[str, Any]) -> str:
     """A row per measurement; lo and hi end its 95 % interval, empty where the value is exact.
 
+    These are in full; ``shown`` has them rounded as the page and the README show them.
+
     The parameters are one JSON object a row: claims have different ones. A text that a spreadsheet
     would take for a formula begins with an apostrophe.
     """
-    verdicts = {claim["id"]: claim["verdict"] for claim in results["claims"]}
+    claims = {claim["id"]: claim for claim in results["claims"]}
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
     table.writeheader()
     for m in results["measurements"]:
         low, high = m["interval"] or ("", "")
         parameters = _as_json(m["parameters"])
-        verdict = verdicts.get(m["claim"], "")
-        row = {**m, "verdict": verdict, "parameters": parameters, "lo": low, "hi": high}
+        told = {key: claims[m["claim"]][key] for key in ("verdict", "finding", "statement")}
+        row = {**m, **told, "parameters": parameters, "lo": low, "hi": high, "shown": shown(m)}
         table.writerow({key: _cell(value) for key, value in row.items()})
     return text.getvalue()
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import read_results
 from reference_model.errors import UserError
 from reference_model.printing import warn
+from reports.reading import read
 
 Results = dict[str, Any]
 
@@ -23,7 +23,7 @@ def gather(paths: Sequence[Path]) -> Results:
     skipped: list[UserError] = []
     for path in paths:
         try:
-            found.append(read_results(path))
+            found.append(read(path))
         except UserError as error:
             skipped.append(error)
     if not found:

@@ -10,9 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks import wording
 from benchmarks.json_files import read_json
+from benchmarks.rounding import figures
 from reference_model.errors import UserError
+from reports.reading import of_today
 
 # A step of a path: a key, the labels of the items of a list that are meant, or both.
 STEP = re.compile(r"(?=[^/])(?P<key>[^/\[\]]*)(?:\[(?P<labels>[^\]]*)\])?(?:/|$)")
@@ -98,6 +99,7 @@ def published(path: Path) -> dict[str, Any] | list[Any]:
     if not isinstance(found, dict | list):
         raise UserError(f"{path} holds one value and no names; name another published file")
     if isinstance(found, dict) and "measurements" in found:
+        found = of_today(found) if "schema" in found else found
         # A measurement's id is the path to it: claim/metric[label=value,…].
         for m in found["measurements"]:
             of_metric = found.setdefault(m["claim"], {}).setdefault(m["metric"], [])
@@ -214,12 +216,7 @@ def _written(figure: Figure, forms: Sequence[str]) -> str:
 
 def rounded(value: float, interval: tuple[float, float] | None) -> list[str]:
     """The value and the ends of its interval, with as many digits as the interval supports."""
-    if interval is None:
-        texts = [wording._exact(value, 4)]
-    else:
-        decimals = wording._decimals_of_interval(interval)
-        texts = [wording._fixed(number, decimals) for number in (value, *interval)]
-    return [wording._grouped(text).replace("-", "\N{MINUS SIGN}", 1) for text in texts]
+    return [text for text in figures(value, interval) if text is not None]
 
 
 def _claim(document: Any, name: str, path: str, form: str) -> str:
@@ -227,6 +224,4 @@ def _claim(document: Any, name: str, path: str, form: str) -> str:
     claim = next((claim for claim in claims if claim["id"] == path), None)
     if claim is None:
         raise UserError(f"{name}: the file knows no claim {path!r}; see python -m benchmarks list")
-    if form == "finding":
-        return str(claim.get("finding") or claim["because"])
     return str(claim[form])

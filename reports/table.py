@@ -14,24 +14,23 @@ from tabulate import tabulate
 from reference_model.errors import UserError
 from reference_model.files import write_whole
 from reports import markdown
-from reports.render.formats import label, with_interval, words
+from reports.render.formats import label, shown, words
 
 START, END = "<!-- verdicts -->", "<!-- /verdicts -->"
 
 
 def verdict_table(results: dict[str, Any]) -> str:
-    """A row per claim that was measured; those not measured are left to the page."""
+    """A row per claim: its id, what was said, what was found, and at which scale."""
     rows = [
         [
             markdown.code(claim["id"]),
-            claim["verdict"],
+            markdown.text(claim["statement"]),
+            markdown.text(claim["finding"]),
             markdown.text(claim["scale"]),
-            markdown.text(claim["because"]),
         ]
         for claim in results["claims"]
-        if claim["measurements"]
     ]
-    headers = ["claim", "verdict", "at", "because"]
+    headers = ["claim", "what was said", "what was found", "tested at"]
     padded = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
     # Columns as wide as their longest sentence would make every line of the file that long.
     head, rule, *lines = (re.sub(r" +\|", " |", line) for line in padded.splitlines())
@@ -40,17 +39,15 @@ def verdict_table(results: dict[str, Any]) -> str:
 
 def terminal_table(results: dict[str, Any]) -> str:
     """The same rows for a terminal, as wide as it is, and in a line how the verdicts are spread."""
-    measured = [claim for claim in results["claims"] if claim["measurements"]]
     rows = [
-        [" ".join(claim[key].split()) for key in ("id", "verdict", "scale", "because")]
-        for claim in measured
+        [" ".join(claim[key].split()) for key in ("id", "statement", "finding")]
+        for claim in results["claims"]
     ]
-    taken = max((len(row[0]) + len(row[1]) for row in rows), default=0)
-    room = max(60, shutil.get_terminal_size((120, 24)).columns - taken - 8)
-    widths = [None, None, room // 3, room - room // 3]
-    table = tabulate(
-        rows, ["claim", "verdict", "at", "because"], maxcolwidths=widths, disable_numparse=True
-    )
+    taken = max((len(row[0]) for row in rows), default=0)
+    room = max(60, shutil.get_terminal_size((120, 24)).columns - taken - 4)
+    widths = [None, room // 2, room - room // 2]
+    headers = ["claim", "what was said", "what was found"]
+    table = tabulate(rows, headers, maxcolwidths=widths, disable_numparse=True)
     counts = Counter(claim["verdict"] for claim in results["claims"])
     return f"{table}\n\n{', '.join(f'{count} {name}' for name, count in counts.most_common())}"
 
@@ -67,10 +64,7 @@ def measurement_table(results: dict[str, Any], claim: str, metrics: Sequence[str
             continue
         labels = {"option": m["option"], **m["parameters"]}
         keys |= dict.fromkeys(labels)
-        value, interval = with_interval(m["value"], m["interval"])
-        exact = m["interval"] is None
-        cell = value if exact else f"{value} {interval}"
-        rows.setdefault(tuple(sorted(labels.items(), key=str)), {})[m["metric"]] = cell
+        rows.setdefault(tuple(sorted(labels.items(), key=str)), {})[m["metric"]] = shown(m)
     if not rows:
         raise UserError(
             f"these results hold no {' or '.join(metrics)} of {claim}; see the ids in their "

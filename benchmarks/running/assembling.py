@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.claims import Claim
 from benchmarks.executors.cell import one_line
 from benchmarks.experiment import Settings
+from benchmarks.findings import finding
 from benchmarks.record.store import Line, as_json
 from benchmarks.results import SCHEMA_VERSION, Measurement
 from benchmarks.running.plan import PlannedClaim
@@ -119,7 +120,8 @@ def _origin(planned: PlannedClaim, state: State, environment: dict[str, Any]) ->
 
 def claim_entry(claim: Claim, outcome: Outcome) -> dict[str, Any]:
     """What stands in results.json about a claim."""
-    judgement, parts = judge_claim(claim, outcome.measurements, outcome.absent)
+    found = outcome.measurements
+    judgement, parts = judge_claim(claim, found, outcome.absent)
     return {
         "id": claim.id,
         "lesson": claim.lesson,
@@ -129,11 +131,13 @@ def claim_entry(claim: Claim, outcome: Outcome) -> dict[str, Any]:
         "scale": claim.scale,
         "region": "; ".join(requirement.text for requirement in claim.requirements),
         "verdict": judgement.verdict,
+        "finding": finding(claim, judgement.verdict, parts, found, outcome.absent),
         "because": judgement.because,
         "measurements": judgement.measurements,
         "requirements": [
             {
                 "text": requirement.text,
+                "role": requirement.role,
                 "metric": requirement.metric,
                 "where": requirement.where,
                 "region": requirement.region.as_json(),

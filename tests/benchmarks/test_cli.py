@@ -149,7 +149,7 @@ def test_a_run_prints_a_table_and_writes_every_claim(
     assert main(["run", "--only", "tying.saving-*", "--seed", "3", "--out", str(path)]) == 0
     printed = capsys.readouterr()
     assert re.search(
-        rf"{SAVING}\s+refuted\s+Saved share of untied 0\.0195 is above 0\.005", printed.out
+        rf"{SAVING}\s+Refuted: tying would save 1\.95 % of a model of about 7 B", printed.out
     )
     assert "(at: published shapes of models of about 7 B parameters)" in printed.out
     assert printed.out.count("(at: ") == 1
@@ -157,8 +157,11 @@ def test_a_run_prints_a_table_and_writes_every_claim(
     results = read_results(path)
     assert [claim["id"] for claim in results["claims"]] == [claim.id for claim in load_claims()]
     told = {claim["id"]: (claim["verdict"], claim["because"]) for claim in results["claims"]}
-    assert told[SAVING] == ("refuted", "Saved share of untied 0.0195 is above 0.005.")
-    assert told["tying.saving-small"] == ("open", "Not built yet.")
+    assert told[SAVING] == (
+        "refuted",
+        "The share of a 7 B model that tying would save is 1.95 %, above 0.5 %.",
+    )
+    assert told["tying.saving-small"] == ("open", "No experiment measures it yet.")
     assert told["cache.memory-law"] == ("open", "Not selected in this run; --only selects it.")
     assert results["environment"]["seed"] == 3
     assert results["environment"]["threads"] == environment.usable_cores()
@@ -180,8 +183,8 @@ def test_what_is_too_long_for_a_profile_stays_open_and_says_where_it_runs(
     ("profile", "reason"),
     [
         ("smoke", "not measured in the smoke profile; run quick or full, unless not built yet"),
-        ("quick", "not built yet"),
-        ("full", "not built yet"),
+        ("quick", "no experiment measures it yet"),
+        ("full", "no experiment measures it yet"),
     ],
 )
 def test_what_an_experiment_leaves_out_is_sent_to_the_profiles_that_take_longer(

@@ -117,7 +117,7 @@ def test_scalars_of_numpy_become_plain_numbers_that_json_can_hold() -> None:
 
 
 def break_version(results: dict[str, Any]) -> None:
-    results["schema"] = 2
+    results["schema"] = 3
 
 
 def break_verdict(results: dict[str, Any]) -> None:
@@ -171,7 +171,10 @@ def break_claims(results: dict[str, Any]) -> None:
         (break_order, "ends before it begins"),
         (break_claim_id, "does not match"),
         (break_claims, "a claim stands in it more than once"),
-        (break_version, "schema 2, this program reads 1; measure again, or use the version that"),
+        (
+            break_version,
+            "schema 3, this program reads 1 and 2; measure again, or use the version that",
+        ),
         (break_verdict, "'proven' is not one of"),
         (break_reference, "rests on 'nowhere'"),
         (break_interval, r"\$\.measurements\[0\]"),
@@ -258,7 +261,7 @@ def test_not_every_error_of_a_file_that_is_all_wrong_is_looked_at(
             pytest.fail("one more is asked for")
 
     monkeypatch.setattr(results_module, "_validator", Endless)
-    assert "$.schema: 1 was expected" in str(results_module._first_problem(results))
+    assert "$.schema: 7 is not one of [1, 2]" in str(results_module._first_problem(results))
 
 
 def test_invalid_results_leave_the_old_file_as_it_was(

@@ -44,7 +44,7 @@ def published(tmp_path: Path) -> Path:
                 "id": "cache.speed",
                 "verdict": "refuted",
                 "statement": "Twice as fast.",
-                "because": "Speedup 1.44 lies outside.",
+                "finding": "Refuted: it is 1.44×.",
             }
         ],
     }
@@ -77,18 +77,18 @@ def published(tmp_path: Path) -> Path:
         ("results.json cache.speed/speedup as most value", "4.0"),
         ("results.json cache.speed/speedup as least", "0.25"),
         ("results.json cache.speed/speedup as count", "3"),
-        ("results.json cache.speed as finding", "Speedup 1.44 lies outside."),
+        ("results.json cache.speed as finding", "Refuted: it is 1.44×."),
         ("results.json cache.speed as verdict", "refuted"),
         ("results.json lora.share/share as percent", "12.5 %"),
         ("plain.json rates/a busy machine as percent", "1.0 % (0.4 to 2.0)"),
         ("plain.json rates/quiet as percent high", "0.15 %"),
         ("plain.json rates/*/share as most", "0.01"),
-        ("plain.json bytes as MB", "12.35 MB"),
+        ("plain.json bytes as MB", "12.3 MB"),
         ("plain.json bytes", "12,345,678"),
         ("plain.json rows[x=3.5]/y", "2.5"),
         ("plain.json rows[of=b/c]/y", "0.5"),
         ("plain.json rows[x=3]/y as mean", "1"),
-        ("plain.json rows[x=3]/y as rms", "1.118"),
+        ("plain.json rows[x=3]/y as rms", "1.12"),
         ("plain.json rows[x=3]/y over rows[x=3.5]/y as sum", "0.8"),
         ("plain.json observations/b over observations/a", "2.0 (1.8 to 2.3)"),
         ("list.json [x=3.5]/y", "2.5"),
@@ -132,7 +132,7 @@ def test_the_command_writes_the_figures_and_leaves_all_else(
     page.write_bytes(f"{code}\r\nHeld: {mark}1<!-- / -->; | {mark}<!-- / --> | ä\n".encode())
     assert main(["figures", str(page), "--published", str(published)]) == 0
     assert capsys.readouterr().out == "2 figures in 1 files\n"
-    held = f"{mark}12.35 MB<!-- / -->"
+    held = f"{mark}12.3 MB<!-- / -->"
     assert page.read_bytes() == f"{code}\r\nHeld: {held}; | {held} | ä\n".encode()
 
 

@@ -2,7 +2,7 @@ import tomllib
 from pathlib import Path
 
 from benchmarks.claims import LESSONS, load_claims
-from benchmarks.results import read_results
+from reports.reading import read
 from reports.render import page
 
 TEXTS = tomllib.loads((Path(page.__file__).parent / "lessons.toml").read_text(encoding="utf-8"))
@@ -20,6 +20,6 @@ def test_meanings_are_given_to_claims_that_exist_and_verdicts_that_decide() -> N
 
 
 def test_every_verdict_that_was_published_says_what_to_do_with_it(root: Path) -> None:
-    for claim in read_results(root / "reports/published/quick.json")["claims"]:
+    for claim in read(root / "reports/published/quick.json")["claims"]:
         if claim["verdict"] != "open":
             assert claim["verdict"] in TEXTS["means"][claim["id"]], claim["id"]

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.results import read_results
 from reference_model.errors import UserError
 from reports.export import as_csv
+from reports.reading import read
 from reports.render.drawing import script_bundle
 from reports.render.page import _charts, render_page
 from reports.table import verdict_table
@@ -169,7 +169,7 @@ def test_each_of_many_mutated_results_is_read_or_refused_in_one_line_and_stays_t
         path.write_bytes(content)
         found, refusal = None, ""
         try:
-            found = read_results(path)
+            found = read(path)
         except UserError as error:
             refusal = str(error)
         if found is None:

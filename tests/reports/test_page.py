@@ -80,7 +80,13 @@ def test_no_text_turns_the_reading_around_in_page_chart_or_drawing(
     turned = "gpt2 \u202eesrever\u2066"
     few_results["environment"] |= {"cpu": turned, "packages": {turned: turned}}
     for claim in few_results["claims"]:
-        claim |= {"statement": turned, "because": turned, "scale": turned, "sources": [turned]}
+        claim |= {
+            "statement": turned,
+            "finding": turned,
+            "because": turned,
+            "scale": turned,
+            "sources": [turned],
+        }
     for m in few_results["measurements"]:
         m |= {"option": f"{m['option']} {turned}", "unit": turned, "source": turned}
         m["parameters"] = {f"{key}{turned}": turned for key in m["parameters"]}
@@ -148,7 +154,7 @@ def test_exact_numbers_say_so_and_others_have_their_interval_and_n(page: str) ->
     exact = article_of(page, "tying.saving-small")
     assert '38,597,376</td><td class="interval">exact</td>' in exact
     estimated = article_of(page, "int8.weights-quality")
-    interval = '0.00040</td><td class="interval">[0.00010, 0.00070]</td><td class="right">120</td>'
+    interval = '0.0004</td><td class="interval">[0.0001, 0.0007]</td><td class="right">120</td>'
     assert interval in estimated
 
 
@@ -162,7 +168,7 @@ def test_each_requirement_has_a_verdict_of_its_own(page: str, results: dict[str,
 def test_a_claim_that_was_not_measured_is_one_line_with_its_reason(page: str) -> None:
     item = re.search(r'<li id="position-quality">(.*?)</li>', page, re.DOTALL)
     assert item is not None
-    assert "Not built yet." in item[1]
+    assert "no experiment measures it yet." in item[1]
     assert '<article class="claim" id="position-quality"' not in page
 
 
@@ -196,8 +202,8 @@ def test_the_checkpoints_loss_stands_on_the_page_if_it_was_measured(
     page: str, few_results: dict[str, Any]
 ) -> None:
     section = page.partition("The reference checkpoint</h3>")[2]
-    row = '<th scope="row">held out loss</th><td class="right">2.712</td>'
-    assert row + '<td class="interval">[2.692, 2.732]</td>' in section
+    row = '<th scope="row">held out loss</th><td class="right">2.71</td>'
+    assert row + '<td class="interval">[2.69, 2.73]</td>' in section
     few_results["measurements"] = []
     assert "The reference checkpoint</h3>" not in render_page(few_results)
     few_results["environment"]["checkpoint"] = {"parameters": 5_901_312}
@@ -219,7 +225,7 @@ def test_machine_versions_commit_and_seed_stand_in_the_table_of_the_run(page: st
 def test_no_text_of_the_results_can_become_markup(few_results: dict[str, Any]) -> None:
     for claim in few_results["claims"]:
         claim["sources"] = [HOSTILE]
-        for field in ("statement", "because", "scale"):
+        for field in ("statement", "finding", "because", "scale"):
             claim[field] = HOSTILE
     for measurement in few_results["measurements"]:
         measurement["option"] += HOSTILE

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
-from benchmarks.results import read_results, write_results
+from benchmarks.results import write_results
 from reports.compare import compare
 from reports.gate.compare import Request, Verdict, failed
 from reports.gate.page import render as render_gate
+from reports.reading import read
 from reports.render.comparison import render_comparison
 from reports.render.page import render_page
 from tests.reports.in_browser import HOSTILE, PATIENCE, fits, open_page, violations
@@ -219,7 +220,7 @@ def test_hostile_text_in_every_field_that_is_free_stays_text(
         measurement["parameters"] |= {HOSTILE: HOSTILE, "which": index}
     stored, path = tmp_path / "results.json", tmp_path / "index.html"
     write_results(stored, few_results)
-    path.write_text(render_page(read_results(stored)), encoding="utf-8")
+    path.write_text(render_page(read(stored)), encoding="utf-8")
     tab, troubles = open_page(browser, path.as_uri(), viewport={"width": 390, "height": 844})
     for figure in tab.locator("figure[data-live] .live svg path[aria-roledescription]").all():
         figure.hover(force=True)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from benchmarks.claims import load_claims
-from benchmarks.results import read_results
 from reference_model.errors import UserError
 from reports.__main__ import main
+from reports.reading import read
 from reports.table import END, START, put_into, verdict_table
 
 PUBLISHED = Path("reports/published/quick.json")
@@ -21,7 +21,7 @@ PAGE = Path("benchmarks/experiments/README.md")
 @pytest.fixture(scope="module")
 def published(root: Path) -> dict[str, Any]:
     """Shared: not to be changed."""
-    return read_results(root / PUBLISHED)
+    return read(root / PUBLISHED)
 
 
 def test_the_lessons_show_the_published_verdicts(root: Path, published: dict[str, Any]) -> None:
@@ -91,7 +91,7 @@ def test_no_text_of_the_results_ends_the_table_or_becomes_markup(
     few_results: dict[str, Any], tmp_path: Path
 ) -> None:
     claim = next(claim for claim in few_results["claims"] if claim["measurements"])
-    claim["because"] = f"{END}\n# mine <img src=x> [a](//b.org) @all #1 | \x1b[2J \u202e"
+    claim["finding"] = f"{END}\n# mine <img src=x> [a](//b.org) @all #1 | \x1b[2J \u202e"
     path = tmp_path / "page.md"
     path.write_text(f"{START}\n{END}\nafter\n", encoding="utf-8")
     for _ in range(2):

@@ -151,19 +151,19 @@ def test_wrong_arguments_are_told_in_one_line(
     assert "--help" in refused(capsys, *arguments)
 
 
-def test_the_table_has_a_row_per_measured_claim_and_survives_pipes(
+def test_the_table_has_a_row_per_claim_and_survives_pipes(
     few_results: dict[str, Any], write: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    measured = [claim for claim in few_results["claims"] if claim["measurements"]]
-    measured[0]["because"] = "a | b\nand c"
+    claims = few_results["claims"]
+    claims[0]["finding"] = "a | b\nand c"
     assert main(["table", str(write(few_results)), "--format", "markdown"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 + len(measured)
+    assert len(lines) == 2 + len(claims)
     assert "a \\| b and c" in lines[2]
     assert {line.replace("\\|", "").count("|") for line in lines} == {5}
-    assert all(
-        f" {claim['scale']} " in line for claim, line in zip(measured, lines[2:], strict=True)
-    )
+    for claim, line in zip(claims, lines[2:], strict=True):
+        assert f" {claim['statement']} " in line
+        assert f" {claim['scale']} " in line
 
 
 def test_in_a_terminal_the_table_is_text_no_wider_than_it(
@@ -173,15 +173,14 @@ def test_in_a_terminal_the_table_is_text_no_wider_than_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "110")
-    measured = [claim for claim in few_results["claims"] if claim["measurements"]]
-    measured[0]["scale"] = "any\nPASS: all is well"
+    few_results["claims"][0]["statement"] = "any\nPASS: all is well"
     assert main(["table", str(write(few_results))]) == 0
     table, _, counts = capsys.readouterr().out.rstrip().rpartition("\n\n")
     assert "|" not in table
     assert "\nPASS" not in table, "a text does not begin a line"
     assert max(map(len, table.splitlines())) <= 110
     for claim in few_results["claims"]:
-        assert (claim["id"] in table) == bool(claim["measurements"])
+        assert claim["id"] in table
     assert counts == "2 depends, 1 open, 1 confirmed"
 
 
