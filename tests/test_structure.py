@@ -292,6 +292,12 @@ def test_no_file_speaks_of_one_machine(root: Path, repository_files: list[Path])
     assert found == []
 
 
+def test_the_newest_version_of_the_changelog_is_the_projects(root: Path, project: dict) -> None:
+    found = re.findall(r"^## (\d+\.\d+\.\d+)$", (root / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert found[0] == project["version"]
+    assert found == sorted(found, key=lambda name: [*map(int, name.split("."))], reverse=True)
+
+
 def test_each_kind_of_fault_is_told_and_has_tests_that_carry_its_mark(root: Path) -> None:
     page, settings = (root / "tests" / name for name in ("README.md", "conftest.py"))
     told = set(re.findall(r"^\| `(K\d+)` \|", page.read_text(encoding="utf-8"), re.M))
