@@ -1,4 +1,4 @@
-"""python -m reports build | table | measurements | figures | compare | csv | svg | history."""
+"""python -m reports build | table | measurements | figures | compare | csv | svg | badge | …."""
 
 from __future__ import annotations
 
@@ -118,6 +118,18 @@ def _parser() -> Parser:
     drawings.add_argument("--out", type=Path, required=True, help="folder for the drawings")
     drawings.set_defaults(run=_svg)
 
+    small = commands.add_parser(
+        "badge",
+        **about("write the verdict of each claim, or of the gate, as a small SVG"),
+        example="reports/published/quick.json --out badges",
+    )
+    small.add_argument("report", type=Path, help=f"{WRITTEN_BY}, or the gate's --json")
+    small.add_argument(
+        "--claim", metavar="ID", help="only this claim, such as cache.fifteen-tokens"
+    )
+    small.add_argument("--out", type=Path, required=True, help="folder for the badges")
+    small.set_defaults(run=_badge)
+
     history = commands.add_parser(
         "history",
         **about("write asv's series and the steps in them as one page"),
@@ -233,6 +245,15 @@ def _svg(given: argparse.Namespace) -> None:
     drawings = as_svgs(read(given.results))
     write_whole(given.out, {name: svg.encode() for name, svg in drawings.items()})
     say(f"{len(drawings)} drawings in {given.out}")
+
+
+def _badge(given: argparse.Namespace) -> None:
+    from reports.badge import badges
+
+    check_writable(given.out / "badge.svg")
+    found = badges(given.report, given.claim)
+    write_whole(given.out, {name: svg.encode() for name, svg in found.items()})
+    say(f"{len(found)} badge{'' if len(found) == 1 else 's'} in {given.out}")
 
 
 def _write(path: Path, text: str) -> None:
