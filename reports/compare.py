@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,8 @@ class Comparison:
     letters: str  # what the columns are called
     runs: list[tuple[str, list[str]]]  # (field, its text in each file)
     verdicts: list[tuple[str, list[str]]]  # (claim, its verdict in each file)
+    statements: dict[str, str]  # what each claim says
+    findings: dict[str, list[str]]  # what each file found of it
     cases: list[Case]
 
     @property
@@ -90,6 +92,8 @@ def compare(files: Sequence[tuple[str, Results]]) -> Comparison:
     keys = dict.fromkeys(key for table in tables for key in table)
     claims = dict.fromkeys(claim["id"] for results in every for claim in results["claims"])
     verdicts = [{c["id"]: _verdict(c) for c in results["claims"]} for results in every]
+    findings = [{c["id"]: str(c["finding"]) for c in results["claims"]} for results in every]
+    said = {c["id"]: str(c["statement"]) for r in reversed(every) for c in r["claims"]}
     cases = []
     for key in keys:
         found = tuple(table.get(key) for table in tables)
@@ -103,6 +107,8 @@ def compare(files: Sequence[tuple[str, Results]]) -> Comparison:
             for field, text in FIELDS.items()
         ],
         verdicts=[(claim, [v.get(claim, ABSENT) for v in verdicts]) for claim in claims],
+        statements=said,
+        findings={claim: [f.get(claim, ABSENT) for f in findings] for claim in claims},
         cases=cases,
     )
 
@@ -138,7 +144,8 @@ def as_text(comparison: Comparison, everything: bool, layout: str = "simple") ->
     headers = ["metric", "of", "unit", *letters, *_change_heads(letters)]
     parts = [
         _table([[f, *texts] for f, texts in comparison.runs], ["", *letters], layout),
-        f"{heading}Verdicts\n\n{_verdict_table(comparison, layout)}",
+        f"{heading}Findings",
+        *_findings(comparison, everything, layout),
     ]
     listed = 0
     for claim, cases in comparison.claims:
@@ -171,12 +178,72 @@ def _letters_without(cases: Sequence[Case], letters: Sequence[str]) -> str:
     return " and ".join(letter for letter, holds in zip(letters, held, strict=True) if not holds)
 
 
-def _verdict_table(comparison: Comparison, layout: str) -> str:
-    rows = [
-        [claim, *verdicts, "differs" if disagree(verdicts) else ""]
-        for claim, verdicts in comparison.verdicts
-    ]
-    return _table(rows, ["claim", *comparison.letters, ""], layout)
+def _findings(comparison: Comparison, everything: bool, layout: str) -> list[str]:
+    """First which verdicts differ, then a paragraph for each claim that several files measured."""
+    cases = dict(comparison.claims)
+    told, alone = [], dict[str, list[str]]()
+    for claim, verdicts in comparison.verdicts:
+        having = _letters(verdict not in (ABSENT, UNMEASURED) for verdict in verdicts)
+        if len(having) < 2 and not everything:
+            alone.setdefault(having, []).append(claim)
+        else:
+            told.append(_finding(comparison, claim, verdicts, cases.get(claim, []), layout))
+    for letter, claims in sorted(alone.items(), reverse=True):
+        who = f"Only {letter} measured" if letter else "No file measured"
+        told.append(f"{who}: {', '.join(claims)}.")
+    return [_differing(comparison), *told]
+
+
+def _differing(comparison: Comparison) -> str:
+    found = [claim for claim, verdicts in comparison.verdicts if disagree(verdicts)]
+    if not found:
+        return "No verdict differs."
+    named = ", ".join(found)
+    return f"The verdict differs for {len(found)} claim{'s' if len(found) > 1 else ''}: {named}."
+
+
+def _finding(
+    comparison: Comparison, claim: str, verdicts: Sequence[str], cases: Sequence[Case], layout: str
+) -> str:
+    """What is said, what each file found, and how much of what was measured differs."""
+    escaped = markdown.text if layout == "github" else _one_line
+    name = markdown.code(claim) if layout == "github" else claim
+    by_text: dict[str, list[str]] = {}
+    for letter, text in zip(comparison.letters, comparison.findings[claim], strict=True):
+        by_text.setdefault(text, []).append(letter)
+    lines = [f"{' and '.join(who)}: {escaped(text)}" for text, who in by_text.items()]
+    if cases:
+        lines.append(_differences(verdicts, cases))
+    head = f"{name}: {escaped(comparison.statements[claim])}"
+    if layout == "github":
+        return "\n\n".join([head, "\n".join(f"- {line}" for line in lines)])
+    return "\n".join([head, *(f"  {line}" for line in lines)])
+
+
+def _differences(verdicts: Sequence[str], cases: Sequence[Case]) -> str:
+    """In a sentence: "The verdicts differ; 2 of 4 measurements do; 3 are not in every file."."""
+    shared = [case for case in cases if None not in case.found]
+    apart, missing = sum(case.differs for case in shared), len(cases) - len(shared)
+    told = ["the verdicts differ"] if disagree(verdicts) else []
+    if shared:
+        verb = "differ" if apart > 1 else "differs"
+        told.append(f"{apart or 'none'} of {_counted(len(shared))} {verb}")
+    if missing:
+        told.append(f"{_counted(missing)} {'is' if missing == 1 else 'are'} not in every file")
+    text = "; ".join(told)
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _counted(count: int) -> str:
+    return f"{count} measurement{'' if count == 1 else 's'}"
+
+
+def _letters(marked: Iterable[bool]) -> str:
+    return "".join(letter for letter, is_marked in zip(LETTERS, marked, strict=False) if is_marked)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _change_heads(letters: Sequence[str]) -> list[str]:

@@ -46,7 +46,7 @@ def other(few_results: Results) -> Results:
     other["environment"] |= {"cpu": "Other CPU", "device": "cuda", "gpu": "Some GPU"}
     other["environment"]["checkpoint"] = {"loss": {"test": 3.5}}
     claim = next(c for c in other["claims"] if c["id"] == "tying.abandoned")
-    claim["verdict"] = "refuted"
+    claim |= {"verdict": "refuted", "finding": "Refuted: all of them do."}
     changed, added = (m for m in other["measurements"] if m["parameters"].get("family") == "LLaMA")
     changed["value"] = 5
     added["parameters"] = dict(reversed({**added["parameters"], "size": 3}.items()))
@@ -73,7 +73,7 @@ def test_machine_device_checkpoint_commit_and_profile_of_each_file_stand_first(
         (row,) = rows(text, f"{field} ")
         assert one in row
         assert two in row
-    assert text.index("machine") < text.index("Verdicts") < text.index("metric")
+    assert text.index("machine") < text.index("Findings") < text.index("metric")
 
 
 def test_the_verdicts_of_each_file_stand_beside_each_other(
@@ -84,8 +84,26 @@ def test_the_verdicts_of_each_file_stand_beside_each_other(
     assert verdicts["tying.abandoned"] == ["depends", "refuted", "refuted"]
     assert verdicts["int8.weights-quality"] == ["confirmed", "confirmed", ABSENT]
     assert verdicts["position.quality"] == [UNMEASURED, UNMEASURED, ABSENT]
+
+
+def test_what_each_file_found_is_told_in_plain_sentences(
+    few_results: Results, other: Results
+) -> None:
     text = as_text(compare([("a", few_results), ("b", other)]), everything=False)
-    assert [r.split()[0] for r in text.splitlines() if r.endswith("differs")] == ["tying.abandoned"]
+    assert "\n\nThe verdict differs for 1 claim: tying.abandoned.\n\n" in text
+    entry = next(c for c in few_results["claims"] if c["id"] == "tying.abandoned")
+    paragraph = [
+        f"tying.abandoned: {entry['statement']}",
+        f"  A: {entry['finding']}",
+        "  B: Refuted: all of them do.",
+        "  The verdicts differ; 1 of 3 measurements differs; 2 measurements are not in every file.",
+    ]
+    assert "\n".join(paragraph) in text
+    same = next(c for c in few_results["claims"] if c["id"] == "int8.weights-quality")
+    assert f"  A and B: {same['finding']}\n  None of 4 measurements differs.\n" in text
+    assert "\nNo file measured: position.quality.\n" in text
+    again = as_text(compare([("a", few_results), ("b", few_results)]), everything=False)
+    assert "\nNo verdict differs.\n" in again
 
 
 def test_cases_are_matched_by_what_they_are_of_whatever_the_order_of_their_parameters(
@@ -144,7 +162,7 @@ def test_the_command_prints_text_or_markdown_or_writes_a_page(
     assert "<b>a | b</b> c, 2 cores" in capsys.readouterr().out
     assert main(["compare", *paths, "--format", "markdown"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "## Verdicts" in lines
+    assert "## Findings" in lines
     assert any("&lt;b&gt;a \\| b&lt;/b&gt; c, 2 cores" in line for line in lines)
     page = tmp_path / "new" / "page.html"
     assert main(["compare", *paths, "--out", str(page)]) == 0
