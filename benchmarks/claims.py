@@ -117,6 +117,12 @@ class Claim:
     finding: Mapping[str, str] = field(default_factory=dict)  # by verdict
 
 
+def region_of(written: Mapping[RegionKind, Any]) -> Region:
+    """A region as results.json has it: {"inside": [1.6, 2.5]}, {"at_most": 0.005}."""
+    ((kind, bounds),) = written.items()
+    return Region(kind, tuple(bounds) if isinstance(bounds, list) else (bounds,))
+
+
 def load_claims(path: Path = CLAIMS_FILE) -> list[Claim]:
     """Every claim in the order of the file; UserError, in one line, if the file is not in order."""
     try:

@@ -5,13 +5,13 @@ Numbers, regions and verdicts stay those of the file; sentences that it lacks ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.claims import Claim, Region, RegionKind, Requirement, load_claims
+from benchmarks.claims import Claim, Requirement, load_claims, region_of
 from benchmarks.findings import finding
 from benchmarks.results import SCHEMA_VERSION, Measurement, read_results
 from benchmarks.sentences import sentence
@@ -86,7 +86,7 @@ def _same(judged: Sequence[Judgement], parts: Sequence[Judgement]) -> bool:
 def _claim(entry: Entry) -> Claim:
     """The claim of today, where it asks for what the file's did; else as the file has it."""
     requirements = [
-        Requirement(part["text"], part["metric"], part["where"], _region(part["region"]))
+        Requirement(part["text"], part["metric"], part["where"], region_of(part["region"]))
         for part in entry["requirements"]
     ]
     known = _claims_of_today().get(entry["id"])
@@ -101,11 +101,6 @@ def _claim(entry: Entry) -> Claim:
 
 def _asked(requirement: Requirement) -> tuple[Any, ...]:
     return requirement.metric, requirement.where, requirement.region
-
-
-def _region(written: Mapping[RegionKind, Any]) -> Region:
-    ((kind, bounds),) = written.items()
-    return Region(kind, tuple(bounds) if isinstance(bounds, list) else (bounds,))
 
 
 @cache

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Template
 
-from benchmarks.rounding import number
+from benchmarks.claims import Region, region_of
+from benchmarks.rounding import Side, number
 from reports.render import formats
 from reports.render.charts import TooMany, panels
 from reports.render.drawing import script_bundle, specification, static_svg
@@ -130,7 +131,7 @@ def _claim_view(
         "--out results.json",
         "charts": charts,
         "undrawn": undrawn,
-        "table": _table_view(own) if own else None,
+        "table": _table_view(own, _sides(claim)) if own else None,
     }
 
 
@@ -165,7 +166,20 @@ def _chart_view(panel: Panel, name: str, width: int) -> View:
     }
 
 
-def _table_view(measurements: Sequence[View]) -> View:
+def _sides(claim: View) -> dict[str, Side]:
+    """Of each measurement that a verdict rests on: which side of the region a number is on."""
+    return {
+        name: partial(_side, region_of(part["region"]))
+        for part in claim["requirements"]
+        for name in part["measurements"]
+    }
+
+
+def _side(region: Region, value: float) -> object:
+    return region.side(value, value)
+
+
+def _table_view(measurements: Sequence[View], sides: Mapping[str, Side]) -> View:
     """Columns for the labels that vary; what all measurements share is said once, above."""
     keys = list(dict.fromkeys(key for m in measurements for key in labels(m)))
     sources = list(dict.fromkeys(m["source"] for m in measurements))
@@ -179,7 +193,7 @@ def _table_view(measurements: Sequence[View]) -> View:
     return {
         "columns": columns,
         "shared": shared,
-        "rows": [_row_view(m, columns) for m in measurements],
+        "rows": [_row_view(m, columns, sides.get(m["id"])) for m in measurements],
         "has_n": any(m["n"] is not None for m in measurements),
         "has_unit": any(m["unit"] != "1" for m in measurements),
         "open": len(measurements) <= FEW_ROWS,
@@ -187,8 +201,8 @@ def _table_view(measurements: Sequence[View]) -> View:
     }
 
 
-def _row_view(measurement: View, columns: Sequence[str]) -> View:
-    value, interval = formats.with_interval(measurement["value"], measurement["interval"])
+def _row_view(measurement: View, columns: Sequence[str], side: Side | None = None) -> View:
+    value, interval = formats.with_interval(measurement["value"], measurement["interval"], side)
     unit = measurement["unit"]
     if unit == "bytes" and measurement["value"] >= 1e6:
         value = f"{value} ({formats.byte_size(measurement['value'])})"

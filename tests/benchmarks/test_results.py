@@ -264,6 +264,24 @@ def test_not_every_error_of_a_file_that_is_all_wrong_is_looked_at(
     assert "$.schema: 7 is not one of [1, 2]" in str(results_module._first_problem(results))
 
 
+def fields(schema: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every field of the schema, and what says what it is."""
+    if isinstance(schema, dict):
+        for key, value in schema.items():
+            if key == "properties" and not path.endswith(("/if", "/then")):
+                yield from ((f"{path}.{name}", field) for name, field in value.items())
+            yield from fields(value, f"{path}/{key}")
+
+
+def test_every_field_of_the_schema_is_described() -> None:
+    schema = json.loads(results_module.SCHEMA_FILE.read_text(encoding="utf-8"))
+    found = dict(fields(schema))
+    assert len(found) > 60
+    for path, field in found.items():
+        target = schema["$defs"].get(field.get("$ref", "").rpartition("/")[2], {})
+        assert "description" in field or "description" in target, path
+
+
 def test_invalid_results_leave_the_old_file_as_it_was(
     tmp_path: Path, results: dict[str, Any]
 ) -> None:

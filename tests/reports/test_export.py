@@ -33,6 +33,18 @@ def test_every_measurement_reads_back_from_its_row_to_the_last_digit(results: Re
     assert {row["verdict"] for row in rows if row["claim"] == "tying.abandoned"} == {"depends"}
 
 
+def test_a_row_says_what_was_said_and_found_and_shows_its_number_as_the_page_does(
+    few_results: Results,
+) -> None:
+    rows = list(csv.DictReader(io.StringIO(as_csv(few_results))))
+    claims = {claim["id"]: claim for claim in few_results["claims"]}
+    for row in rows:
+        assert row["statement"] == claims[row["claim"]]["statement"]
+        assert row["finding"] == claims[row["claim"]]["finding"]
+    shown = [row["shown"] for row in rows if row["claim"] == "int8.weights-quality"]
+    assert "0.0004 [0.0001, 0.0007]" in shown
+
+
 def test_quotes_commas_and_line_ends_in_a_text_stay_in_their_cell(few_results: Results) -> None:
     hostile = 'a "b", c\nd\n;e'
     few_results["measurements"][0]["source"] = hostile

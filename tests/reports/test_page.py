@@ -211,6 +211,20 @@ def test_the_checkpoints_loss_stands_on_the_page_if_it_was_measured(
     assert "<dt>parameters</dt><dd>5,901,312</dd>" in section
 
 
+def test_a_number_in_the_table_stays_on_its_side_of_the_border(
+    few_results: dict[str, Any],
+) -> None:
+    (m,) = [
+        m
+        for m in few_results["measurements"]
+        if m["claim"] == "int8.weights-quality"
+        and m["parameters"].get("granularity") == "per channel"
+    ]
+    m |= {"value": 0.0020004, "interval": None, "n": None}
+    article = article_of(render_page(few_results), "int8.weights-quality")
+    assert '<td class="right">0.0020004</td>' in article
+
+
 def test_machine_versions_commit_and_seed_stand_in_the_table_of_the_run(page: str) -> None:
     for name, text in (
         ("CPU", "Example CPU @ 2.10GHz"),
