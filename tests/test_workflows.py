@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,11 @@ def test_results_are_kept_of_main_alone() -> None:
 def test_every_supported_python_is_tested(root: Path) -> None:
     declared = re.search(r'requires-python = ">=(3\.\d+)"', (root / "pyproject.toml").read_text())
     assert declared
-    assert declared[1] == read("test")["jobs"]["test"]["strategy"]["matrix"]["python"][0]
+    tested = read("test")["jobs"]["test"]["strategy"]["matrix"]["python"]
+    assert declared[1] == tested[0]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = [re.search(r"Python :: (3\.\d+)$", each) for each in project["classifiers"]]
+    assert [each[1] for each in named if each] == tested
 
 
 # ---- the scripts
