@@ -26,7 +26,8 @@ from reference_model.printing import warn
 
 LOCK, BEGUN, COMPLETE, TEXTS = ".lock", ".begun", ".complete", ".texts"  # in the folder
 LOG = "set_up.log"  # all that was said by what failed, in the folder
-NOT_FOUND = "No matching distribution found for torch"  # as pip says it
+# As pip says that it has no such build; the second, where somebody's constraints speak of torch.
+NOT_FOUND = ("No matching distribution found for torch", "Cannot install torch")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -181,7 +182,7 @@ def install(
             run([*pip, *(f"--requirement={path}" for path in lists)], held)
             return
         except Failed as failed:
-            if NOT_FOUND not in failed.said or lock == torch[-1]:
+            if not any(each in failed.said for each in NOT_FOUND) or lock == torch[-1]:
                 raise
             warn(f"pip finds no build of torch as in {lock.name if lock else ''}; taking another")
 
