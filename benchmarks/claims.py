@@ -129,7 +129,9 @@ def load_claims(path: Path = CLAIMS_FILE) -> list[Claim]:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
         return _claims(document)
     except OSError as error:
-        raise UserError(f"cannot read the claims in {path}: {error.strerror}") from error
+        raise UserError(
+            f"cannot read the claims in {path} ({error.strerror}); restore it with git"
+        ) from error
     except ValueError as error:
         raise UserError(f"{path}: {error}; mend the file") from error
 

@@ -67,7 +67,9 @@ def export(repository: Path, tree: str, folder: Path) -> list[Entry]:
 def _place(folder: Path, entry: Entry) -> Path:
     parts = entry.path.split("/")
     if not {"", ".", "..", ".git"}.isdisjoint(parts):
-        raise UserError(f"git stores a file by the name of {entry.path!r}, which is none")
+        raise UserError(
+            f"git stores a file named {entry.path!r}, which no folder can hold; rename it"
+        )
     return folder.joinpath(*parts)
 
 

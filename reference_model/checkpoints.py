@@ -100,8 +100,8 @@ def _fill(
         wte = tensors.setdefault("wte.weight", head)  # type: ignore[arg-type]
         if head is not None and not torch.equal(head, wte):
             notice(
-                f"{folder} has an lm_head.weight that differs from wte.weight, and its "
-                f"{CONFIG_FILE} calls them tied; both are kept, and the model is untied"
+                f"{folder} holds an lm_head.weight that differs from wte.weight, but its "
+                f"{CONFIG_FILE} ties them; both are kept, and the head is untied"
             )
             config = config.replace(head="untied")
         else:
@@ -145,8 +145,8 @@ def _check(
             missing = [name for name in missing if name not in TIED]
         if missing:
             raise UserError(
-                f"{folder} lacks {len(missing)} tensors, the first is {missing[0]}; "
-                f"use weights of the shape that its {CONFIG_FILE} tells"
+                f"{folder} lacks {len(missing)} tensors that its {CONFIG_FILE} asks for, such as "
+                f"{missing[0]}; use weights and configuration of one model"
             )
         for name, asked in expected.items():
             found = entries[name].shape if name in entries else asked
@@ -163,6 +163,6 @@ def _check(
     unknown = sorted(entries.keys() - weights)
     if unknown:
         raise UserError(
-            f"{folder} has {len(unknown)} tensors too many, the first is {shown(unknown[0])}; "
-            f"use weights of the shape that its {CONFIG_FILE} tells"
+            f"{folder} has {len(unknown)} tensors that its {CONFIG_FILE} has no place for, such as "
+            f"{shown(unknown[0])}; use weights and configuration of one model"
         )

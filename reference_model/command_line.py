@@ -101,7 +101,7 @@ def exit_status(command: Callable[[], int | None]) -> int:
     except (MemoryError, RuntimeError) as error:  # of a PyTorch without memory
         if not isinstance(error, MemoryError) and not re.search(NO_MEMORY, str(error)):
             raise
-        warn("error: the machine has not enough memory for this; ask for less at once")
+        warn("error: not enough memory for this; close other programs, or ask for less at once")
         return MISTAKE
     except ModuleNotFoundError as error:
         if is_ours(error):
@@ -109,7 +109,7 @@ def exit_status(command: Callable[[], int | None]) -> int:
         warn(f"error: {lacking(error)}")
         return MISTAKE
     except KeyboardInterrupt:
-        warn("error: interrupted; nothing half done is left behind")
+        warn("error: interrupted; no half-written file is left")
         return INTERRUPTED
 
 

@@ -76,9 +76,7 @@ class GPTConfig:
             ):
                 raise UserError(f"{name}={quoted(value)} is not a finite number; use a float")
         if self.n_embd % self.n_head:
-            raise UserError(
-                f"n_embd={self.n_embd} does not split over n_head={self.n_head}; use a multiple"
-            )
+            raise UserError(f"n_embd={self.n_embd} is no multiple of n_head={self.n_head}; use one")
         if self.position == "rope" and self.d_head % 2:
             raise UserError(
                 f"position='rope' turns pairs of coordinates, but a head is {self.d_head} wide; "
@@ -96,7 +94,7 @@ class GPTConfig:
             raise UserError(f"dropout={self.dropout!r} is not a probability; use 0 ≤ dropout < 1")
         if self.rope_scaling_factor < 1:
             raise UserError(
-                f"rope_scaling_factor={self.rope_scaling_factor!r} is no stretch; use a number ≥ 1"
+                f"rope_scaling_factor={self.rope_scaling_factor!r} is too small; use a number ≥ 1"
             )
         if self.rope_scaling == "none" and self.rope_scaling_factor != 1:
             raise UserError(

@@ -68,8 +68,8 @@ def huggingface_fields(config: GPTConfig) -> dict[str, Any]:
     for name, value in GPT2.items():
         if getattr(config, name) != value:
             raise UserError(
-                f"{name}={getattr(config, name)!r} has no place in GPT-2's layout, which has "
-                f"{value!r} alone; use checkpoints.save for a folder of ours"
+                f"GPT-2's layout cannot store {name}={getattr(config, name)!r}, only {value!r}; "
+                "use checkpoints.save, which writes this project's own layout"
             )
     return {
         "architectures": ["GPT2LMHeadModel"],

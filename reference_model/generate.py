@@ -234,7 +234,7 @@ def check_request(
         )
     if decoding != "eager" and not use_cache:
         raise UserError(
-            f"decoding={decoding!r} is about the cache, and use_cache=False; use decoding='eager'"
+            f"decoding={decoding!r} needs a cache, received use_cache=False; use decoding='eager'"
         )
 
 

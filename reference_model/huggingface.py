@@ -157,7 +157,7 @@ def read_ends(folder: Path) -> tuple[int, ...]:
         if name in fields and fields[name] not in neutral
     ]
     if asked:
-        notice(f"{path} asks for {', '.join(asked)}; the caller says here how to sample")
+        notice(f"{path} sets {', '.join(asked)}, which is ignored: options say how to sample")
     told = fields.get("eos_token_id")
     ends = told if isinstance(told, list) else [] if told is None else [told]
     if any(type(end) is not int for end in ends):

@@ -54,7 +54,7 @@ class LoRAConfig:
         if not isinstance(self.rank, int) or isinstance(self.rank, bool) or self.rank < 1:
             raise UserError(f"rank={self.rank!r} is not a rank; use a whole number ≥ 1")
         if not isinstance(self.alpha, (int, float)) or not 0 < abs(self.alpha) < math.inf:
-            raise UserError(f"alpha={self.alpha!r} scales nothing; use a finite number but 0")
+            raise UserError(f"alpha={self.alpha!r} is no scale; use a finite number other than 0")
         if not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1:
             raise UserError(f"dropout={self.dropout!r} is not a probability; use 0 ≤ dropout < 1")
         if not isinstance(self.targets, tuple) or not self.targets:
@@ -350,8 +350,8 @@ def merge_adapters(model: nn.Module) -> None:
         others = [n for n in owners[id(linear.base.weight)] if n != weight]
         if others:
             notice(
-                f"{name} was tied to {others[0].removesuffix('.weight')}, which stays as it is: "
-                "merged, it has a weight of its own, and is saved as untied"
+                f"{name} was tied to {others[0].removesuffix('.weight')}; merged, it has its own "
+                "weight and is saved untied"
             )
         linear.merge()
 

@@ -200,7 +200,7 @@ def _check_own(name: str, entry: Entry, model: nn.Module, file: Path) -> None:
     weight = weights.get(name, weights.get(HEADED + name))
     linear = name.removesuffix(".weight")
     if weight is None and any(linear == of for of, _ in model.named_modules() if of):
-        notice(f"{file} has {shown(entry.key)}, and the model's own is not kept to compare with")
+        notice(f"{file} has {shown(entry.key)}, which is not compared: the model keeps it no more")
         return
     if weight is None:
         raise UserError(
@@ -231,14 +231,14 @@ def _config_of(stored: str, rank: int, largest_rank: int, settings: PEFTSettings
     """What PEFT's config says of one linear, whose A has this rank."""
     if not settings.adapts(stored):
         raise UserError(
-            f"{settings.path} leaves {stored} without an adapter, and {WEIGHTS_FILE} has one; "
-            "write the adapter again"
+            f"{settings.path} names no adapter for {stored}, but {WEIGHTS_FILE} holds one; "
+            "save the adapter again"
         )
     told = settings.rank(stored)
     if told != rank or not 1 <= rank <= largest_rank:
         raise UserError(
-            f"{settings.path} tells rank {quoted(told)} for {stored}, its A has {rank}, and at "
-            f"most {largest_rank} is of use; write it again"
+            f"{settings.path} gives rank {quoted(told)} for {stored}, but its A has rank {rank} "
+            f"(at most {largest_rank}); save the adapter again"
         )
     targets: tuple[LoRATarget, ...] = tuple(
         target

@@ -199,7 +199,7 @@ def _pattern(text: str, setting: str, path: Path) -> re.Pattern[str]:
         or re.search(r"\\|\(\?|\)[*+?{]", letters)
     ):
         raise UserError(
-            f"{path} has {setting} for {shown(text)}, which may take for ever to match; "
+            f"{path} has {setting} for {shown(text)}, which may never end to match; "
             "use the linears' names"
         )
     try:

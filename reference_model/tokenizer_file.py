@@ -42,7 +42,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         tokenizer.no_padding()
     if getattr(tokenizer.model, "dropout", None):
         tokenizer.model.dropout = None
-        notice(f"{path} drops merges at random, as in its training; here it does not")
+        notice(f"{path} drops merges at random, as in training; here it keeps them all")
     _tell_of_prefix_space(folder / "tokenizer_config.json", fields, path)
     return tokenizer
 

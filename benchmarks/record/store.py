@@ -140,7 +140,7 @@ class Record:
         # have no shared memory for it.
         (mode,) = self._sqlite.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
-            notice(f"{self.path}: its folder allows no write-ahead log, so SQLite keeps a {mode}")
+            notice(f"{self.path}: its disk allows no write-ahead log; SQLite uses {mode} instead")
         self._sqlite.execute("PRAGMA synchronous = FULL")
         if empty:
             self._make_tables()
@@ -254,7 +254,9 @@ class Record:
             yield
         except sqlite3.Error as error:
             raise UserError(
-                f"the record {self.path}: {error}; free some space or name another"
+                f"the record {self.path}: {error}; free some space, or name another: --record"
             ) from None
         except OSError as error:
-            raise UserError(f"the record {self.path}: {error.strerror}; name another") from None
+            raise UserError(
+                f"the record {self.path}: {error.strerror}; name another: --record"
+            ) from None

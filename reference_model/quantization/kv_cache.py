@@ -82,8 +82,8 @@ class QuantizedKVCache(KVCache):
         waited = self.window + self.block > 1
         if waited and self.encoded(length) != self.encoded(self.length):
             raise UserError(
-                f"the KV cache keeps the exact tokens from {self.encoded(self.length)} on only and "
-                f"cannot go back to {length}; read the text again"
+                f"the KV cache cannot go back to {length} tokens: it holds those before "
+                f"{self.encoded(self.length)} compressed; prefill the text again"
             )
         super().forget(length)
 

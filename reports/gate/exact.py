@@ -65,7 +65,7 @@ def _difference(
     if after is None:
         return Difference(id, "gone", before, None, no_head)
     if not (math.isfinite(before) and math.isfinite(after)):
-        raise UserError(f"{id}: {before} and {after}; what is not finite measures nothing")
+        raise UserError(f"{id}: base gives {before} and head {after}; return finite numbers")
     if before == after:
         return None
     return Difference(id, _kind(how, before, after), before, after)

@@ -167,7 +167,7 @@ def in_turns(
     both = (one, other)
     settled = settle(id, both, swapped, processor)
     if (shortest := float(np.min(settled))) < SHORTEST:
-        raise UserError(f"{id} measures nothing: a call takes {shortest:.1g} seconds")
+        raise UserError(f"{id} measures nothing: a call takes {shortest:.1g} s; give it work")
     turns: Turns = []
     while not enough(turns):
         turns += two_turns(id, both, swapped, processor)

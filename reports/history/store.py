@@ -83,7 +83,9 @@ def keep(
         unmoved = unmoved + 1 if tip == before else 0
         if unmoved == UNMOVED:
             raise UserError(f"{remote} refuses {BRANCH}: {told(pushed)}")
-    raise UserError(f"{BRANCH} moved {TRIES} times meanwhile; try again, nothing is lost")
+    raise UserError(
+        f"others pushed {BRANCH} {TRIES} times meanwhile; run it again, nothing is lost"
+    )
 
 
 def merged(ours: Content, theirs: Content) -> Content:
@@ -95,7 +97,9 @@ def merged(ours: Content, theirs: Content) -> Content:
     """
     if _processor(ours) != _processor(theirs):
         commit = str(ours.get("commit_hash"))[:8]
-        warn(f"two processors under one machine's name at {commit}: name them")
+        warn(
+            f"two processors use one machine's name at {commit}; make history MACHINE=NAME sets it"
+        )
         return max(ours, theirs, key=lambda side: len(side["results"]))
     columns = list(dict.fromkeys([*ours["result_columns"], *theirs["result_columns"]]))
     rows = {}
@@ -202,7 +206,7 @@ def _tip(repository: Path, remote: str) -> str | None:
     wanted = ("--no-tags", "--no-write-fetch-head", remote, f"refs/heads/{BRANCH}")
     fetched = run_git(repository, "fetch", "--quiet", *wanted)
     if fetched.returncode != 0:
-        raise UserError(f"{BRANCH} does not come from {remote}: {told(fetched)}")
+        raise UserError(f"{BRANCH} cannot be fetched from {remote}: {told(fetched)}")
     return tip
 
 

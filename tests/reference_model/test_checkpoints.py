@@ -140,15 +140,15 @@ def keep_bytes(folder: Path, end: int) -> None:
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing tensor": (
         lambda folder: change_tensors(folder, lambda t: t.pop("h.1.attn.c_proj.weight")),
-        r"lacks 1 tensors, the first is h\.1\.attn\.c_proj\.weight",
+        r"lacks 1 tensors that its config\.json asks for, such as h\.1\.attn\.c_proj\.weight",
     ),
     "missing embedding": (
         lambda folder: change_tensors(folder, lambda t: t.pop("wte.weight")),
-        r"the first is .*weight",
+        r"such as .*weight",
     ),
     "unknown tensor": (
         lambda folder: change_tensors(folder, lambda t: t.update(other=torch.ones(1))),
-        r"has 1 tensors too many, the first is other",
+        r"has 1 tensors that its config\.json has no place for, such as other",
     ),
     "wrong shape": (
         lambda folder: change_tensors(

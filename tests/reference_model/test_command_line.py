@@ -87,7 +87,7 @@ def test_memory_that_is_not_there_is_told_in_one_line(capsys: Printed) -> None:
     for command in (numbers, bytes_):
         assert exit_status(command) == 2
         err = capsys.readouterr().err
-        assert err.startswith("error: the machine has not enough memory")
+        assert err.startswith("error: not enough memory")
         assert err.count("\n") == 1
 
 

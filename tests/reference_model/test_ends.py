@@ -193,7 +193,7 @@ def test_what_decoding_is_asked_for_and_not_done_is_refused(
 
 def test_a_way_of_sampling_that_a_file_asks_for_is_told(folder: Path) -> None:
     ask(folder, do_sample=True, temperature=0.7, top_p=1.0, eos_token_id=4)
-    with pytest.warns(Notice, match=r"asks for do_sample=True, temperature=0\.7; the caller"):
+    with pytest.warns(Notice, match=r"sets do_sample=True, temperature=0\.7, which is ignored"):
         assert read_ends(folder) == (4,)
 
 
@@ -279,7 +279,7 @@ def test_a_notice_is_one_line_of_the_command(scripted: Path, capsys: Printed) ->
     assert main(["generate", "--checkpoint", str(scripted), "--prompt", "hh", "--tokens", "1"]) == 0
     told = capsys.readouterr().err
     assert told.startswith("note: ")
-    assert told.endswith("asks for temperature=0.5; the caller says here how to sample\n")
+    assert told.endswith("sets temperature=0.5, which is ignored: options say how to sample\n")
     assert told.count("\n") == 1
 
 

@@ -143,15 +143,24 @@ def test_weights_of_several_dtypes_are_stored_in_the_widest(
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ({"position": "rope"}, "^position='rope' has no place in GPT-2's layout, which has 'learn"),
-        ({"position": "sinusoidal"}, "^position='sinusoidal' has no place"),
-        ({"position": "alibi"}, "^position='alibi' has no place"),
-        ({"position": "none"}, "^position='none' has no place"),
-        ({"norm": "rmsnorm"}, "^norm='rmsnorm' has no place in GPT-2's layout, which has 'layern"),
-        ({"norm_placement": "post"}, "^norm_placement='post' has no place"),
-        ({"norm_placement": "double"}, "^norm_placement='double' has no place"),
-        ({"norm_placement": "deepnorm"}, "^norm_placement='deepnorm' has no place"),
-        ({"embedding_scale": "sqrt_width"}, "^embedding_scale='sqrt_width' has no place"),
+        ({"position": "rope"}, "^GPT-2's layout cannot store position='rope', only 'learn"),
+        ({"position": "sinusoidal"}, "^GPT-2's layout cannot store position='sinusoidal', only"),
+        ({"position": "alibi"}, "^GPT-2's layout cannot store position='alibi', only"),
+        ({"position": "none"}, "^GPT-2's layout cannot store position='none', only"),
+        ({"norm": "rmsnorm"}, "^GPT-2's layout cannot store norm='rmsnorm', only 'layern"),
+        ({"norm_placement": "post"}, "^GPT-2's layout cannot store norm_placement='post', only"),
+        (
+            {"norm_placement": "double"},
+            "^GPT-2's layout cannot store norm_placement='double', only",
+        ),
+        (
+            {"norm_placement": "deepnorm"},
+            "^GPT-2's layout cannot store norm_placement='deepnorm', only",
+        ),
+        (
+            {"embedding_scale": "sqrt_width"},
+            "^GPT-2's layout cannot store embedding_scale='sqrt_width', only",
+        ),
     ],
 )
 def test_what_gpt2_has_no_place_for_is_refused_by_name(

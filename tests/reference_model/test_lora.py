@@ -299,8 +299,8 @@ def test_a_model_is_merged_as_a_whole_or_not_at_all(tiny_model: Callable[..., GP
     [
         ({"rank": 0}, "rank=0 is not a rank; use a whole number"),
         ({"rank": 2.0}, "rank=2.0 is not a rank"),
-        ({"alpha": 0}, "alpha=0 scales nothing"),
-        ({"alpha": float("nan")}, "alpha=nan scales nothing"),
+        ({"alpha": 0}, "alpha=0 is no scale"),
+        ({"alpha": float("nan")}, "alpha=nan is no scale"),
         ({"dropout": 1.0}, "dropout=1.0 is not a probability"),
         ({"scaling": "r"}, "scaling='r' is not a known choice; use one of lora, rslora, constant"),
         ({"init_a": "zero"}, "init_a='zero' is not a known choice"),

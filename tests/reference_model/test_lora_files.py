@@ -271,7 +271,10 @@ def truncate(folder: Path) -> None:
         (lambda folder: edit(folder, init_lora_weights="pissa"), "changes the base weights"),
         (lambda folder: edit(folder, init_lora_weights="pissa_niter_4"), "changes the base weig"),
         (lambda folder: edit(folder, init_lora_weights=["pissa"]), "is not known here"),
-        (lambda folder: edit(folder, r=5), "tells rank 5 for h.0.attn.c_attn, its A has 6"),
+        (
+            lambda folder: edit(folder, r=5),
+            "gives rank 5 for h.0.attn.c_attn, but its A has rank 6",
+        ),
         (lambda folder: edit(folder, rank_pattern=[5]), "not an object"),
         (lambda folder: edit(folder, alpha_pattern={"(": 5}), "no pattern"),
         (

@@ -166,5 +166,5 @@ def test_decoding_is_one_of_the_three_and_is_about_the_cache(
     model = tiny_model()
     with pytest.raises(UserError, match="'graph'; use one of eager, static, compiled"):
         generate(model, PROMPT, 2, decoding="graph")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="'static' is about the cache, and use_cache=False"):
+    with pytest.raises(UserError, match="'static' needs a cache, received use_cache=False"):
         generate(model, PROMPT, 2, use_cache=False, decoding="static")

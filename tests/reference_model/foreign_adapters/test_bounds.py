@@ -72,7 +72,7 @@ def test_the_worst_pattern_that_is_read_matches_within_milliseconds(plain: Path)
         ({"target_modules": [str(i) for i in range(2001)]}, "a list of at most 2,000"),
         ({"layers_to_transform": list(range(2001))}, "a list of at most 2,000"),
         ({"rank_pattern": {"[": 1}}, "is no pattern"),
-        ({"r": 10**9}, "tells rank 1000000000 for"),
+        ({"r": 10**9}, "gives rank 1000000000 for"),
         ({"lora_alpha": 10**4000}, "which scales nothing"),
     ],
 )
@@ -96,7 +96,7 @@ def test_a_rank_beyond_all_use_is_refused_before_memory_is_taken(
     edit(plain, r=rank)
     change(plain, grow)
     monkeypatch.setattr("reference_model.lora_files.LoRALinear", lambda *_: pytest.fail("built"))
-    assert "tells rank 33 for transformer.h.0.attn.c_attn" in refusal(bases["tied"], plain)
+    assert "gives rank 33 for transformer.h.0.attn.c_attn" in refusal(bases["tied"], plain)
 
 
 def test_an_a_that_is_no_matrix_is_refused(bases: dict[str, Path], plain: Path) -> None:

@@ -65,7 +65,7 @@ def test_the_worse_ones_are_told_first() -> None:
 
 
 def test_a_number_that_is_none_is_an_error_and_not_unchanged() -> None:
-    with pytest.raises(UserError, match="measures nothing"):
+    with pytest.raises(UserError, match="base gives nan and head nan; return finite numbers"):
         differences({BYTES: math.nan}, {BYTES: math.nan})
 
 

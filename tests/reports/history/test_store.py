@@ -137,7 +137,7 @@ def test_two_processors_under_one_name_are_never_joined_and_named(
     ours, theirs = content(1.0, time_step=[1.5]), content(2.0, time_step=[9.0], time_other=[8.0])
     ours["params"], theirs["params"] = {"cpu": "one"}, {"cpu": "two"}
     assert merged(ours, theirs) == theirs
-    assert "two processors under one machine's name at aaaaaaaa" in capsys.readouterr().err
+    assert "two processors use one machine's name at aaaaaaaa" in capsys.readouterr().err
 
 
 def test_files_of_other_columns_are_merged_by_the_columns_names() -> None:
