@@ -2,7 +2,7 @@
 
 A mark is a comment that names a figure, the figure, and a comment that ends it:
 
-    <!-- = quick.json cache.fifteen-tokens/speedup[new_tokens=15] -->1.44 (1.31 to 1.59)<!-- / -->
+    <!-- = quick.json cache.fifteen-tokens/speedup[new_tokens=15] -->1.44 (1.31–1.59)<!-- / -->
 
 The first word is a file of reports/published. The rest is the path to the figure in it, step by
 step, with labels that choose among the items of a list. In a results file a measurement's id is its

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.json_files import read_json
-from benchmarks.rounding import figures
+from benchmarks.rounding import Figures, figures
 from reference_model.errors import UserError
 from reports.reading import of_today
 
@@ -66,7 +66,7 @@ PARTS = ("value", "interval", "low", "high", "n")
 
 
 def figure_text(folder: Path, name: str) -> str:
-    """What ``name`` stands for now, such as "1.44 (1.31 to 1.59)".
+    """What ``name`` stands for now, such as "1.44 (1.31–1.59)".
 
     A name is ``FILE PATH [over PATH] [as FORM …]``, as reports/figures.py explains it. UserError,
     in one line, where the file, the path or the form leads to no figure, or to several.
@@ -205,18 +205,13 @@ def _written(figure: Figure, forms: Sequence[str]) -> str:
     part = next((form for form in forms if form in PARTS), None)
     if part == "n":
         return f"{figure.n:,}" if figure.n is not None else "exact"
-    value, *ends = rounded(figure.value, figure.interval)
-    if part == "value" or (part is None and not ends):
-        return f"{value}{unit}"
-    low, high = ends or (value, value)
+    told = figures(figure.value, figure.interval)
+    if part == "value" or (part is None and told.low is None):
+        return f"{told.value}{unit}"
     if part is None:
-        return f"{value}{unit} ({low} to {high})"
-    return {"interval": f"{low} to {high}", "low": low, "high": high}[part] + unit
-
-
-def rounded(value: float, interval: tuple[float, float] | None) -> list[str]:
-    """The value and the ends of its interval, with as many digits as the interval supports."""
-    return [text for text in figures(value, interval) if text is not None]
+        return f"{told.value}{unit} ({told.interval})"
+    ends = told if told.low is not None else Figures(told.value, told.value, told.value)
+    return f"{getattr(ends, part)}{unit}"
 
 
 def _claim(document: Any, name: str, path: str, form: str) -> str:
