@@ -71,9 +71,14 @@ def number(value: float, digits: int = EXACT_DIGITS, side: Side | None = None) -
             digits = more
             break
     magnitude = _magnitude(value)
-    if not SMALLEST <= abs(value) < LARGEST:
+    if not SMALLEST <= abs(value) < max(LARGEST, 10.0**digits):
         return _scientific(value, digits, trim=True)
     return _trimmed(f"{value:,.{max(0, digits - 1 - magnitude)}f}").replace("-", MINUS)
+
+
+def to_digits(value: float, digits: int) -> float:
+    """The number itself with ``digits`` significant ones, and all of those before the point."""
+    return float(round(value)) if abs(value) >= 10**digits else float(f"{value:.{digits}g}")
 
 
 def setting(value: float) -> str:

@@ -15,16 +15,21 @@
 
   // ---- how values are written, as amounts.py writes them
 
-  const decimals = (value, exact) =>
-    value ? Math.max(0, (exact ? 9 : 3) - Number(value.toExponential(16).split("e")[1])) : 0;
+  const minus = (text) => text.replace("-", "\u2212");
+  const superscript = (digit) => (digit === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]);
 
   function digits(value, exact) {
-    if (value && !(Math.abs(value) >= 1e-4 && Math.abs(value) < 1e15)) {
-      const [number, exponent] = value.toExponential(exact ? 9 : 3).split("e");
-      return `${Number(number)}e${Number(exponent)}`;
+    const most = exact ? 10 : 4, size = Math.abs(value);
+    const whole = Number.isInteger(value) && size < 1e15;
+    if (!whole && (size < 1e-4 || size >= Math.max(1e7, 10 ** most))) {
+      const [number, exponent] = value.toExponential(most - 1).split("e");
+      const power = `10${[...String(Number(exponent))].map(superscript).join("")}`;
+      const mantissa = minus(String(Number(number)));
+      return /^\D?1$/.test(mantissa) ? mantissa.replace("1", power) : `${mantissa} × ${power}`;
     }
-    const most = Math.min(20, decimals(value, exact));
-    return value.toLocaleString("en-US", { maximumFractionDigits: most });
+    const exponent = value ? Number(value.toExponential(16).split("e")[1]) : 0;
+    const decimals = Math.min(20, Math.max(0, most - 1 - exponent));
+    return minus(value.toLocaleString("en-US", { maximumFractionDigits: decimals }));
   }
 
   function amount(value, series) {
