@@ -58,8 +58,10 @@ report: setup ## measure and write the page; PROFILE=smoke|quick|full
 	@$(RUN) -m reports build "$$PAGE/results.json" --out="$$PAGE" $(told)
 	@printf 'The page: file://%s/%s/index.html\n' "$$(pwd)" "$$PAGE"
 
-readme: environment ## write the table of verdicts and all marked figures anew from reports/published
+readme: environment ## write tables and marked figures of the pages anew from reports/published
 	$(RUN) -m reports table reports/published/quick.json --into benchmarks/experiments/README.md
+	$(RUN) -m reports measurements reports/published/turboquant.json turboquant.zero-loss \
+		format_loss_increase format_prediction_kl format_top1_agreement --into reports/published/kv_codecs.md
 	$(RUN) -m reports figures $$(git ls-files --cached --others --exclude-standard '*.md')
 
 test: setup ## run all tests

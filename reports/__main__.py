@@ -56,9 +56,7 @@ def _parser() -> Parser:
     )
     table.add_argument("results", type=Path, help=WRITTEN_BY)
     _add_format(table)
-    table.add_argument(
-        "--into", type=Path, help="a Markdown file; the table replaces the lines between its marks"
-    )
+    _add_into(table)
     table.set_defaults(run=_table)
 
     rows = commands.add_parser(
@@ -69,6 +67,7 @@ def _parser() -> Parser:
     rows.add_argument("results", type=Path, help=WRITTEN_BY)
     rows.add_argument("claim", help="id of a claim, such as turboquant.zero-loss")
     rows.add_argument("metrics", nargs="+", help="names of metrics, a column each")
+    _add_into(rows)
     rows.set_defaults(run=_measurements)
 
     marked = commands.add_parser(
@@ -144,6 +143,12 @@ def _parser() -> Parser:
     return parser
 
 
+def _add_into(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--into", type=Path, help="a Markdown file; the table replaces the lines between its marks"
+    )
+
+
 def _add_format(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
@@ -196,9 +201,15 @@ def _history(given: argparse.Namespace) -> None:
 
 def _measurements(given: argparse.Namespace) -> None:
     from reports.reading import read
-    from reports.table import measurement_table
+    from reports.table import MEASUREMENTS, measurement_table, put_into
 
-    say(measurement_table(read(given.results), given.claim, given.metrics))
+    if given.into:
+        check_writable(given.into)
+    table = measurement_table(read(given.results), given.claim, given.metrics)
+    if given.into:
+        put_into(given.into, table, MEASUREMENTS)
+    else:
+        say(table)
 
 
 def _figures(given: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ from reports import markdown
 from reports.render.formats import label, shown, words
 
 START, END = "<!-- verdicts -->", "<!-- /verdicts -->"
+MEASUREMENTS = ("<!-- measurements -->", "<!-- /measurements -->")
 
 
 def verdict_table(results: dict[str, Any]) -> str:
@@ -79,24 +80,29 @@ def measurement_table(results: dict[str, Any], claim: str, metrics: Sequence[str
     return tabulate(table, headers=titles, tablefmt="github", disable_numparse=True)
 
 
-def put_into(path: Path, table: str) -> None:
+def put_into(path: Path, table: str, marks: tuple[str, str] = (START, END)) -> None:
     """Replace what stands between the two marks of a text file.
 
     UserError where one of them is missing, or stands in it or in the table once more: the next
     table would replace something else.
     """
+    opening, closing = marks
     try:
         text = path.read_bytes().decode("utf-8")  # its line ends are its own
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}; name a text file") from None
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
+    before, start, rest = text.partition(opening)
+    _, end, after = rest.partition(closing)
     if not start or not end:
-        raise UserError(f"{path} has no place for a table; put {START} and {END} where it belongs")
-    if text.count(START) > 1 or text.count(END) > 1:
-        raise UserError(f"{path} has {START} or {END} twice; leave one of each")
-    if START in table or END in table:
-        raise UserError(f"the table holds {START} or {END}, so that it would end there; reword it")
+        raise UserError(
+            f"{path} has no place for a table; put {opening} and {closing} where it belongs"
+        )
+    if text.count(opening) > 1 or text.count(closing) > 1:
+        raise UserError(f"{path} has {opening} or {closing} twice; leave one of each")
+    if opening in table or closing in table:
+        raise UserError(
+            f"the table holds {opening} or {closing}, so that it would end there; reword it"
+        )
     line_end = "\r\n" if "\r\n" in text else "\n"
-    new = f"{before}{line_end.join([START, *table.splitlines(), END])}{after}"
+    new = f"{before}{line_end.join([opening, *table.splitlines(), closing])}{after}"
     write_whole(path.parent, {path.name: new.encode()})

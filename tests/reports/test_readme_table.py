@@ -12,7 +12,7 @@ from benchmarks.claims import load_claims
 from reference_model.errors import UserError
 from reports.__main__ import main
 from reports.reading import read
-from reports.table import END, START, put_into, verdict_table
+from reports.table import END, MEASUREMENTS, START, measurement_table, put_into, verdict_table
 
 PUBLISHED = Path("reports/published/quick.json")
 PAGE = Path("benchmarks/experiments/README.md")
@@ -27,6 +27,15 @@ def published(root: Path) -> dict[str, Any]:
 def test_the_lessons_show_the_published_verdicts(root: Path, published: dict[str, Any]) -> None:
     table = verdict_table(published)
     assert f"{START}\n{table}\n{END}" in (root / PAGE).read_text(encoding="utf-8")
+
+
+def test_the_page_of_the_codecs_shows_what_is_published(root: Path) -> None:
+    results = read_results(root / "reports/published/turboquant.json")
+    start, end = MEASUREMENTS
+    text = (root / "reports/published/kv_codecs.md").read_text(encoding="utf-8")
+    metrics = ["format_loss_increase", "format_prediction_kl", "format_top1_agreement"]
+    table = measurement_table(results, "turboquant.zero-loss", metrics)
+    assert f"{start}\n{table}\n{end}" in text
 
 
 def test_the_published_run_knows_every_claim_and_decides_fifteen_at_least(
