@@ -11,6 +11,7 @@ import pytest
 from benchmarks.claims import load_claims
 from reference_model.errors import UserError
 from reports.__main__ import main
+from reports.published_figures import published as published_file
 from reports.reading import read
 from reports.table import END, MEASUREMENTS, START, measurement_table, put_into, verdict_table
 
@@ -30,7 +31,8 @@ def test_the_lessons_show_the_published_verdicts(root: Path, published: dict[str
 
 
 def test_the_page_of_the_codecs_shows_what_is_published(root: Path) -> None:
-    results = read_results(root / "reports/published/turboquant.json")
+    results = published_file(root / "reports/published/turboquant.json")
+    assert isinstance(results, dict)
     start, end = MEASUREMENTS
     text = (root / "reports/published/kv_codecs.md").read_text(encoding="utf-8")
     metrics = ["format_loss_increase", "format_prediction_kl", "format_top1_agreement"]
