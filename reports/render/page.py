@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from benchmarks.claims import Region, region_of
 from benchmarks.rounding import Side, number
 from reports.render import formats
 from reports.render.charts import TooMany, panels
+from reports.render.choices import cards
 from reports.render.drawing import script_bundle, specification, static_svg
 from reports.render.marks import Panel, labels
 from reports.templating import page, templates
@@ -23,6 +24,7 @@ HERE = Path(__file__).parent
 ARTICLE = "6 Things I Learned Building LLMs From Scratch"
 FEW_ROWS = 8  # a table this short stands open
 FEW_SOURCES = 2
+OTHER_PAGES = ("history.html", "gate.html")  # in the folder of a report, where they were made
 # Of a drawing, in pixels, as the style sheet lays charts out on a wide screen.
 WIDTH_ALONE, WIDTH_OF_TWO = 640, 384
 MEANING = {
@@ -50,12 +52,15 @@ View = dict[str, Any]
 CANNOT_BE_DRAWN = (ArithmeticError, LookupError, TypeError, ValueError)
 
 
-def render_page(results: dict[str, Any]) -> str:
-    """Valid results (see benchmarks.results.read_results) as one self-contained HTML page."""
+def render_page(results: dict[str, Any], beside: Collection[str] = ()) -> str:
+    """Valid results (see benchmarks.results.read_results) as one self-contained HTML page.
+
+    ``beside`` names the other pages of its folder, of `OTHER_PAGES`, which it links to.
+    """
     library = script_bundle()
     return page(
         template("page.html.j2"),
-        {**page_view(results), "library": library},
+        {**page_view(results), "library": library, "beside": beside},
         styles=[source("style.css")],
         scripts=[source("tables.js"), source("page.js")],
         later=[library],
@@ -90,6 +95,8 @@ def page_view(results: dict[str, Any]) -> View:
         "measured": [c for c in claims if c["measured"]],
         "unmeasured": [c for c in claims if not c["measured"]],
         "claim_count": len(claims),
+        "of_checkpoint": sum(claim["of_checkpoint"] for claim in claims),
+        "cards": cards(texts, claims, measurements),
         "lessons": [lesson for lesson in lessons if lesson["claims"] or lesson["unmeasured"]],
         "verdicts": [
             {"name": v, "symbol": SYMBOLS[v], "count": counts[v], "meaning": MEANING[v]}
@@ -117,7 +124,9 @@ def _claim_view(
         **claim,
         "anchor": anchor,
         "symbol": SYMBOLS[verdict],
+        "told": _told(claim),
         "measured": bool(own),
+        "of_checkpoint": any(m["source"].startswith("checkpoint") for m in own),
         "said_in": said_in,
         "papers": [s for s in claim["sources"] if not (said_in and ARTICLE in s)],
         "requirements": [{**r, "symbol": SYMBOLS[r["verdict"]]} for r in claim["requirements"]],
@@ -133,6 +142,11 @@ def _claim_view(
         "undrawn": undrawn,
         "table": _table_view(own, _sides(claim)) if own else None,
     }
+
+
+def _told(claim: View) -> str:
+    """The finding without the verdict that it begins with, for places that show it beside."""
+    return formats.sentence(claim["finding"].removeprefix(f"{claim['verdict'].capitalize()}: "))
 
 
 def _charts(claim: View, own: Sequence[View], anchor: str) -> tuple[list[View], str]:

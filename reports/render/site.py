@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.results import results_text
 from reference_model.files import write_whole
 from reports.gather import gather
-from reports.render.page import render_page
+from reports.render.page import OTHER_PAGES, render_page
 
 
 def build_site(results: Sequence[Path], out: Path) -> Path:
@@ -18,7 +18,8 @@ def build_site(results: Sequence[Path], out: Path) -> Path:
     read or a folder that cannot be written.
     """
     gathered = gather(results)
-    files = {"index.html": render_page(gathered).encode()}
+    beside = [name for name in OTHER_PAGES if (out / name).is_file()]
+    files = {"index.html": render_page(gathered, beside).encode()}
     copy = out / "results.json"
     if len(results) > 1 or not results[0].is_file():  # a pipe is read once
         files["results.json"] = results_text(gathered).encode()
