@@ -29,8 +29,9 @@ from filelock import FileLock
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from benchmarks.git import git, top_of
+from benchmarks.install_failures import explain
 from benchmarks.locks import TORCH, TORCH_CPU
-from benchmarks.set_up import create, install, python_of
+from benchmarks.set_up import Failed, create, install, python_of
 from reference_model.command_line import STATUSES, Parser, exit_status
 from reference_model.errors import UserError
 from reference_model.printing import say, warn
@@ -57,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = _parser().parse_args(arguments)
         try:
             say("\n".join(options(Path.cwd(), given.base, given.head)))
+        except Failed as failed:
+            warn(f"no environments: {explain(failed.said, Path.cwd()) or failed}")
         except UserError as error:
             warn(f"no environments: {error}")
 
