@@ -33,6 +33,13 @@ MEANING = {
     "depends": "inside in one part of what was tested, outside in another",
     "open": "the interval reaches across the border, or it was not measured",
 }
+# What was measured, by which the claims can be filtered.
+CHECKPOINT, NO_WEIGHTS, NOTHING = "checkpoint", "weightless", "nothing"
+SUBJECTS = {
+    CHECKPOINT: "the reference checkpoint",
+    NO_WEIGHTS: "none that was trained",
+    NOTHING: "not measured",
+}
 SYMBOLS = {"confirmed": "✓", "refuted": "✗", "depends": "◐", "open": "○"}
 FIELD_NAMES = {
     "dirty": "uncommitted changes",
@@ -95,7 +102,8 @@ def page_view(results: dict[str, Any]) -> View:
         "measured": [c for c in claims if c["measured"]],
         "unmeasured": [c for c in claims if not c["measured"]],
         "claim_count": len(claims),
-        "of_checkpoint": sum(claim["of_checkpoint"] for claim in claims),
+        "of_checkpoint": sum(claim["subject"] == CHECKPOINT for claim in claims),
+        "subjects": SUBJECTS,
         "cards": cards(texts, claims, measurements),
         "lessons": [lesson for lesson in lessons if lesson["claims"] or lesson["unmeasured"]],
         "verdicts": [
@@ -126,7 +134,7 @@ def _claim_view(
         "symbol": SYMBOLS[verdict],
         "told": _told(claim),
         "measured": bool(own),
-        "of_checkpoint": any(m["source"].startswith("checkpoint") for m in own),
+        "subject": _subject(own),
         "said_in": said_in,
         "papers": [s for s in claim["sources"] if not (said_in and ARTICLE in s)],
         "requirements": [{**r, "symbol": SYMBOLS[r["verdict"]]} for r in claim["requirements"]],
@@ -142,6 +150,13 @@ def _claim_view(
         "undrawn": undrawn,
         "table": _table_view(own, _sides(claim)) if own else None,
     }
+
+
+def _subject(measurements: Sequence[View]) -> str:
+    if not measurements:
+        return NOTHING
+    of_checkpoint = any(m["source"].startswith(CHECKPOINT) for m in measurements)
+    return CHECKPOINT if of_checkpoint else NO_WEIGHTS
 
 
 def _told(claim: View) -> str:

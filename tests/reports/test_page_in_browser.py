@@ -150,7 +150,7 @@ def test_cells_sort_as_a_reader_orders_them(tab: Page, cells: list[str], ordered
     assert "|".join(tab.locator("#by-hand td").all_inner_texts()) == ordered
 
 
-def test_claims_are_filtered_by_verdict_and_lesson_and_a_link_to_a_hidden_one_shows_it(
+def test_claims_are_filtered_by_verdict_lesson_and_model_and_a_link_to_a_hidden_one_shows_it(
     tab: Page, results: dict[str, Any]
 ) -> None:
     def shown() -> set[str]:
@@ -159,6 +159,9 @@ def test_claims_are_filtered_by_verdict_and_lesson_and_a_link_to_a_hidden_one_sh
     def expected(**wanted: str) -> set[str]:
         return {c["id"] for c in results["claims"] if wanted.items() <= c.items()}
 
+    sources = ((m["claim"], m["source"]) for m in results["measurements"])
+    read_checkpoint = {claim for claim, source in sources if source.startswith("checkpoint")}
+
     tab.get_by_role("checkbox", name="refuted", exact=True).press("Space")
     assert shown() == expected(verdict="refuted") != set()
     tab.get_by_role("checkbox", name="L5 KV cache").press("Space")
@@ -166,6 +169,9 @@ def test_claims_are_filtered_by_verdict_and_lesson_and_a_link_to_a_hidden_one_sh
     assert shown() == both != set()
     told = tab.locator(".filter output")
     assert told.inner_text() == f"{len(both)} of {len(results['claims'])} claims"
+    box = tab.get_by_role("checkbox", name="the reference checkpoint", exact=True)
+    box.press("Space")
+    assert shown() == {claim for claim in both if claim in read_checkpoint}
     tab.locator('a[href="#row-tying-abandoned"]').first.click()
     tab.locator("#row-tying-abandoned").wait_for(state="visible", timeout=PATIENCE)
     assert shown() == expected()
