@@ -102,7 +102,7 @@ def add_what(parser: argparse.ArgumentParser) -> None:
         "--profile",
         choices=PROFILES,
         default="quick",
-        help="smoke: 1 minute; quick: 8 minutes on two cores (default); full: hours or a GPU",
+        help="smoke: 1 minute; quick: 7 minutes on two cores (default); full: hours or a GPU",
     )
     parser.add_argument(
         "--only", metavar="ID,GLOB", help="claims, such as 'cache.*,tying.saving-small'"
