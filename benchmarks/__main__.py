@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,8 +158,8 @@ def _run(claims: list[Claim], options: argparse.Namespace) -> int:
         part = [each.of(lambda key: in_shard(key, *options.shard)) for each in planned]
     jobs = options.jobs or (usable_cores() if settings.device == "cpu" else 1)
     rules = Rules(options.fresh, options.accept_code)
-    record, steal = Record(options.record), StealClock()
-    with ending_is_raised():
+    steal = StealClock()
+    with closing(Record(options.record)) as record, ending_is_raised():
         try:
             executor = _executor(options, jobs, settings.device)
             state = measure(part, record, executor, rules, environment, jobs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +58,17 @@ def run(options: argparse.Namespace, claims: list[Claim]) -> int:
     names = [claim.id for claim in select(claims, options.only)]
     if options.action != "merge" and not options.record.exists():
         raise UserError(f"there is no record {options.record}; python -m benchmarks run writes one")
-    record = Record(options.record)
-    if options.action == "list":
-        say(_listed(list(record.lines(names))))
-    elif options.action == "show":
-        say(_shown(list(record.lines(names))))
-    elif options.action == "prune":
-        say(f"{prune(record, names)} lines deleted")
-    elif options.action == "merge":
-        say(f"{merge(record, options.files)} cells added")
-    else:
-        return _results(record, claims, options)
+    with closing(Record(options.record)) as record:
+        if options.action == "list":
+            say(_listed(list(record.lines(names))))
+        elif options.action == "show":
+            say(_shown(list(record.lines(names))))
+        elif options.action == "prune":
+            say(f"{prune(record, names)} lines deleted")
+        elif options.action == "merge":
+            say(f"{merge(record, options.files)} cells added")
+        else:
+            return _results(record, claims, options)
     return 0
 
 

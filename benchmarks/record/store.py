@@ -11,7 +11,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -233,6 +233,11 @@ class Record:
 
     def close(self) -> None:
         self._sqlite.close()
+
+    def __del__(self) -> None:
+        """Close what nobody holds any more: Python 3.13 warns of a connection that is left open."""
+        with suppress(AttributeError, sqlite3.Error):
+            self._sqlite.close()
 
     @contextmanager
     def _transaction(self, kind: Literal["DEFERRED", "IMMEDIATE"]) -> Iterator[None]:

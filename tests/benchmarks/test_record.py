@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ def test_many_runs_open_one_record_at_the_same_moment(tmp_path: Path) -> None:
 def test_the_same_environment_is_kept_once(record: Record) -> None:
     for index in range(5):
         record.add(line(replace(KEY, parameters=str(index))))
-    with sqlite3.connect(record.path) as direct:
+    with closing(sqlite3.connect(record.path)) as direct, direct:
         assert direct.execute("SELECT count(*) FROM runs").fetchone() == (1,)
 
 
@@ -139,7 +140,7 @@ def test_a_file_that_is_no_record_is_told_in_one_line_and_left_alone(
 ) -> None:
     path = tmp_path / "other.sqlite"
     if content is None:
-        with sqlite3.connect(path) as other:
+        with closing(sqlite3.connect(path)) as other, other:
             other.execute("CREATE TABLE shop (price)")
     else:
         path.write_bytes(content)
@@ -150,7 +151,7 @@ def test_a_file_that_is_no_record_is_told_in_one_line_and_left_alone(
 
 
 def test_a_record_of_a_later_layout_is_refused(record: Record) -> None:
-    with sqlite3.connect(record.path) as later:
+    with closing(sqlite3.connect(record.path)) as later, later:
         later.execute("PRAGMA user_version = 2")
     with pytest.raises(UserError, match="has layout 2, this program reads 1"):
         Record(record.path)
