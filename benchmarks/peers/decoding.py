@@ -239,8 +239,10 @@ def table(
     seen: Sequence[Mapping[str, Mapping[str, float]]],
     same: Mapping[str, bool],
 ) -> str:
-    """Seconds, theirs over ours with the interval over observations, share of the limit."""
+    """Milliseconds, how many times as fast as ours with the interval, share of the limit."""
     from tabulate import tabulate
+
+    from benchmarks.rounding import number
 
     names = [name for name in plan.contenders if name in seen[0]]
     quantities = dict.fromkeys(q for name in names for q in seen[0][name])
@@ -249,39 +251,46 @@ def table(
         rows = [
             [
                 name,
-                f"{statistics.median(one[name][quantity] for one in seen) * 1e3:.1f}",
-                _times_ours([one[name][quantity] for one in seen], quantity, seen),
+                number(1e3 * statistics.median(one[name][quantity] for one in seen)),
+                _times_as_fast([one[name][quantity] for one in seen], quantity, seen),
                 _median_share(plan, name, quantity, seen),
                 {True: "yes", False: "NO"}[same[name]] if name in same else "",
             ]
             for name in names
             if quantity in seen[0][name]
         ]
-        titles = ("ms (median)", "times ours (95 %)", "of the limit", f"our {SAME_TOKENS} tokens")
+        titles = (
+            "ms (median)",
+            "× as fast as ours (95 %)",
+            "of the limit",
+            f"our {SAME_TOKENS} tokens",
+        )
         blocks.append(tabulate(rows, headers=[quantity, *titles], disable_numparse=True))
     reads = [one[LIMIT]["read_bytes_per_second"] / 1e9 for one in seen]
     flops = [one[LIMIT]["flops_per_second"] / 1e9 for one in seen]
     limits = (
-        f"limits in the same run: reads {min(reads):.1f} to {max(reads):.1f} GB/s, multiplies "
-        f"{min(flops):.0f} to {max(flops):.0f} GFLOP/s (float32); {plan.threads} threads, "
+        f"limits in the same run: reads {number(min(reads))} to {number(max(reads))} GB/s, "
+        f"multiplies {number(min(flops))} to {number(max(flops))} GFLOP/s (float32); "
+        f"{plan.threads} threads, "
         f"{len(seen)} observations"
     )
     return "\n\n".join([*blocks, limits])
 
 
-def _times_ours(
+def _times_as_fast(
     seconds: Sequence[float], quantity: str, seen: Sequence[Mapping[str, Mapping[str, float]]]
 ) -> str:
+    from benchmarks.rounding import figures, number
     from benchmarks.stats import geometric_mean_ratio_interval
 
     if quantity not in seen[0].get("ours", {}):
         return ""
-    ratios = [theirs / one["ours"][quantity] for theirs, one in zip(seconds, seen, strict=True)]
+    ratios = [one["ours"][quantity] / theirs for theirs, one in zip(seconds, seen, strict=True)]
     if len(set(ratios)) == 1:  # ours itself, or a single observation
-        return f"{ratios[0]:.2f}"
+        return number(ratios[0])
     found = geometric_mean_ratio_interval(ratios)
-    low, high = found.interval
-    return f"{found.value:.2f} ({low:.2f} to {high:.2f})"
+    told = figures(found.value, found.interval)
+    return f"{told.value} ({told.interval})"
 
 
 def _median_share(
