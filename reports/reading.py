@@ -28,14 +28,25 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def of_today(results: dict[str, Any]) -> dict[str, Any]:
-    """``results`` as if this version had written them; the same where it did."""
-    if results["schema"] == SCHEMA_VERSION:
-        return results
+    """``results`` with findings in the words of today, and the newest schema."""
     found: dict[str, Own] = {claim["id"]: {} for claim in results["claims"]}
     for each in results["measurements"]:
         found[each["claim"]][each["id"]] = Measurement.from_json({"population": None, **each})
-    claims = [_entry(claim, found[claim["id"]]) for claim in results["claims"]]
+    told = _told_anew if results["schema"] == SCHEMA_VERSION else _entry
+    claims = [told(claim, found[claim["id"]]) for claim in results["claims"]]
     return {**results, "schema": SCHEMA_VERSION, "claims": claims}
+
+
+def _told_anew(entry: Entry, own: Own) -> Entry:
+    """With the finding of today, where the claim still asks for the same and gives the same."""
+    known, measurements = _claims_of_today().get(entry["id"]), list(own.values())
+    if known is None or _claim(entry) is not known or not measurements:
+        return entry
+    whole, judged = judge_claim(known, measurements)
+    if whole.verdict != entry["verdict"]:
+        return entry
+    told = finding(known, whole.verdict, judged, measurements)
+    return {**entry, "statement": known.statement, "finding": told}
 
 
 def _entry(entry: Entry, own: Own) -> Entry:
