@@ -17,8 +17,6 @@ from reference_model.command_line import Parser
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 35  # words of a sentence
-# Scripts of one experiment each, whose folder is rearranged by somebody else at the moment.
-LATER = {"interval_coverage.py", "window_differences.py"}
 
 
 def commands() -> list[str]:
@@ -32,7 +30,7 @@ def commands() -> list[str]:
                 if isinstance(node, ast.Call)
             )
             names = {getattr(call.func, "id", getattr(call.func, "attr", "")) for call in calls}
-            if names & {"Parser", "ArgumentParser"} and path.name not in LATER:
+            if names & {"Parser", "ArgumentParser"}:
                 found.append(".".join(path.relative_to(ROOT).with_suffix("").parts))
     return found
 

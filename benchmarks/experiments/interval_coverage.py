@@ -10,8 +10,8 @@ asks for, the draws that would have decided the claim are counted: 2.5 % on eith
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from benchmarks.experiments.window_differences import CACHE
 from benchmarks.instruments.windows import spread_indices
 from benchmarks.json_files import read_json
 from benchmarks.stats import Estimate, crossed_mean_interval
+from reference_model.command_line import Parser, exit_status
 from reference_model.printing import say
 
 DRAWS = 200
@@ -76,16 +77,29 @@ def _drawn(
     return crossed_mean_interval(table[:, chosen], stretches[chosen])
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Print the table."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table; the exit status."""
+    return exit_status(lambda: _print_coverages(_parser().parse_args(arguments).differences))
+
+
+def _print_coverages(differences: Path) -> int:
     from tabulate import tabulate
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("differences", type=Path)
-    kept = read_json(parser.parse_args(arguments).differences)
-    rows = [tuple(vars(each).values()) for each in coverages(kept)]
+    rows = [tuple(vars(each).values()) for each in coverages(read_json(differences))]
     say(tabulate(rows, [*Coverage.__dataclass_fields__]))
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m benchmarks.experiments.interval_coverage",
+        description="Measure how often intervals over some windows hold the mean over all.",
+        example="reports/published/window_differences.json",
+    )
+    told = "file of benchmarks.experiments.window_differences"
+    parser.add_argument("differences", type=Path, help=told)
+    return parser
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

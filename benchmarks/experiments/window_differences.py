@@ -8,9 +8,9 @@ the file.
 
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from benchmarks.instruments.texts import play_windows
 from benchmarks.instruments.windows import Windows
 from reference_model.cache import KVCache
 from reference_model.checkpoints import load_reference
-from reference_model.files import write_whole
+from reference_model.command_line import Parser, exit_status
+from reference_model.files import check_writable, write_whole
 from reference_model.model import GPT
 from reference_model.quantization.grid import Grid
 from reference_model.quantization.kv_cache import QuantizedKVCache
@@ -58,11 +59,14 @@ def _empty_cache(model: GPT, seed: int, batch_size: int) -> KVCache:
     return QuantizedKVCache(model, batch_size, model.config.context_length, codec)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Write the file that is named; a list of one row of differences for each seed, by name."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path)
-    out = parser.parse_args(arguments).out
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the file that is named; the exit status."""
+    return exit_status(lambda: _write_differences(_parser().parse_args(arguments).out))
+
+
+def _write_differences(out: Path) -> int:
+    """A list of one row of differences for each seed, by name."""
+    check_writable(out)
     model = load_reference()
     windows = play_windows("test", model.config.context_length)
     found = {name: rows.round(DIGITS).tolist() for name, rows in differences(model, windows)}
@@ -74,7 +78,18 @@ def main(arguments: list[str] | None = None) -> None:
     }
     text = "{\n" + ",\n".join(f'"{k}": {json.dumps(v)}' for k, v in kept.items()) + "\n}\n"
     write_whole(out.parent, {out.name: text.encode()})
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m benchmarks.experiments.window_differences",
+        description="Measure what rounding costs in each window of the test plays.",
+        example="reports/published/window_differences.json",
+    )
+    parser.add_argument("out", type=Path, help="JSON file for the differences")
+    return parser
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
