@@ -121,7 +121,8 @@ def allowed(claim: Claim, measurements: Sequence[dict[str, Any]]) -> set[str]:
         ),
         (
             "turboquant.memory",
-            r"Depends: 3 bits are 5.03× smaller for heads 128 wide, 4.87× for 64; said: 5 to 6×\.",
+            r"Depends: 3 bits make the cache 5.03× smaller for heads 128 wide, 4.87× for 64; said: "
+            r"5 to 6×\.",
         ),
         ("position.quality", r"Open: no experiment measures it yet\."),
         ("lora.rank-pays", r"Open: too long for the quick profile; run full\."),
