@@ -93,6 +93,29 @@ def test_no_published_finding_has_a_number_that_was_neither_measured_nor_claimed
     assert strange == []
 
 
+def test_words_written_for_a_verdict_are_short_enough_for_what_was_measured(
+    published: list[tuple[str, dict[str, Any]]],
+) -> None:
+    unused, used = [], 0
+    for name, results in published:
+        for entry in results["claims"]:
+            claim, verdict = CLAIMS[entry["id"]], entry["verdict"]
+            parts = zip(claim.requirements, entry["requirements"], strict=False)
+            own = [
+                r.words.finding
+                for r, p in parts
+                if p["verdict"] == verdict and p["role"] == "claim"
+            ]
+            texts = [words[verdict] for words in (claim.finding, *own[:1]) if verdict in words]
+            if entry["measurements"] and texts:
+                used += 1
+                patterns = [re.sub(r"\\{[\w.\\]+\\}", ".*", re.escape(text)) for text in texts]
+                if not any(re.search(f": {pattern}\\.", entry["finding"]) for pattern in patterns):
+                    unused.append((name, entry["finding"], texts))
+    assert unused == []
+    assert used > 30
+
+
 def allowed(claim: Claim, measurements: Sequence[dict[str, Any]]) -> set[str]:
     """All numbers that may stand in it: measured ones, of the region, of the claim's words."""
     words = [claim.statement, claim.scale, *(r.text for r in claim.requirements)]
