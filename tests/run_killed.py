@@ -22,6 +22,7 @@ from benchmarks.record.store import Record
 from benchmarks.results import read_results
 
 MOMENTS = 20
+LONGEST_LIFE = 60  # seconds until the next kill, at the most
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 OF_A_CLOCK = ("clock", "profiler")
 
@@ -38,7 +39,7 @@ def main(profile: str = "smoke") -> int:
         for moment in range(MOMENTS):
             run, number = command(profile, folder, part), SIGNALS[moment % len(SIGNALS)]
             with contextlib.suppress(subprocess.TimeoutExpired):
-                run.wait(draws.uniform(0, whole / 2))
+                run.wait(draws.uniform(0, min(whole / 2, LONGEST_LIFE)))
             if run.poll() == 0:  # it was done before its moment: the next begins anew
                 finished += 1
                 part = f"part {finished}"
