@@ -142,6 +142,7 @@ def loss_through_cache(measurements: Sequence[Measurement], claim: Claim) -> Pan
                     log_x=True,
                     log_y=log_y,
                     y_reach=formats,
+                    borders=() if log_y else borders(claim, "loss_increase"),
                 )
             )
     varied = [_without(m, "seeds") for m in of(measurements, "variation_loss_increase")]

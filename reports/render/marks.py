@@ -148,8 +148,11 @@ def curve(
     y_reach: Sequence[Measurement] | None = None,
     dashed: Sequence[Measurement] = (),
     dashed_is: str = "what the law predicts",
+    borders: Sequence[float] = (),
 ) -> Panel:
     """Value against the parameter ``x``, a line per series; ``dashed`` is what ``dashed_is`` says.
+
+    ``borders`` end the claim's region. One at 0 or below is not drawn on a log scale.
 
     Panels to be compared by eye are given the same ``y_reach``, the measurements their scale spans.
     """
@@ -160,7 +163,8 @@ def curve(
     law = rows(predicted, [name_of(m, keys) for m in predicted], x)
     order = list(dict.fromkeys(name_of(m, keys) for m in measurements))
     reach = rows(y_reach or ordered, [""] * len(y_reach or ordered))
-    scale = ValueScale.over(reach, log_y)
+    scale = ValueScale.over(reach, log_y, borders)
+    borders = [end for end in borders if end > 0 or not scale.log]
     data = scale.place(measured)
     x_axis = parameter_axis(x_title, [row["x"] for row in (*data, *law)], log_x)
     y_axis = scale.axis(alt.Y, y_title)
@@ -178,10 +182,16 @@ def curve(
         layers.insert(0, line.encode(x=x_axis, y=y_axis, detail="name:N"))
     else:
         layers.insert(1, base.mark_line(strokeWidth=1.6, opacity=0.85).encode(y=y_axis))
+    layers = [*_border_lines(borders, alt.Y), *layers]
+    notes = [
+        f"Dashed: {dashed_is}." if dashed else "",
+        _border_note([in_full(end) for end in borders]),
+        scale.note([*measured, *law]),
+    ]
     return Panel(
         title,
         alt.layer(*layers).properties(height=280),
-        f"{f'Dashed: {dashed_is}.' if dashed else ''} {scale.note([*measured, *law])}".strip(),
+        " ".join(filter(None, notes)),
         tuple(order) if len(order) > 1 else (),
     )
 
@@ -259,12 +269,15 @@ def bars(
     return Panel(title, chart, _border_note(shown))
 
 
-def _border_lines(borders: Sequence[float]) -> list[alt.Chart]:
+def _border_lines(
+    borders: Sequence[float], channel: type[alt.X] | type[alt.Y] = alt.X
+) -> list[alt.Chart]:
+    """Across the axis of values, which is ``channel``."""
     if not borders:
         return []
     lines = alt.Chart(alt.Data(values=[{"value": b, "text": in_full(b)} for b in borders]))
     tooltip = alt.Tooltip("text:N", title="border of the region")
-    return [lines.mark_rule(**DASHED).encode(x=alt.X("value:Q"), tooltip=tooltip)]
+    return [lines.mark_rule(**DASHED).encode(channel("value:Q"), tooltip=tooltip)]
 
 
 def _border_note(borders: Sequence[str]) -> str:

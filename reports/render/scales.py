@@ -17,6 +17,8 @@ import altair as alt
 Row = dict[str, Any]
 Channel = TypeVar("Channel", alt.X, alt.Y)
 DRAWN = ("low", "value", "high")  # the numbers of a row
+# Whole numbers in full and all others to three digits, as everywhere.
+TICK = "datum.value % 1 ? format(datum.value, ',.3~r') : format(datum.value, ',d')"
 LARGEST, SMALLEST = sys.float_info.max_10_exp, sys.float_info.min_10_exp  # powers of ten
 
 
@@ -82,5 +84,5 @@ def parameter_axis(title: str, values: Sequence[float], log: bool) -> alt.X:
         axis = alt.Axis(tickCount=8, grid=False)
         return alt.X("x:Q", title=title, scale=alt.Scale(zero=False, nice=False), axis=axis)
     tested = sorted(set(values))
-    axis = alt.Axis(values=tested[:: -(-len(tested) // 8)], grid=False, format=",~g")
+    axis = alt.Axis(values=tested[:: -(-len(tested) // 8)], grid=False, labelExpr=TICK)
     return alt.X("x:Q", title=title, scale=alt.Scale(type="log", base=2, nice=False), axis=axis)

@@ -12,6 +12,7 @@ import pytest
 import vl_convert
 
 from reports.render.charts import CHARTS, panels
+from reports.render.drawing import static_svg
 from reports.render.marks import Panel, curve, dots
 
 pytestmark = pytest.mark.K7
@@ -107,7 +108,7 @@ def test_the_pointer_is_told_the_true_numbers_of_what_was_moved() -> None:
     made = [*falling(1e-4), made_up(0.0, -0.5, 0.5, rank=16)]
     panel = curve("c", made, "rank", x_title="", y_title="", log_y=True)
     moved = panel.declared["data"]["values"][-1]
-    assert moved["text"] == "0.00"
+    assert moved["text"] == "0.0"
     assert moved["value"] == moved["low"] == pytest.approx(1e-5)
     assert moved["interval"] == "[−0.50, 0.50]"
 
@@ -131,6 +132,21 @@ def test_a_parameter_at_zero_makes_a_plain_scale() -> None:
     assert log_domains(panel) == {}
 
 
+def test_a_curve_shows_where_the_region_ends_on_its_axis_of_values() -> None:
+    panel = curve("c", falling(1e-4), "rank", x_title="", y_title="", log_y=True, borders=[1e-6])
+    assert panel.note == "Dashed: where the claim's region ends, 10⁻⁶."
+    assert min(numbers_on(panel, "y")) == pytest.approx(1e-6)
+    below = curve("c", falling(1e-4), "rank", x_title="", y_title="", log_y=True, borders=[-1.0])
+    assert below.note == ""
+
+
+def test_ticks_at_tested_values_have_three_digits_and_whole_ones_all() -> None:
+    tested = (2.25, 5.479549588300409, 16384)
+    made = [made_up(1.0, 0.5, 1.5, bits=bits) for bits in tested]
+    drawn = static_svg(curve("c", made, "bits", x_title="", y_title="", log_x=True), "c", 640)
+    assert [f">{tick}<" in drawn for tick in ("2.25", "5.48", "16,384")] == [True] * 3
+
+
 def test_a_law_at_zero_is_moved_too() -> None:
     law = [{**m, "value": 0.0, "interval": None} for m in falling(1e-4)]
     panel = curve("c", falling(1e-4), "rank", x_title="", y_title="", log_y=True, dashed=law)
@@ -144,7 +160,7 @@ def test_a_zero_lies_below_a_border_that_is_smaller_than_all_else() -> None:
     beside = dots("d", made, x_title="", log_x=True, borders=[1e-5, -1.0])
     assert min(numbers_on(alone, "x")) == pytest.approx(0.2)
     assert min(numbers_on(beside, "x")) == pytest.approx(1e-6)
-    assert beside.note.startswith("Dashed: where the claim's region ends, 1 × 10⁻⁵. 0 and less")
+    assert beside.note.startswith("Dashed: where the claim's region ends, 10⁻⁵. 0 and less")
 
 
 @pytest.mark.parametrize(("least", "most"), [(5e-324, 1.0), (1.0, 1.7e308), (5e-324, 1.7e308)])
