@@ -47,10 +47,12 @@ def main(profile: str = "smoke") -> int:
             run.send_signal(number)
             asked = monotonic()
             run.wait()
-            slowest = max(slowest, monotonic() - asked)
+            took = monotonic() - asked
+            slowest = max(slowest, took)
             record = folder / f"{part}.sqlite"
             kept = len(list(Record(record).lines())) if record.exists() else 0
-            print(f"{moment + 1}: {number.name}, {kept} cells kept", flush=True)
+            told = f"{number.name}, {kept} cells kept, ended in {took:.2f} s"
+            print(f"{moment + 1}: {told}", flush=True)
         if command(profile, folder, part).wait() != 0:
             return 1
         twice, same = 0, True
@@ -69,7 +71,14 @@ def command(profile: str, folder: Path, name: str) -> subprocess.Popen[bytes]:
         [sys.executable, "-m", "benchmarks", "run", "--profile", profile, *where],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        preexec_fn=heed_all,
     )
+
+
+def heed_all() -> None:
+    """A shell's background lets its children ignore some signals, which a run would then, too."""
+    for number in SIGNALS[1:]:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def results(path: Path) -> list[dict[str, Any]]:

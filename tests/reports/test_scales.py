@@ -110,7 +110,7 @@ def test_the_pointer_is_told_the_true_numbers_of_what_was_moved() -> None:
     moved = panel.declared["data"]["values"][-1]
     assert moved["text"] == "0.0"
     assert moved["value"] == moved["low"] == pytest.approx(1e-5)
-    assert moved["interval"] == "[−0.50, 0.50]"
+    assert moved["interval"] == "[−0.5, 0.5]"
 
 
 def test_nothing_above_zero_makes_a_plain_scale() -> None:
