@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -88,10 +89,18 @@ def hanging(
 def of_guard(place: Path) -> int:
     """The number of the process that guards the only folder there."""
     (folder,) = place.glob("gate-????????")
+    wait_until(lambda: bool(guards(folder)))  # a process that has begun has no arguments at first
+    (number,) = guards(folder)
+    return number
+
+
+def guards(folder: Path) -> list[int]:
+    found = []
     for line in guard.PROCESSES.glob("[0-9]*/cmdline"):
-        if line.read_bytes().endswith(f"guard.py\0{folder}\0".encode()):
-            return int(line.parent.name)
-    raise AssertionError("no guard")
+        with contextlib.suppress(OSError):  # just gone
+            if line.read_bytes().endswith(f"guard.py\0{folder}\0".encode()):
+                found.append(int(line.parent.name))
+    return found
 
 
 @needs_proc
