@@ -27,6 +27,7 @@ from benchmarks.running import plan as planning
 from benchmarks.running.progress import Progress, duration
 from tests.benchmarks import small_experiments as small
 from tests.benchmarks.inline import Inline
+from tests.run_killed import heed_all
 
 SETTINGS = Settings("smoke", "cpu", 0)
 
@@ -225,6 +226,7 @@ def program(root: Path, tmp_path: Path, *arguments: str, **variables: str) -> An
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_all,
     )
 
 

@@ -17,6 +17,7 @@ import pytest
 from reference_model.errors import UserError
 from reports.gate import guard
 from reports.gate.workplace import sweep, workplace
+from tests.run_killed import heed_all
 
 pytestmark = pytest.mark.K4
 needs_proc = pytest.mark.skipif(not guard.PROCESSES.exists(), reason="no /proc here")
@@ -75,6 +76,7 @@ def hanging(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         process_group=0,
+        preexec_fn=heed_all,
     )
     wait_until(lambda: notes.read_text().count("\n") == 2)
     processes = [int(number) for number in notes.read_text().split()]
