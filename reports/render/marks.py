@@ -47,6 +47,8 @@ DASHED: dict[str, Any] = {
 class Panel:
     """One chart, and what stands above it as text of the page: title, note, names of the series.
 
+    ``drawn`` are the ids of the measurements that it shows.
+
     The legend is the page's, not Vega's: it wraps on a phone, where a drawn one is cut off.
     """
 
@@ -54,6 +56,7 @@ class Panel:
     chart: AnyChart
     note: str = ""
     series: tuple[str, ...] = ()
+    drawn: frozenset[str] = frozenset()
 
     @cached_property
     def declared(self) -> dict[str, Any]:
@@ -193,6 +196,7 @@ def curve(
         alt.layer(*layers).properties(height=280),
         " ".join(filter(None, notes)),
         tuple(order) if len(order) > 1 else (),
+        drawn=_ids(measurements),
     )
 
 
@@ -225,7 +229,7 @@ def dots(
         ),
     ]
     chart = alt.layer(*layers).properties(height=_rows_height(names))
-    return Panel(title, chart, note)
+    return Panel(title, chart, note, drawn=_ids(measurements))
 
 
 def bars(
@@ -266,7 +270,11 @@ def bars(
         layers.append(rule.encode(x=alt.X("low:Q"), x2="high:Q"))
     chart = alt.layer(*layers).properties(height=_rows_height(names))
     shown = [f"{in_full(100 * border)} %" if percent else in_full(border) for border in borders]
-    return Panel(title, chart, _border_note(shown))
+    return Panel(title, chart, _border_note(shown), drawn=_ids(measurements))
+
+
+def _ids(measurements: Sequence[Measurement]) -> frozenset[str]:
+    return frozenset(m["id"] for m in measurements if "id" in m)
 
 
 def _border_lines(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from reports.export import as_svgs
-from reports.render.page import render_page
+from reports.render.page import page_view, render_page
 
 HOSTILE = "</script><script>window.hacked = true</script><img src=x onerror=alert(1)>"
 
@@ -250,3 +250,17 @@ def test_no_text_of_the_results_can_become_markup(few_results: dict[str, Any]) -
     assert "window.hacked" in page
     assert "<script>window.hacked" not in page
     assert "<img" not in without_scripts(page)
+
+
+def test_the_first_chart_of_what_decides_says_the_finding_and_then_what_is_drawn(
+    results: dict[str, Any],
+) -> None:
+    view = page_view(results)
+    (claim,) = [c for c in view["measured"] if c["id"] == "cache.fifteen-tokens"]
+    titles = [chart["title"] for chart in claim["charts"]]
+    assert titles.count(claim["told"]) == 1
+    (chart,) = [chart for chart in claim["charts"] if chart["title"] == claim["told"]]
+    assert chart["note"][0].isupper()
+    assert not any(title.startswith(chart["note"].split(".")[0]) for title in titles)
+    for claim in view["measured"]:
+        assert sum(chart["title"] == claim["told"] for chart in claim["charts"]) <= 1
