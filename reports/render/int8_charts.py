@@ -15,6 +15,7 @@ from reports.render.marks import (
     Measurement,
     Panel,
     curve,
+    ids_of,
     labels,
     rows,
     tooltips,
@@ -148,7 +149,8 @@ def heat_map(
     text = base.mark_text(color=INK, fontSize=11).encode(text="cell:N")
     height = CELL_HEIGHT * len({row["down"] for row in data})
     note = f"The stronger, the larger, by factors, over {DECADES} decades."
-    return Panel(title, alt.layer(cell, text).properties(height=height), note)
+    chart = alt.layer(cell, text).properties(height=height)
+    return Panel(title, chart, note, drawn=ids_of(chosen))
 
 
 def _cell_name(measurement: Measurement, down: str, across: str) -> str:

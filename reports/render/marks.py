@@ -196,7 +196,7 @@ def curve(
         alt.layer(*layers).properties(height=280),
         " ".join(filter(None, notes)),
         tuple(order) if len(order) > 1 else (),
-        drawn=_ids(measurements),
+        drawn=ids_of(measurements),
     )
 
 
@@ -229,7 +229,7 @@ def dots(
         ),
     ]
     chart = alt.layer(*layers).properties(height=_rows_height(names))
-    return Panel(title, chart, note, drawn=_ids(measurements))
+    return Panel(title, chart, note, drawn=ids_of(measurements))
 
 
 def bars(
@@ -270,10 +270,10 @@ def bars(
         layers.append(rule.encode(x=alt.X("low:Q"), x2="high:Q"))
     chart = alt.layer(*layers).properties(height=_rows_height(names))
     shown = [f"{in_full(100 * border)} %" if percent else in_full(border) for border in borders]
-    return Panel(title, chart, _border_note(shown), drawn=_ids(measurements))
+    return Panel(title, chart, _border_note(shown), drawn=ids_of(measurements))
 
 
-def _ids(measurements: Sequence[Measurement]) -> frozenset[str]:
+def ids_of(measurements: Sequence[Measurement]) -> frozenset[str]:
     return frozenset(m["id"] for m in measurements if "id" in m)
 
 
