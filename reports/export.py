@@ -14,6 +14,7 @@ from reports.render.charts import panels
 from reports.render.drawing import standalone_svg
 from reports.render.formats import shown
 from reports.render.page import CANNOT_BE_DRAWN, why_undrawn
+from reports.render.titles import titled
 
 COLUMNS = (
     "claim", "verdict", "metric", "option", "parameters", "unit", "value", "lo", "hi", "n",
@@ -68,7 +69,8 @@ def as_svgs(results: dict[str, Any]) -> dict[str, str]:
         own = [m for m in results["measurements"] if m["claim"] == claim["id"]]
         name = re.sub(r"[^\w.-]", "-", claim["id"])  # an id is text from a file, not a path
         try:
-            drawn = [standalone_svg(panel) for panel in panels(claim, own)] if own else []
+            charts = titled(panels(claim, own), claim, own) if own else []
+            drawn = [standalone_svg(panel) for panel in charts]
         except CANNOT_BE_DRAWN as error:  # as on the page: one claim costs no other its charts
             warn(f"no chart of {claim['id']}: {why_undrawn(error)}")
             continue

@@ -20,6 +20,7 @@ from reports.render.marks import (
     rows,
     tooltips,
 )
+from reports.render.reach import reach
 from reports.render.scales import Channel, Row
 from reports.render.selection import (
     CURVE_NEEDS,
@@ -150,7 +151,8 @@ def heat_map(
     height = CELL_HEIGHT * len({row["down"] for row in data})
     note = f"The stronger, the larger, by factors, over {DECADES} decades."
     chart = alt.layer(cell, text).properties(height=height)
-    return Panel(title, chart, note, drawn=ids_of(chosen))
+    shown = reach([{**row, "text": row["cell"]} for row in data])
+    return Panel(title, chart, note, drawn=ids_of(chosen), reach=shown)
 
 
 def _cell_name(measurement: Measurement, down: str, across: str) -> str:

@@ -14,8 +14,9 @@ from typing import Any
 
 import altair as alt
 
-from benchmarks.rounding import in_full, number
+from benchmarks.rounding import in_full, number, setting
 from reports.render.formats import label, with_interval, words
+from reports.render.reach import reach
 from reports.render.scales import Row, ValueScale, parameter_axis
 
 Measurement = dict[str, Any]
@@ -47,7 +48,8 @@ DASHED: dict[str, Any] = {
 class Panel:
     """One chart, and what stands above it as text of the page: title, note, names of the series.
 
-    ``drawn`` are the ids of the measurements that it shows.
+    ``drawn`` are the ids of the measurements that it shows, ``reach`` its lowest and highest in
+    words.
 
     The legend is the page's, not Vega's: it wraps on a phone, where a drawn one is cut off.
     """
@@ -57,6 +59,7 @@ class Panel:
     note: str = ""
     series: tuple[str, ...] = ()
     drawn: frozenset[str] = frozenset()
+    reach: str = ""
 
     @cached_property
     def declared(self) -> dict[str, Any]:
@@ -122,6 +125,7 @@ def rows(
         }
         if x is not None:
             row["x"] = labels(measurement)[x]
+            row["at"] = setting(row["x"])
         result.append(row)
     return result
 
@@ -135,7 +139,7 @@ def tooltips(x: str | None = None) -> list[alt.Tooltip]:
         alt.Tooltip("unit:N", title="unit"),
     ]
     if x is not None:
-        shown.insert(1, alt.Tooltip("x:Q", title=words(x)))
+        shown.insert(1, alt.Tooltip("at:N", title=words(x)))
     return shown
 
 
@@ -165,8 +169,8 @@ def curve(
     predicted = sorted(dashed, key=lambda m: labels(m)[x])
     law = rows(predicted, [name_of(m, keys) for m in predicted], x)
     order = list(dict.fromkeys(name_of(m, keys) for m in measurements))
-    reach = rows(y_reach or ordered, [""] * len(y_reach or ordered))
-    scale = ValueScale.over(reach, log_y, borders)
+    spanned = rows(y_reach or ordered, [""] * len(y_reach or ordered))
+    scale = ValueScale.over(spanned, log_y, borders)
     borders = [end for end in borders if end > 0 or not scale.log]
     data = scale.place(measured)
     x_axis = parameter_axis(x_title, [row["x"] for row in (*data, *law)], log_x)
@@ -197,6 +201,7 @@ def curve(
         " ".join(filter(None, notes)),
         tuple(order) if len(order) > 1 else (),
         drawn=ids_of(measurements),
+        reach=reach(measured, x_title),
     )
 
 
@@ -229,7 +234,7 @@ def dots(
         ),
     ]
     chart = alt.layer(*layers).properties(height=_rows_height(names))
-    return Panel(title, chart, note, drawn=ids_of(measurements))
+    return Panel(title, chart, note, drawn=ids_of(measurements), reach=reach(measured))
 
 
 def bars(
@@ -270,7 +275,8 @@ def bars(
         layers.append(rule.encode(x=alt.X("low:Q"), x2="high:Q"))
     chart = alt.layer(*layers).properties(height=_rows_height(names))
     shown = [f"{in_full(100 * border)} %" if percent else in_full(border) for border in borders]
-    return Panel(title, chart, _border_note(shown), drawn=ids_of(measurements))
+    note = _border_note(shown)
+    return Panel(title, chart, note, drawn=ids_of(measurements), reach=reach(data))
 
 
 def ids_of(measurements: Sequence[Measurement]) -> frozenset[str]:

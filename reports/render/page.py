@@ -5,7 +5,6 @@ from __future__ import annotations
 import tomllib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,12 @@ from jinja2 import Template
 
 from benchmarks.claims import Region, region_of
 from benchmarks.rounding import Side, number
-from reference_model.printing import clean
 from reports.render import formats
 from reports.render.charts import TooMany, panels
 from reports.render.choices import cards
 from reports.render.drawing import script_bundle, specification, static_svg
 from reports.render.marks import Panel, labels
+from reports.render.titles import titled, told
 from reports.templating import page, templates
 
 HERE = Path(__file__).parent
@@ -134,7 +133,7 @@ def _claim_view(
         **claim,
         "anchor": anchor,
         "symbol": SYMBOLS[verdict],
-        "told": _told(claim),
+        "told": told(claim),
         "measured": bool(own),
         "subject": _subject(own),
         "said_in": said_in,
@@ -161,11 +160,6 @@ def _subject(measurements: Sequence[View]) -> str:
     return CHECKPOINT if of_checkpoint else NO_WEIGHTS
 
 
-def _told(claim: View) -> str:
-    """The finding without the verdict that it begins with, for places that show it beside."""
-    return formats.sentence(claim["finding"].removeprefix(f"{claim['verdict'].capitalize()}: "))
-
-
 def _charts(claim: View, own: Sequence[View], anchor: str) -> tuple[list[View], str]:
     """The claim's charts, and an empty text; none, and why, where they cannot be drawn.
 
@@ -173,29 +167,11 @@ def _charts(claim: View, own: Sequence[View], anchor: str) -> tuple[list[View], 
     them, or hold numbers that no axis can: one claim of such a file must not cost the whole page.
     """
     try:
-        drawn = _titled(panels(claim, own) if own else [], claim, own)
+        drawn = titled(panels(claim, own) if own else [], claim, own)
         width = WIDTH_ALONE if len(drawn) == 1 else WIDTH_OF_TWO
         return [_chart_view(p, f"{anchor}-{i}", width) for i, p in enumerate(drawn)], ""
     except CANNOT_BE_DRAWN as error:
         return [], why_undrawn(error)
-
-
-def _titled(drawn: Sequence[Panel], claim: View, own: Sequence[View]) -> list[Panel]:
-    """The first chart of what decides the claim says the finding; what is drawn follows it."""
-    metrics = {
-        requirement["metric"]
-        for requirement in claim["requirements"]
-        if requirement["verdict"] == claim["verdict"] and requirement["role"] == "claim"
-    }
-    rests_on = set(claim["measurements"])
-    deciding = {m["id"] for m in own if m["id"] in rests_on and m["metric"] in metrics}
-    found = list(drawn)
-    for index, panel in enumerate(found):
-        if not panel.drawn.isdisjoint(deciding):
-            note = f"{formats.sentence(panel.title)} {panel.note}".strip()
-            found[index] = replace(panel, title=clean(_told(claim)), note=note)
-            break
-    return found
 
 
 def why_undrawn(error: Exception) -> str:
