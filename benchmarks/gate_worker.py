@@ -6,7 +6,8 @@ decides when and how often something is called, so that two such processes can t
 | request                                  | answer                                                |
 |------------------------------------------|-------------------------------------------------------|
 | do=hello, algorithm                      | what was imported from where, tree hash, versions     |
-| do=suite                                 | timed: ids, ``name(parameters)``; exact: id → how     |
+| do=suite                                 | timed: ids, ``name(parameters)``; exact: id → how;    |
+|                                          | versions: name → asv's version                        |
 | do=exact, ids                            | values: id → number, or {"skipped": reason}           |
 | do=prepare, id, name                     | threads, or skipped: reason; ``name`` for a copy      |
 | do=measure, id, calls, warmup, processor | seconds: of each call                                 |
@@ -64,18 +65,14 @@ class Worker:
 
         from benchmarks.gate_suite import EXACT, TIMED
 
+        found = list(disc_benchmarks("benchmarks"))
         known = [
-            (f.name, _key(f.name, given))
-            for f in disc_benchmarks("benchmarks")
-            for given in itertools.product(*f._params)
+            (f.name, _key(f.name, given)) for f in found for given in itertools.product(*f._params)
         ]
         return {
             "timed": [key for name, key in known if name in TIMED],
-            "exact": {
-                key: {"better": EXACT[name].better, "tolerance": EXACT[name].tolerance}
-                for name, key in known
-                if name in EXACT
-            },
+            "exact": {key: vars(EXACT[name]) for name, key in known if name in EXACT},
+            "versions": {f.name: f.version for f in found},
         }
 
     def exact(self, ids: list[str]) -> Answer:

@@ -1,0 +1,39 @@
+"""python -m benchmarks.exact_cases: the README of this folder, with the table of all cases."""
+
+from __future__ import annotations
+
+from benchmarks.exact_cases import tables
+from benchmarks.exact_cases.calls import CALLS
+
+HEAD = """# What the gate's exact layer runs
+
+`make readme` writes this page from the tables in this folder.
+
+Each case becomes one number. Two commits are compared by these numbers, and nothing is timed.
+A result becomes its fingerprint: one number that moves by about as much as the result does,
+relative to its size. `bench_exact.py` runs the cases, and `gate_suite.py` says how near two
+fingerprints have to be. A new case is a row in one of the tables.
+"""
+ROOMS = {
+    "Results in float64": tables.DOUBLE,
+    "Results in float32": tables.SINGLE,
+    "Results that are rounded on the way": tables.ROUNDED,
+    "Results in half precision": tables.HALF,
+    "Formulas and rules": tables.NUMBERS,
+    "The suite's own statistics, instruments and verdicts": tables.KNOWN,
+    "What one call costs, and what it leaves behind": CALLS,
+}
+
+
+def page() -> str:
+    """The whole page, in Markdown."""
+    parts = [HEAD]
+    for title, table in ROOMS.items():
+        rows = [f"| {c.name} | {c.sizes} | {c.dtype} | {c.against} |" for c in table]
+        heading = ["| case | sizes | dtype | is there for |", "|---|---|---|---|"]
+        parts.append("\n".join([f"## {title}", "", *heading, *rows, ""]))
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    print(page(), end="")

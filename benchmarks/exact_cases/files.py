@@ -1,0 +1,238 @@
+"""What is written and read again: checkpoints in both layouts, adapters, tokenizers, settings."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.exact_cases.case import Case, Raised, refusal
+from benchmarks.exact_cases.models import small_model, tokens_of
+
+GPT2 = {
+    "model_type": "gpt2",
+    "vocab_size": 61,
+    "n_positions": 33,
+    "n_embd": 42,
+    "n_layer": 2,
+    "n_head": 3,
+}
+
+
+def _logits(model: Any) -> object:
+    import torch
+
+    with torch.inference_mode():
+        logits = model(tokens_of(model, 2, 7))
+    return [logits, str(model.wte.weight.dtype), model.config, model.training]
+
+
+def _listed(folder: Path) -> object:
+    """Names of files, and of the tensors in them with dtype and shape."""
+    from safetensors import safe_open
+
+    found: list[object] = [sorted(path.name for path in folder.iterdir())]
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for name in sorted(file.keys()):
+                tensor = file.get_tensor(name)
+                found.append([name, str(tensor.dtype), list(tensor.shape)])
+    return found
+
+
+def _saved(layout: str, dtype: str | None = None, **choices: Any) -> object:
+    """A model through a folder and back, and what the folder holds."""
+    import torch
+
+    from reference_model import checkpoints, export
+
+    wanted = None if dtype is None else getattr(torch, dtype)
+    model = small_model(**choices)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "model"
+        if layout == "reference":
+            checkpoints.save(model, folder, wanted)
+            load = checkpoints.load
+        else:
+            export.save_huggingface(model, folder, wanted, eos_token_id=3)
+            load = checkpoints.load_huggingface
+        fields = json.loads((folder / "config.json").read_text())
+        found = [_logits(model), _listed(folder), fields, _logits(load(folder))]
+        return [*found, _logits(load(folder, torch.bfloat16).float())]
+
+
+def _merged_and_saved() -> object:
+    """Merged adapters are part of what is saved."""
+    import torch
+
+    from reference_model import checkpoints, lora
+
+    model: Any = small_model(head="untied")
+    config = lora.LoRAConfig(3, init_b="gaussian")
+    lora.add_adapters(model, config, torch.Generator().manual_seed(0))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "model"
+        apart = refusal(lambda: checkpoints.save(model, folder))
+        lora.merge_adapters(model)
+        checkpoints.save(model, folder)
+        return [apart, _listed(folder), _logits(checkpoints.load(folder))]
+
+
+def _damaged() -> object:
+    """What is missing, cut off or of another shape is refused."""
+    from reference_model import checkpoints
+
+    model = small_model()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "model"
+        found = [refusal(lambda: checkpoints.load(folder))]
+        checkpoints.save(model, folder)
+        config, weights = folder / "config.json", folder / "model.safetensors"
+        fields, content = config.read_text(), weights.read_bytes()
+        for changed in ({"n_layer": 3}, {"n_embd": 45}, {"vocab_size": 60}, {"norm": "rmsnorm"}):
+            config.write_text(json.dumps({**json.loads(fields), **changed}))
+            found.append(refusal(lambda: checkpoints.load(folder)))
+        config.write_text(fields)
+        weights.write_bytes(content[:-100])
+        found.append(refusal(lambda: checkpoints.load(folder)))
+        model.wte.weight.data[3, 3] = float("inf")
+        found.append(refusal(lambda: checkpoints.save(model, folder)))
+    return [each if isinstance(each, Raised) else "accepted" for each in found]
+
+
+def _adapters(layout: str, **fields: Any) -> object:
+    """Adapters through PEFT's files and back, and what these say of them."""
+    import torch
+
+    from reference_model import lora, lora_files
+
+    given: Any = layout
+    model = small_model()
+    config = lora.LoRAConfig(**{"rank": 3, "init_b": "gaussian", **fields})
+    lora.add_adapters(model, config, torch.Generator().manual_seed(0))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "adapters"
+        lora_files.save_adapters(model, folder, given)
+        again = small_model()
+        names = lora_files.load_adapters(again, folder)
+        scales = [linear.scale for linear in lora.lora_linears(again).values()]
+        told = json.loads((folder / "adapter_config.json").read_text())
+        none = refusal(lambda: lora_files.save_adapters(small_model(), folder))
+        return [_logits(model), _listed(folder), names, scales, told, _logits(again), none]
+
+
+def _settings() -> object:
+    """Configurations of Hugging Face's: which are read, as what, and which are refused."""
+    from reference_model.huggingface import config_from_huggingface
+
+    changes: tuple[dict[str, Any], ...] = (
+        {},
+        {"tie_word_embeddings": False},
+        {"layer_norm_epsilon": 1e-6},
+        {"resid_pdrop": 0.1},
+        {"n_inner": 168},
+        {"n_inner": 100},
+        {"activation_function": "relu"},
+        {"n_ctx": 5},
+        {"activation_function": "gelu_pytorch_tanh"},
+        {"scale_attn_weights": False},
+        {"reorder_and_upcast_attn": True},
+        {"scale_attn_by_inverse_layer_idx": True},
+        {"model_type": "llama"},
+        {"n_head": 5},
+        {"n_embd": "42"},
+        {"unheard_of": 1},
+        {"max_position_embeddings": 33},
+        {"num_hidden_layers": 4},
+    )
+    place = Path("config.json")
+    return [refusal(partial(config_from_huggingface, {**GPT2, **each}, place)) for each in changes]
+
+
+def _ends() -> object:
+    from reference_model.huggingface import read_ends
+
+    found = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for fields in ({}, {"eos_token_id": 7}, {"eos_token_id": [1, 2]}, {"eos_token_id": "7"}):
+            (folder / "config.json").write_text(json.dumps({**GPT2, **fields}))
+            found.append(refusal(lambda: read_ends(folder)))
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [9, 4]}))
+        found.append(refusal(lambda: read_ends(folder)))
+    return found
+
+
+def _checkpoint() -> object:
+    """The shipped model: its card, its tokenizer on awkward texts, its logits on one."""
+    import torch
+
+    from benchmarks.codec_workloads import reference_checkpoint
+    from reference_model import checkpoints, tokenizer_file
+
+    tokenizer = checkpoints.reference_tokenizer()
+    texts = ("Enter KING", "", "  two  blanks\n\n", "naïve déjà", "ROMEO\nO, she doth teach")
+    ids = [tokenizer_file.encode(tokenizer, text) for text in texts]
+    texts_again = [tokenizer_file.decode(tokenizer, each) for each in ids]
+    model = reference_checkpoint()
+    with torch.inference_mode():
+        logits = model(torch.tensor([ids[-1]]))
+    return [ids, texts_again, logits, model.config, checkpoints.reference_card()["config"]]
+
+
+SAVED: tuple[tuple[str, str | None, dict[str, Any]], ...] = (
+    ("reference", None, {"position": "rope", "norm": "rmsnorm", "norm_placement": "double"}),
+    ("reference", "float16", {"head": "untied", "bias": False, "position": "alibi"}),
+    ("huggingface", None, {}),
+    ("huggingface", "bfloat16", {"head": "untied", "bias": False}),
+)
+SINGLE = (
+    *(
+        Case(
+            f"saved and loaded, {layout}, {dtype}",
+            "2 layers, 42 wide",
+            "float32 and as saved",
+            "a tensor or a field that is lost",
+            partial(_saved, layout, dtype, **choices),
+        )
+        for layout, dtype, choices in SAVED
+    ),
+    Case(
+        "merged and saved",
+        "2 layers, 42 wide",
+        "float32",
+        "adapters that are lost or saved twice",
+        _merged_and_saved,
+    ),
+    Case("damaged folders", "7 kinds of damage", "float32", "a wrong model that loads", _damaged),
+    *(
+        Case(
+            f"adapters saved, {layout}",
+            "2 layers, 42 wide, rank 3",
+            "float32",
+            "a scale or a slice that is lost",
+            partial(_adapters, layout, **fields),
+        )
+        for layout, fields in (
+            ("reference", {}),
+            ("huggingface", {"scaling": "rslora", "targets": ("query", "mlp_out")}),
+        )
+    ),
+    Case(
+        "settings of Hugging Face",
+        "18 configurations",
+        "none",
+        "a field that is dropped in silence",
+        _settings,
+    ),
+    Case("ends of a text", "5 folders", "none", "an end that is not read", _ends),
+    Case(
+        "the shipped checkpoint",
+        "6 layers, 256 wide, 5 texts",
+        "float32",
+        "a tokenizer or weights that are read otherwise",
+        _checkpoint,
+    ),
+)

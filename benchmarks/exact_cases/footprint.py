@@ -1,0 +1,184 @@
+"""What a call costs that no result shows: memory, waits, lines of Python, and what it leaves."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from types import FrameType
+from typing import Any
+
+from benchmarks.exact_cases.case import fingerprint
+
+Call = Callable[[], object]
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def footprint(call: Call) -> dict[str, int]:
+    """``allocations`` and ``allocated`` bytes, the ``peak`` above what was there before, and what
+    is ``held`` once what it returned is dropped; ``waits`` of Python for a tensor's number;
+    ``python`` lines.
+    """
+    for _ in range(2):  # what the first call alone does, such as filling a cache, is not its cost
+        call()
+    return {**_memory(call), "waits": _waits(call), "python": _python_lines(call)}
+
+
+def _memory(call: Call) -> dict[str, int]:
+    """By what the allocator tells the profiler: every tensor, also those inside operators."""
+    from torch.profiler import ProfilerActivity, profile
+
+    _set_aside()
+    gc.collect()
+    gc.disable()
+    try:
+        recorded = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+        with _without_standard_error():
+            recorded.start()
+        result = call()
+        del result
+        with _without_standard_error():
+            recorded.stop()
+    finally:
+        gc.enable()
+    found = recorded.profiler.kineto_results.events()  # type: ignore[union-attr]
+    sizes = [
+        e.nbytes() for e in sorted(found, key=lambda e: e.start_ns()) if e.name() == "[memory]"
+    ]
+    held = peak = 0
+    for size in sizes:
+        held += size
+        peak = max(peak, held)
+    taken = [size for size in sizes if size > 0]
+    return {"allocations": len(taken), "allocated": sum(taken), "peak": peak, "held": held}
+
+
+@contextmanager
+def _without_standard_error() -> Iterator[None]:
+    """The profiler writes a line there as it starts and stops, and has no switch for it."""
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@cache
+def _set_aside() -> None:
+    """What there was before the first case is looked at no more: a collection then is quick."""
+    gc.collect()
+    gc.freeze()
+
+
+def _waits(call: Call) -> int:
+    """How often Python waits for a number that a tensor holds, which stops a GPU."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    counted: Counter[str] = Counter()
+
+    class Waits(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+        ) -> Any:
+            counted[func.overloadpacket.__name__] += 1
+            return func(*args, **(kwargs or {}))
+
+    with Waits():
+        call()
+    return counted["_local_scalar_dense"] + counted["item"] + counted["nonzero"]
+
+
+def _python_lines(call: Call) -> int:
+    """Lines of the model's own code that are run, each as often as it is."""
+    counted = 0
+
+    def of_line(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal counted
+        counted += event == "line"
+        return of_line
+
+    def of_call(frame: FrameType, event: str, argument: object) -> Any:
+        return of_line if f"{os.sep}reference_model{os.sep}" in frame.f_code.co_filename else None
+
+    before = sys.gettrace()
+    sys.settrace(of_call)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return counted
+
+
+# ---- what a call leaves behind
+
+
+def left_behind(build: Callable[[], Call]) -> int:
+    """How much of the process one call changed: nothing, but for draws that were asked for."""
+    shared = tempfile.tempdir
+    with tempfile.TemporaryDirectory() as folder:
+        tempfile.tempdir = folder  # others write to the one that all share
+        try:
+            call = build()
+            call()
+            _set_aside()
+            before = _process()
+            call()
+            after = _process()
+        finally:
+            tempfile.tempdir = shared
+    return sum(value != before[what] for what, value in after.items())
+
+
+def _process() -> dict[str, object]:
+    """The state that calls share."""
+    import numpy as np
+    import torch
+
+    backends: Any = torch.backends
+    return {
+        "threads of PyTorch": torch.get_num_threads(),
+        "default dtype": str(torch.get_default_dtype()),
+        "gradients": torch.is_grad_enabled(),
+        "inference mode": torch.is_inference_mode_enabled(),
+        "autocast": torch.is_autocast_enabled("cpu"),
+        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+        "precision of products": torch.get_float32_matmul_precision(),
+        "oneDNN": backends.mkldnn.enabled,
+        "engine of quantised products": backends.quantized.engine,
+        "torch's generator": fingerprint(torch.get_rng_state()),
+        "numpy's generator": str(np.random.get_state()[1][:4]),  # type: ignore[index]
+        "Python's generator": random.getstate(),
+        "folder": os.getcwd(),
+        "variables": dict(os.environ),
+        "path of imports": list(sys.path),
+        "warnings": len(warnings.filters),
+        "signals": [signal.getsignal(each) for each in SIGNALS],
+        "threads of Python": threading.active_count(),
+        "open files": _open_files(),
+        "tensors": _tensors(),
+        "temporary files": [folder[2] for folder in os.walk(tempfile.gettempdir())],
+    }
+
+
+def _open_files() -> int:
+    """On Linux; 0 elsewhere."""
+    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+
+
+def _tensors() -> int:
+    import torch
+
+    gc.collect()
+    return sum(isinstance(each, torch.Tensor) for each in gc.get_objects())

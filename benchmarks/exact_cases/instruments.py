@@ -1,0 +1,397 @@
+"""The suite's instruments on what has a known answer: counts, bytes, clocks, losses, a device."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+from benchmarks.exact_cases.caches import WIDTH, codec_of
+from benchmarks.exact_cases.case import Case, refusal
+from benchmarks.exact_cases.models import normal, small_model, tokens_of
+
+SHORT, LONG = 0.02, 0.06  # seconds of sleep
+
+
+def _counts() -> object:
+    """FLOPs, operators and bytes of single operators, by kind."""
+    import torch
+    import torch.nn.functional as F
+
+    from benchmarks.instruments.counting import count
+
+    x, w, b = normal("x", 5, 7), normal("w", 11, 7), normal("b", 11)
+    q = normal("q", 2, 3, 4, 6)
+    image, kernel = normal("image", 1, 2, 8, 8), normal("kernel", 4, 2, 3, 3)
+    ids, table = torch.tensor([[1, 2], [3, 3]]), normal("table", 9, 6)
+    codes = (normal("codes", 24, 32) * 40).clamp(-127, 127).to(torch.int8)
+    calls: tuple[Any, ...] = (
+        lambda: F.linear(x, w, b),
+        lambda: F.linear(x, w),
+        lambda: x @ w.T,
+        lambda: torch.addmm(b, x, w.T),
+        lambda: torch.bmm(q[0], q[0].mT),
+        lambda: torch.baddbmm(q[0] @ q[0].mT, q[0], q[0].mT),
+        lambda: torch.einsum("ij,kj->ik", x, w),
+        lambda: torch.matmul(q, q.mT),
+        lambda: x[0] @ w[0],
+        lambda: x @ w[0],
+        lambda: F.scaled_dot_product_attention(q, q, q, is_causal=True),
+        lambda: F.conv2d(image, kernel),
+        lambda: F.embedding(ids, table),
+        lambda: table[ids],
+        lambda: x + x,
+        lambda: x.clone(),
+        lambda: x.view(7, 5),
+        lambda: x.T.contiguous(),
+        lambda: x.add_(0),
+        lambda: torch.cat((x, x)),
+        lambda: torch.empty(9),
+        lambda: torch.zeros(9),
+        lambda: x[:1].expand(4, 7) * 2,
+        lambda: torch._int_mm(codes, codes.T.contiguous()),
+        lambda: x.to(torch.float16),
+        lambda: x.sum(),
+        lambda: F.layer_norm(x, (7,)),
+        lambda: x.softmax(-1),
+        lambda: table.index_select(0, ids[0]),
+        lambda: x.copy_(x + 1),
+        lambda: torch.outer(x[0], w[0]),
+    )
+    found: list[object] = []
+    for inference in (False, True):
+        with torch.inference_mode(inference):
+            for call in calls:
+                counted = count(call)
+                found += [counted.flops, counted.operators, counted.bytes_in, counted.bytes_out]
+    backward = normal("v", 3, 7).requires_grad_()
+    counted = count(lambda: F.linear(backward, w).sum().backward())
+    return [*found, counted.flops, counted.flops_by_operator]
+
+
+def _counts_of_models() -> object:
+    """What is counted of a model is what the formulas say."""
+    import torch
+
+    from benchmarks.instruments.counting import count, counted_parameters, kernel_launches
+    from reference_model.costs import forward_flops, parameter_count
+
+    found: list[object] = []
+    for choices in ({}, {"head": "untied", "position": "rope"}, {"norm_placement": "double"}):
+        model = small_model(**choices)
+        tokens = tokens_of(model, 1, 9)
+        with torch.inference_mode():
+            counted = count(lambda model=model, tokens=tokens: model(tokens))  # type: ignore[misc]
+        formula = forward_flops(model.config, 9)
+        found += [counted.flops == formula.total, counted.attention_flops == formula.attention]
+        found += [counted.attention_flops, counted.by_operator]
+        found += [counted_parameters(model.config) == parameter_count(model.config)]
+    launches = kernel_launches(lambda: None)
+    return [*found, type(launches).__name__ if not torch.cuda.is_available() else ""]
+
+
+def _bytes() -> object:
+    """Of tensors, tied weights, views, caches, and of what is no tensor."""
+    import torch
+
+    from benchmarks.instruments import memory
+    from reference_model.cache import KVCache, StaticKVCache
+    from reference_model.quantization.int8 import weight_bytes, with_int8_linears
+    from reference_model.quantization.kv_cache import QuantizedKVCache
+
+    module = torch.nn.Module()
+    whole = torch.zeros(1000)
+    module.register_buffer("view", whole[:10])
+    module.register_buffer("small", torch.zeros(7, dtype=torch.float16))
+    module.register_buffer("unsaved", torch.zeros(99), persistent=False)
+    tied, untied = small_model(), small_model(head="untied")
+    wide = small_model(n_embd=3 * WIDTH)
+    caches: list[Any] = [KVCache(tied.config, 2, 9), StaticKVCache(tied.config, 2, 9)]
+    caches.append(QuantizedKVCache(wide, 2, 9, codec_of("turboquant 3"), window=2))
+    found: list[object] = [memory.weight_bytes_held(each) for each in (module, tied, untied)]
+    for cache in caches:
+        model = wide if isinstance(cache, QuantizedKVCache) else tied
+        with torch.inference_mode():
+            model(tokens_of(model, 2, 5), cache)
+        found.append(memory.cache_bytes_held(cache))
+    found.append([weight_bytes(with_int8_linears(wide, p).model) for p in ("dequantize", "int_mm")])
+    found.append(type(memory.allocator_peak(lambda: None, "cpu")).__name__)
+    return [*found, refusal(lambda: memory.weight_bytes_held(torch.nn.Linear(2, 2, device="meta")))]
+
+
+def _held_by_a_process() -> object:
+    """Whether a fresh process is seen to hold what it made: 64 MB, within a tenth."""
+    from benchmarks.instruments import memory
+
+    here, size = "benchmarks.exact_cases.instruments:_ones", 64 * 2**20
+    found = memory.peak_rss(here, {"nbytes": size}, threads=1)
+    increase: Any = found["increase"]
+    value = getattr(increase, "value", None)
+    return [sorted(found), None if value is None else 0.95 < value / size < 1.2]
+
+
+def _ones(nbytes: int) -> object:
+    import torch
+
+    return torch.ones(nbytes // 4)
+
+
+def _clock() -> object:
+    """A sleep of known length, turns and their order, and a process of its own."""
+    from benchmarks.instruments import clock
+
+    order: list[str] = []
+
+    def sleep(name: str, seconds: float) -> None:
+        order.append(name)
+        time.sleep(seconds)
+
+    arms = {"short": partial(sleep, "short", SHORT), "long": partial(sleep, "long", LONG)}
+    seconds = clock.interleaved_durations(arms, rounds=3, warmup=1)
+    least = {name: min(samples) for name, samples in seconds.items()}
+    alone = clock.durations(lambda: time.sleep(SHORT), repeats=2, warmup=0)
+    timing = clock.GenerationTiming(2.0, [0.5, 0.25, 1.0, 0.25], batch_size=3)
+    return [
+        order,
+        {name: len(samples) for name, samples in seconds.items()},
+        len(alone),
+        # What a busy machine adds is no fault: a sleep is never shorter, nor three times as long.
+        SHORT <= least["short"] < 3 * SHORT,
+        LONG <= least["long"] < 3 * LONG,
+        min(alone) >= SHORT,
+        timing.seconds_per_token,
+        timing.total,
+        timing.tokens_per_second,
+        refusal(lambda: clock.GenerationTiming(1.0, []).seconds_per_token),
+        refusal(lambda: clock.interleaved_durations({}, 3)),
+        refusal(lambda: clock.durations(lambda: None, 0)),
+        refusal(lambda: clock.fresh_process_samples("m:f", {}, 0, 1)),
+        refusal(lambda: clock.fresh_process_samples("m:f", {}, 1, 0)),
+        clock.generation_timing(model := small_model(), tokens_of(model, 2, 3), 4).batch_size,
+    ]
+
+
+def _limits() -> object:
+    """Bounds of steps on a machine of round numbers, and limits from round seconds."""
+    from benchmarks.instruments import limits
+    from reference_model.config import preset
+
+    machine = limits.MachineLimit(1e9, {"float32": 5e10, "int8": 2e11}, {"float16": "refused"}, 1)
+    found: list[object] = [machine.balance("float32"), machine.roof(10, "float32")]
+    found += [machine.roof(1000, "float32"), refusal(lambda: machine.arithmetic("float16"))]
+    for name in ("toy", "gpt2"):
+        for bound in (
+            limits.decode_bound(preset(name), 100, machine),
+            limits.decode_bound(preset(name, head="untied"), 7, machine, "int8", 4),
+            limits.prefill_bound(preset(name), 100, machine),
+            limits.prefill_bound(preset(name), 9, machine, "int8", 3),
+        ):
+            found += [bound, bound.seconds, bound.intensity, bound.share(2.0)]
+    probes = [
+        limits.Probe("read", lambda: None, 1000, 250),
+        limits.Probe("float32", lambda: None, 8, 400),
+    ]
+    seconds = {limits.READ: [1.0, 2.0, 9.0], "float32": [4.0, 2.0, 1.0]}
+    read = limits.read_probe("cpu", 4001)
+    found += [
+        read.nbytes,
+        read.flops,
+        limits.bytes_per_value("int8"),
+        limits.bytes_per_value("bfloat16"),
+    ]
+    probes[0] = limits.Probe(limits.READ, lambda: None, 1000, 250)
+    return [
+        *found,
+        limits.limit_from(probes, seconds),
+        refusal(lambda: limits.limit_from(probes[1:], seconds)),
+    ]
+
+
+def _losses() -> object:
+    """Losses of a model, of a cache beside it, and errors of its attention."""
+    import torch
+
+    from benchmarks.instruments import cache_quality, perplexity
+    from benchmarks.instruments.windows import windows_of
+    from reference_model.quantization.kv_cache import QuantizedKVCache
+
+    model = small_model(n_embd=3 * WIDTH)
+    windows = windows_of(tokens_of(model, 1, 100)[0], 16)
+    codec = codec_of("turboquant 3")
+    caches = {
+        name: partial(_compressed, QuantizedKVCache, model, codec, window)
+        for name, window in (("3 bits", 0), ("window", 4))
+    }
+    plain, found = cache_quality.qualities(model, windows, caches, batch_size=4)
+    model.train()
+    losses = perplexity.token_losses(model, windows, batch_size=4)
+    half = perplexity.token_losses(small_model("bfloat16", n_embd=3 * WIDTH), windows, 8)
+    return [
+        losses,
+        model.training,
+        half.mean(),
+        abs(plain - losses).max() < 1e-5,
+        found,
+        cache_quality.attention_errors(model.eval(), windows, caches, batch_size=4),
+        perplexity.bits_per_byte(1000.0, 300),
+        perplexity.NATS_PER_BIT,
+        refusal(lambda: perplexity.token_losses(_broken(torch), windows)),
+    ]
+
+
+def _compressed(kind: Any, model: Any, codec: Any, window: int, batch_size: int) -> Any:
+    return kind(model, batch_size, 16, codec, window=window)
+
+
+def _broken(torch: Any) -> Any:
+    model = small_model(n_embd=3 * WIDTH)
+    torch.nn.init.constant_(model.ln_f.weight, float("nan"))
+    return model
+
+
+def _fine_tunes() -> object:
+    """What an optimiser keeps, and steps at a constant rate."""
+    from benchmarks.instruments import finetuning
+    from reference_model import lora
+
+    model: Any = small_model()
+    lora.add_adapters(model, lora.LoRAConfig(3, init_b="gaussian"), _generator())
+    found: list[object] = []
+    for name in ("sgd", "adamw"):
+        optimizer = finetuning.make_optimizer(model, name, 1e-2)
+        steps = finetuning.optimizer_steps(model, optimizer, lambda step: tokens_of(model, 2, 8), 3)
+        found += [
+            list(steps),
+            finetuning.state_bytes(optimizer),
+            list(lora.adapter_parameters(model)),
+        ]
+    outcome = finetuning.Outcome([1.0, 2.0], [], 1, 2, 3)
+    return [*found, outcome.validation_loss, finetuning.Outcome([], [], 1, 2, 3).validation_loss]
+
+
+def _generator() -> Any:
+    import torch
+
+    return torch.Generator().manual_seed(0)
+
+
+# ---- a stand-in for a device
+
+
+class _Failure(Exception):
+    """NVML's own kind of error."""
+
+
+class NVMLError_NotSupported(_Failure):
+    pass
+
+
+def _driver() -> ModuleType:
+    """A module like nvidia-ml-py, of one GPU with known figures."""
+    stand_in = ModuleType("pynvml")
+    memory = {
+        None: SimpleNamespace(used=7_000),
+        2: SimpleNamespace(used=5_000, reserved=2_000, total=16_000),
+    }
+
+    def unsupported(*given: object) -> object:
+        raise NVMLError_NotSupported("Not Supported")
+
+    answers: dict[str, Any] = {
+        "NVMLError": _Failure,
+        "nvmlInit": lambda: None,
+        "nvmlShutdown": lambda: None,
+        "nvmlSystemGetDriverVersion": lambda: b"555.42",
+        "nvmlDeviceGetMemoryInfo": lambda handle, version=None: memory[2 if version else None],
+        "nvmlDeviceGetComputeRunningProcesses_v3": lambda handle: [],
+        "nvmlDeviceGetUtilizationRates": lambda handle: SimpleNamespace(gpu=40, memory=2**32 - 1),
+        "nvmlDeviceGetTotalEnergyConsumption": lambda handle: 123_456,
+        "nvmlDeviceGetClockInfo": lambda handle, kind: {1: 1_410, 2: 1_593}[kind],
+        "nvmlDeviceGetCurrentClocksEventReasons": unsupported,
+    }
+    vars(stand_in).update(answers)
+    return stand_in
+
+
+@contextmanager
+def _stand_in() -> Iterator[None]:
+    from benchmarks.instruments import nvml
+
+    before, device_of = sys.modules.get("pynvml"), vars(nvml)["device_of"]
+    sys.modules["pynvml"] = _driver()
+    vars(nvml)["device_of"] = lambda index: SimpleNamespace(handle=index, kind="device")
+    try:
+        yield
+    finally:
+        vars(nvml)["device_of"] = device_of
+        if before is None:
+            del sys.modules["pynvml"]
+        else:
+            sys.modules["pynvml"] = before
+
+
+def _device() -> object:
+    """Every figure of a GPU that is not there, and what is said of one that has none."""
+    from benchmarks.instruments import nvml
+    from benchmarks.instruments.readings import Reading, Unavailable
+
+    with _stand_in():
+        readings = {
+            name: each if isinstance(each, Reading) else type(each).__name__
+            for name, each in nvml.device_readings().items()
+        }
+        version = nvml.driver_version()
+    energies = [Reading(value, "mJ", "NVML device") for value in (2_000.0, 7_000.0, 1_000.0)]
+    spans = ((0, 1, 2.0), (1, 2, 1.0), (0, 0, 1.0))
+    used = [nvml.energy_between(energies[a], energies[b], s) for a, b, s in spans]
+    words = [nvml.throttle_words(Reading(bits, "bits", "NVML")) for bits in (0, 5, 64, 4096 + 8)]
+    gone = nvml.energy_between(Unavailable("no driver", "NVML"), energies[0], 1.0)
+    told = [each if isinstance(each, Reading) else type(each).__name__ for each in (*used, gone)]
+    return [readings, version, told, words, refusal(lambda: Reading(float("nan"), "bytes", "NVML"))]
+
+
+CASES = (
+    Case(
+        "counts of operators",
+        "31 operators, with gradients and without",
+        "float32, int8",
+        "work that is not counted, or twice",
+        _counts,
+    ),
+    Case(
+        "counts of models",
+        "T 9, 3 choices",
+        "float32",
+        "counts that part from the formulas",
+        _counts_of_models,
+    ),
+    Case(
+        "bytes held",
+        "tied and untied, views, 3 caches",
+        "float32",
+        "bytes that count twice or not",
+        _bytes,
+    ),
+    Case("memory of a process", "64 MB", "float32", "a peak that is missed", _held_by_a_process),
+    Case(
+        "clock",
+        "sleeps of 20 and 60 ms",
+        "none",
+        "a warm-up that counts, or an order that is fixed",
+        _clock,
+    ),
+    Case(
+        "limits",
+        "a machine of 1 GB/s and 50 GFLOP/s",
+        "none",
+        "a bound that forgets a part",
+        _limits,
+    ),
+    Case("losses and errors", "6 windows of 16", "float32", "a loss of other tokens", _losses),
+    Case("fine-tunes", "3 steps, rank 3", "float32", "bytes or steps that are lost", _fine_tunes),
+    Case("a device", "one stand-in GPU", "none", "a figure that stands for another", _device),
+)

@@ -1,0 +1,51 @@
+"""All cases by how near their numbers have to be, and what is asked of one by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from benchmarks.exact_cases import (
+    caches,
+    closed_forms,
+    files,
+    generation,
+    instruments,
+    judging,
+    outputs,
+    rewrites,
+    statistics,
+    training,
+)
+from benchmarks.exact_cases.case import Case, fingerprint, result_of
+from benchmarks.workloads import start
+
+Table = tuple[Case, ...]
+DOUBLE: Table = outputs.DOUBLE
+SINGLE: Table = (
+    *outputs.SINGLE,
+    *caches.SINGLE,
+    *rewrites.SINGLE,
+    *files.SINGLE,
+    *generation.SINGLE,
+    *training.SINGLE,
+)
+ROUNDED: Table = (*caches.ROUNDED, *rewrites.ROUNDED, *training.ROUNDED)
+HALF: Table = (*outputs.HALF, *rewrites.HALF)
+NUMBERS: Table = closed_forms.NUMBERS
+KNOWN: Table = (*statistics.CASES, *instruments.CASES, *judging.CASES)
+
+
+def names(table: Sequence[Case]) -> tuple[str, ...]:
+    return tuple(case.name for case in table)
+
+
+def fingerprint_of(table: Table, name: str) -> float:
+    """Of the result of a case; each is run once in a process."""
+    return _fingerprint(next(case for case in table if case.name == name))
+
+
+@cache
+def _fingerprint(case: Case) -> float:
+    start()
+    return fingerprint(result_of(case))
