@@ -42,7 +42,7 @@ class Arm:
     checkout: Path
     model_tree: str  # git's hash of the reference_model that it has to import
     python: str
-    own_suite: Path | None = None  # where base's own benchmarks/ lies; head's is in its place
+    own_suite: Path | None = None  # a checkout with base's own benchmarks; here head's are in place
     suite_differs: bool = False  # base's from head's
 
 
@@ -89,7 +89,7 @@ def _arm(
     if name == "base":
         own = folder / "own suite"
         own.mkdir()
-        (own / MODEL).symlink_to(checkout / MODEL)  # the suite imports it when it is listed
+        shutil.copytree(checkout / MODEL, own / MODEL, symlinks=True)
         if (checkout / BENCHMARKS).exists():
             shutil.move(checkout / BENCHMARKS, own)
         export(repository, f"{commits['head']}:{BENCHMARKS}", checkout / BENCHMARKS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Sequence
 from functools import partial
@@ -28,13 +29,18 @@ GRACE = 20.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status. The files that were asked for are written in any case."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["accept"]:
+        from reports.gate.accept import main as accept
+
+        return accept(words[1:])
     for name in ("SIGTERM", "SIGHUP"):  # so that checkouts are removed
         number = getattr(signal, name, None)  # Windows has one of them
         if number and signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
             signal.signal(number, _interrupted)
     given = request = None
     try:
-        given = _parser().parse_args(arguments)
+        given = _parser().parse_args(words)
         _check_system()
         request = _request(given)
         _check_outputs(given)

@@ -14,11 +14,13 @@ from typing import Any
 from benchmarks.gate_suite import Exactness
 from benchmarks.git import top_of
 from reference_model.errors import UserError
+from reports.gate.acceptances import Slowness, accepted, read_acceptances
 from reports.gate.arms import Arm, checkouts
 from reports.gate.decision import Decision, Rule, as_plain
-from reports.gate.exact import Difference, Value, differences, exact_values, fails
+from reports.gate.exact import FAILING, Difference, Value, fails
 from reports.gate.machine import troubles
 from reports.gate.pairs import CONTROL, Pairs
+from reports.gate.rulers import compare_exactly
 from reports.gate.timed import Timed, run_pairs
 from reports.gate.verdict import NotComparable, Verdict
 from reports.gate.workers import Answer, Device, Worker, running
@@ -27,7 +29,14 @@ Report = dict[str, Any]
 SCHEMA = 1
 BUDGET = 450.0  # seconds for everything, within the eight minutes that a gate may take
 CONTROLLED_BY = "bench_gate.Step.time_step(decode)"  # if it is selected, else the first
-NOTHING_TIMED: Report = {"skipped": {}, "timed": [], "control": None, "pairs": [], "troubles": []}
+NOTHING_TIMED: Report = {
+    "skipped": {},
+    "timed": [],
+    "control": None,
+    "pairs": [],
+    "troubles": [],
+    "notes": [],
+}
 
 
 @dataclass(frozen=True)
@@ -54,12 +63,14 @@ def compare(repository: Path, request: Request, tell: Callable[[str], None]) -> 
     )
     with made as arms:
         report = _head_of_report(request, arms)
+        acceptances = read_acceptances(repository, arms[1].commit)
         with running(arms, request.device, rng) as (workers, hellos):
             report["versions"] = _versions(request, hellos)
-            selected, how = _selected(workers, request.select)
+            selected, how, versions = _selected(workers, request.select)
             tell(f"{len(how)} exact numbers, {len(selected)} timed benchmarks")
-            values = before, after = exact_values(workers, list(how))
-            compared = differences(before, after, how)
+            exact = compare_exactly(workers, how, versions, request.device, rng)
+            values = before, after = exact.base, exact.head
+            compared = exact.differences
             timed, uneven, untimed = _on_both_sides(workers, selected)
             skipped = _skipped_numbers(before, after) | untimed
             compared += uneven + _vanished(arms[0], request, rng, [*selected, *how], skipped)
@@ -67,7 +78,7 @@ def compare(repository: Path, request: Request, tell: Callable[[str], None]) -> 
                 raise UserError(_matches_nothing(workers, request.select))
         gone = {difference.id for difference in compared if difference.kind == "gone"}
         report["skipped"] = {id: why for id, why in skipped.items() if id not in gone}
-        numbers = [id for id in how if all(isinstance(side[id], float) for side in values)]
+        numbers = [id for id in how if all(isinstance(side.get(id), float) for side in values)]
         if not numbers and not timed and not fails(compared):
             raise UserError(_nothing_compared(skipped, compared))
         report["exact"] = {
@@ -75,6 +86,9 @@ def compare(repository: Path, request: Request, tell: Callable[[str], None]) -> 
             "differences": [asdict(difference) for difference in compared],
             "seconds": round(time.monotonic() - started, 1),
         }
+        compared, told = accepted(compared, acceptances, repository, arms[0].commit)
+        report["exact"]["differences"] = [asdict(difference) for difference in compared]
+        report["notes"] = [*exact.notes, *told]
         for difference in compared:
             tell(f"{difference.kind}: {difference.id} {difference.base} -> {difference.head}")
         if fails(compared):
@@ -83,15 +97,17 @@ def compare(repository: Path, request: Request, tell: Callable[[str], None]) -> 
             return _finished(report, Verdict.PASS, "nothing timed was selected", started)
         control = CONTROLLED_BY if CONTROLLED_BY in timed else timed[0]
         left = request.budget - (time.monotonic() - started)
+        slowness = Slowness(acceptances, timed, repository, arms[0].commit)
         with Pairs(arms, request.device, rng, control) as pairs:
             found = run_pairs(
-                lambda ids: pairs.measure(ids, started + request.budget),
+                lambda ids: slowness.taken_off(pairs.measure(ids, started + request.budget)),
                 timed,
                 request.rule,
                 left,
                 lambda pairs, decision: tell(_progress(pairs, decision, started)),
             )
     report |= timed_part(found)
+    report["notes"] += slowness.told(found)
     return _finished(report, *_verdict_on(found), started)
 
 
@@ -120,8 +136,10 @@ def _versions(request: Request, hellos: Sequence[Answer]) -> list[dict[str, Any]
     return [base, head]
 
 
-def _selected(workers: Sequence[Worker], pattern: str) -> tuple[list[str], dict[str, Exactness]]:
-    """Timed ids that match, and exact ones with what makes each worse.
+def _selected(
+    workers: Sequence[Worker], pattern: str
+) -> tuple[list[str], dict[str, Exactness], dict[str, str]]:
+    """Timed ids that match, exact ones with what makes each worse, and versions by name.
 
     The suite is head's on both sides: one is asked.
     """
@@ -134,7 +152,7 @@ def _selected(workers: Sequence[Worker], pattern: str) -> tuple[list[str], dict[
         for id, how in known["exact"].items()
         if fnmatch.fnmatchcase(id, pattern)
     }
-    return timed, exact
+    return timed, exact, known.get("versions", {})
 
 
 def _matches_nothing(workers: Sequence[Worker], pattern: str) -> str:
@@ -171,7 +189,7 @@ def _skipped_numbers(base: Mapping[str, Value], head: Mapping[str, Value]) -> di
     return {
         id: value["skipped"]
         for id, value in head.items()
-        if isinstance(value, dict) and isinstance(base[id], dict)
+        if isinstance(value, dict) and isinstance(base.get(id), dict)
     }
 
 
@@ -215,7 +233,7 @@ def _nothing_compared(skipped: Mapping[str, str], compared: Sequence[Difference]
 def timed_ids(arms: tuple[Arm, Arm], pattern: str) -> list[str]:
     """The timed benchmarks of two arms that match."""
     with running([arms[1]], "cpu", random.Random(0)) as (workers, _):
-        timed, _ = _selected(workers, pattern)
+        timed, *_ = _selected(workers, pattern)
     if not timed:
         raise UserError(f"--select {pattern!r} matches no timed benchmark")
     return timed
@@ -247,9 +265,14 @@ def _verdict_on(found: Timed) -> tuple[Verdict, str]:
 
 
 def _why_exact(compared: Sequence[Difference]) -> str:
-    failing = [d for d in compared if d.kind in ("worse", "gone")]
+    failing = [d for d in compared if d.kind in FAILING]
     more = f" and {len(failing) - 1} more" if len(failing) > 1 else ""
-    return f"{failing[0].kind}: {failing[0].id}{more}, by exact numbers"
+    cheaper = sum(d.kind == "better" for d in compared)
+    verify = any(d.kind == "changed: verify" for d in failing) and cheaper
+    also = (
+        f"; {cheaper} numbers got less, which is no gain before that is verified" if verify else ""
+    )
+    return f"{failing[0].kind}: {failing[0].id}{more}, by exact numbers{also}"
 
 
 def _progress(pairs: int, decision: Decision, started: float) -> str:

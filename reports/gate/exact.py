@@ -1,7 +1,8 @@
 """The exact layer: numbers that are the same in each run of the same code, compared exactly.
 
-Both arms answer at the same time, since nothing is timed. A difference is listed; one for the
-worse, beyond what another order of the same sums may change, is a regression without statistics.
+All arms answer at the same time, since nothing is timed. A difference is listed. One for the worse,
+or of a result, beyond what another order of the same sums may change, is a regression without
+statistics: work that got less is no good news as long as what it results in has changed.
 """
 
 from __future__ import annotations
@@ -9,13 +10,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from benchmarks.gate_suite import COUNTED, Exactness
 from reference_model.errors import UserError
-from reports.gate.workers import Worker
 
-Kind = Literal["worse", "better", "within tolerance", "new", "gone"]
+Kind = Literal[
+    "worse",
+    "changed: verify",
+    "measured otherwise",
+    "gone",
+    "accepted",
+    "new",
+    "better",
+    "within tolerance",
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+FAILING: tuple[Kind, ...] = ("worse", "changed: verify", "measured otherwise", "gone")
 Value = float | dict[str, str]  # or {"skipped": reason}
 
 
@@ -30,13 +41,6 @@ class Difference:
     because: str = ""
 
 
-def exact_values(workers: Sequence[Worker], ids: Sequence[str]) -> list[dict[str, Value]]:
-    """Of each worker, all of them at work at once."""
-    for worker in workers:
-        worker.send("exact", ids=list(ids))
-    return [worker.receive()["values"] for worker in workers]
-
-
 def differences(
     base: Mapping[str, Value], head: Mapping[str, Value], how: Mapping[str, Exactness]
 ) -> list[Difference]:
@@ -49,8 +53,12 @@ def differences(
         for id in dict.fromkeys((*base, *head))
         if (difference := _difference(id, base.get(id), head.get(id), how.get(id, COUNTED)))
     ]
-    order = ("worse", "gone", "new", "better", "within tolerance")
-    return sorted(found, key=lambda difference: order.index(difference.kind))
+    return in_order(found)
+
+
+def in_order(found: Sequence[Difference]) -> list[Difference]:
+    """Those that fail first."""
+    return sorted(found, key=lambda difference: KINDS.index(difference.kind))
 
 
 def _difference(
@@ -78,11 +86,14 @@ def _number(value: Value | None) -> tuple[float | None, str]:
 
 
 def _kind(how: Exactness, before: float, after: float) -> Kind:
-    if abs(after - before) <= how.tolerance:
-        return "within tolerance"
-    return "worse" if how.better == "same" or after > before else "better"
+    if how.better == "same":
+        return "within tolerance" if abs(after - before) <= how.tolerance else "changed: verify"
+    if after > before:
+        allowed = how.tolerance + how.share * abs(before)
+        return "within tolerance" if after - before <= allowed else "worse"
+    return "within tolerance" if before - after <= how.tolerance else "better"
 
 
 def fails(found: Sequence[Difference]) -> bool:
     """A benchmark that is gone fails as well: what it would have said is not known."""
-    return any(difference.kind in ("worse", "gone") for difference in found)
+    return any(difference.kind in FAILING for difference in found)

@@ -58,6 +58,7 @@ def remarks(report: Report) -> list[str]:
         ids = [id for id, why in report["skipped"].items() if why == reason]
         names = ", ".join(dict.fromkeys(id.partition("(")[0] for id in ids))
         found.append(f"{len(ids)} skipped on both sides, of {names}: {reason}")
+    found += report["notes"]
     if troubles := report["troubles"]:
         found.append(f"the machine: {', '.join(troubles)}")
     return found
@@ -96,9 +97,16 @@ def as_json(report: Report) -> str:
 
 def exact_rows(report: Report) -> list[list[str]]:
     return [
-        [d["id"], d["kind"], _value(d["base"]), _value(d["head"])]
+        [d["id"], _kind(d), _value(d["base"]), _value(d["head"])]
         for d in report["exact"]["differences"]
     ]
+
+
+def _kind(difference: dict[str, Any]) -> str:
+    """With what has to be known of it, but for why one side lacks it, which remarks tell."""
+    one_sided = difference["base"] is None or difference["head"] is None
+    because = "" if one_sided else difference["because"]
+    return f"{difference['kind']} ({because})" if because else difference["kind"]
 
 
 def timed_titles(report: Report) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from reference_model.errors import UserError
 from reports.gate.arms import Arm
-from reports.gate.exact import Value, exact_values
+from reports.gate.exact import Value
 from reports.gate.workers import running
 
 AS_IT_IS = "as it is"
@@ -37,7 +37,7 @@ def reorderings(arm: Arm, pattern: str) -> list[dict[str, Any]]:
             tolerant = [id for id in fnmatch.filter(how, pattern) if how[id]["tolerance"] > 0]
             if not tolerant:
                 raise UserError(f"--select {pattern!r} matches no exact number with a tolerance")
-            (values[order],) = exact_values(workers, tolerant)
+            values[order] = workers[0].ask("exact", ids=tolerant)["values"]
     rows: dict[str, dict[str, Any]] = {}
     for id in tolerant:
         name = id.partition("(")[0]

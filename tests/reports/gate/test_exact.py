@@ -14,6 +14,7 @@ from reports.gate.exact import Difference, Value, fails
 BYTES = "bench_precision.Bytes.track_cache_bytes(reference, float16)"
 LOSS = "bench_kv_codecs.Loss.track_loss_increase(turboquant 3)"
 FINGERPRINT = "bench_gate.Outputs.track_fingerprint(rope)"
+OPERATORS = "bench_gate.Work.track_operators(decode)"
 
 
 def differences(base: dict[str, Value], head: dict[str, Value]) -> list[Difference]:
@@ -30,9 +31,12 @@ def differences(base: dict[str, Value], head: dict[str, Value]) -> list[Differen
         (LOSS, 0.01, 0.010009, "within tolerance"),
         (LOSS, 0.01, 0.0101, "worse"),
         (LOSS, 0.01, 0.0099, "better"),
-        (FINGERPRINT, 2.0, 2.001, "worse"),
-        (FINGERPRINT, 2.0, 1.999, "worse"),
+        (FINGERPRINT, 2.0, 2.001, "changed: verify"),
+        (FINGERPRINT, 2.0, 1.999, "changed: verify"),
         (FINGERPRINT, 2.0, 2.000001, "within tolerance"),
+        (OPERATORS, 100.0, 127.0, "within tolerance"),
+        (OPERATORS, 100.0, 128.0, "worse"),
+        (OPERATORS, 100.0, 90.0, "better"),
     ],
 )
 def test_a_difference_is_for_the_worse_by_its_metric_and_its_tolerance(
@@ -40,7 +44,7 @@ def test_a_difference_is_for_the_worse_by_its_metric_and_its_tolerance(
 ) -> None:
     (found,) = differences({id: before}, {id: after})
     assert (found.kind, found.base, found.head) == (kind, before, after)
-    assert fails([found]) == (kind == "worse")
+    assert fails([found]) == (kind in ("worse", "changed: verify"))
 
 
 def test_equal_numbers_and_what_neither_side_has_are_no_difference() -> None:

@@ -1,0 +1,248 @@
+"""By whose benchmarks a commit is judged: by head's, and where base's differ by base's as well.
+
+Who is judged does not bring the ruler. There are four ways to put a model (of base, of head) and
+benchmarks (of base, of head) together, and fewer where some are equal:
+
+                     base's benchmarks    head's benchmarks
+    base's model     A                    B
+    head's model     D                    C
+
+B and C tell what head's model changed, by head's benchmarks; A and D the same by base's. A and B
+are one model: a number that differs there is measured otherwise, which fails unless the benchmark
+has a new version. Numbers of the suite's own functions are those of base's code in A and of head's
+in C; where head's cases differ from base's, head's functions are asked base's cases, too (E).
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from benchmarks.gate_suite import Exactness
+from reference_model.errors import UserError
+from reports.gate.arms import Arm
+from reports.gate.exact import Difference, Value, differences, in_order
+from reports.gate.revisions import BENCHMARKS, MODEL
+from reports.gate.workers import Answer, Device, Worker
+
+CASES = ("bench_exact.py", "exact_cases")  # of benchmarks/: what the suite's functions are asked
+AT_ONCE = 50  # requests that wait in a pipe
+Values = Mapping[str, Value]
+
+
+@dataclass
+class Compared:
+    """All differences, and what was not compared or is measured in another way on purpose."""
+
+    base: Values
+    head: Values
+    differences: list[Difference]
+    notes: list[str] = field(default_factory=list)
+
+
+def compare_exactly(
+    workers: Sequence[Worker],
+    how: Mapping[str, Exactness],
+    versions: Mapping[str, str],
+    device: Device,
+    layout: random.Random,
+) -> Compared:
+    """Every number of ``how`` by every ruler; ``workers`` are those of B and C."""
+    base, head = (worker.arm for worker in workers)
+    same_model = base.model_tree == head.model_tree
+    others = base.own_suite is not None and base.suite_differs
+    of_model = [id for id, each in how.items() if each.of == "model"]
+    with ExitStack() as stack:
+        own = stack.enter_context(_own(base, device, layout)) if others else None
+        known = own.ask("suite") if own else None
+        # B is C where the models are equal, and there is something else to be compared with.
+        asked = list(how) if own is None else [] if same_model else of_model
+        workers[0].send("exact", ids=asked)
+        workers[1].send("exact", ids=list(how))
+        alone = _alone(known, own, base, head, same_model, device, layout, stack)
+        before, after = (worker.receive()["values"] for worker in workers)
+        if known is None:
+            return Compared(before, after, differences(before, after, how))
+        if same_model:
+            before = {id: after[id] for id in of_model}
+        return _by_both(before, after, how, versions, known, alone)
+
+
+@dataclass
+class _Alone:
+    """What was asked one by one, so that each failure is one number's: A, D and E."""
+
+    base: Values
+    head: Values | None  # None: head's model is base's
+    cases: Values | None  # None: head's cases are base's
+    failed: list[str]
+
+
+def _by_both(
+    before: Values,
+    after: Values,
+    how: Mapping[str, Exactness],
+    versions: Mapping[str, str],
+    known: Answer,
+    alone: _Alone,
+) -> Compared:
+    own = {id: Exactness(**each) for id, each in known["exact"].items()}
+    suite = [id for id, each in how.items() if each.of == "suite"]
+    # What base's suite does not have yet is new, and what it fails on is compared to nothing.
+    before = dict(before) | {id: alone.base[id] for id in suite if id in alone.base}
+    after_compared = {id: value for id, value in after.items() if id in before or id not in own}
+    found = differences(before, after_compared, how)
+    notes = list(alone.failed)
+    told = {each.id for each in found}
+    for values, whose in (
+        (alone.head, "by base's own benchmarks"),
+        (alone.cases, "by base's own cases"),
+    ):
+        if values is not None:
+            asked = {id: alone.base[id] for id in values if id in alone.base}
+            by_base = differences(asked, {id: values[id] for id in asked}, own)
+            found += [replace(each, because=whose) for each in by_base if each.id not in told]
+            told |= {each.id for each in by_base}
+    found += _measured_otherwise(alone.base, before, own, how, known, versions, notes)
+    return Compared(before, after, in_order(found), notes)
+
+
+def _measured_otherwise(
+    by_base: Values,
+    by_head: Values,
+    own: Mapping[str, Exactness],
+    how: Mapping[str, Exactness],
+    known: Answer,
+    versions: Mapping[str, str],
+    notes: list[str],
+) -> Iterator[Difference]:
+    """Numbers of base's model that the two suites do not agree on."""
+    before = known.get("versions", {})
+    raised = set()
+    shared = [id for id in own if id in how and how[id].of == "model" and id in by_base]
+    two = {id: by_base[id] for id in shared}, {id: by_head[id] for id in shared if id in by_head}
+    for each in differences(*two, how):
+        name = each.id.partition("(")[0]
+        if each.kind == "within tolerance":
+            continue
+        if before.get(name) != versions.get(name):
+            raised.add(name)
+            continue
+        yield replace(
+            each, kind="measured otherwise", because="of base's model, by head's benchmarks"
+        )
+    notes += [f"{name} has a new version and measures otherwise" for name in sorted(raised)]
+
+
+# ---- what is asked
+
+
+@contextmanager
+def _own(base: Arm, device: Device, layout: random.Random) -> Iterator[Worker]:
+    assert base.own_suite is not None
+    with _worker(replace(base, checkout=base.own_suite), device, layout) as worker:
+        yield worker
+
+
+@contextmanager
+def _worker(arm: Arm, device: Device, layout: random.Random) -> Iterator[Worker]:
+    worker = Worker(arm, device, layout)
+    try:
+        yield worker
+    finally:
+        worker.close()
+
+
+def _alone(
+    known: Answer | None,
+    own: Worker | None,
+    base: Arm,
+    head: Arm,
+    same_model: bool,
+    device: Device,
+    layout: random.Random,
+    stack: ExitStack,
+) -> _Alone:
+    if known is None or own is None:
+        return _Alone({}, None, None, [])
+    of_model = [id for id, how in known["exact"].items() if how.get("of", "model") == "model"]
+    of_suite = [id for id in known["exact"] if id not in of_model]
+    assert base.own_suite is not None
+    failed: list[str] = []
+    on_head = on_cases = None
+    if not same_model:
+        place = _put_together(base.own_suite.parent / "by base", head.checkout, base.own_suite)
+        on_head = stack.enter_context(_worker(replace(head, checkout=place), device, layout))
+    if of_suite and _cases_differ(base.own_suite, head.checkout):
+        place = _put_together(base.own_suite.parent / "cases", head.checkout, head.checkout)
+        _put_cases(base.own_suite, place)
+        on_cases = stack.enter_context(_worker(replace(head, checkout=place), device, layout))
+    values = _one_by_one(own, [*of_model, *of_suite], failed, "base's own benchmarks")
+    return _Alone(
+        values,
+        None
+        if on_head is None
+        else _one_by_one(on_head, of_model, failed, "base's benchmarks on head's model"),
+        None
+        if on_cases is None
+        else _one_by_one(on_cases, of_suite, failed, "base's cases on head's functions"),
+        failed,
+    )
+
+
+def _one_by_one(
+    worker: Worker, ids: Sequence[str], failed: list[str], what: str
+) -> dict[str, Value]:
+    """Their numbers; those that cannot be run, or do not apply there, are left out and told."""
+    found: dict[str, Value] = {}
+    missing, reason = 0, ""
+    for start in range(0, len(ids), AT_ONCE):
+        part = ids[start : start + AT_ONCE]
+        try:
+            for id in part:
+                worker.send("exact", ids=[id])
+            for _ in part:
+                try:
+                    found |= worker.receive()["values"]
+                except UserError as error:
+                    reason, missing = str(error), missing + 1
+        except UserError as error:
+            reason, missing = str(error), missing + len(part)
+            break
+    if missing:
+        failed.append(f"{missing} of {len(ids)} numbers could not be had from {what}: {reason}")
+    return {id: value for id, value in found.items() if not isinstance(value, dict)}
+
+
+def _put_together(place: Path, model: Path, benchmarks: Path) -> Path:
+    """A checkout with the model of one and the benchmarks of another."""
+    shutil.copytree(model / MODEL, place / MODEL, symlinks=True)
+    shutil.copytree(benchmarks / BENCHMARKS, place / BENCHMARKS, symlinks=True)
+    return place
+
+
+def _put_cases(source: Path, place: Path) -> None:
+    for name in CASES:
+        there = place / BENCHMARKS / name
+        shutil.rmtree(there) if there.is_dir() else there.unlink(missing_ok=True)
+        given = source / BENCHMARKS / name
+        if given.is_dir():
+            shutil.copytree(given, there, symlinks=True)
+        elif given.exists():
+            shutil.copyfile(given, there)
+
+
+def _cases_differ(one: Path, other: Path) -> bool:
+    return _texts(one) != _texts(other)
+
+
+def _texts(checkout: Path) -> dict[str, bytes]:
+    folder = checkout / BENCHMARKS
+    files = [
+        f for name in CASES for f in (folder / name, *(folder / name).rglob("*.py")) if f.is_file()
+    ]
+    return {str(f.relative_to(folder)): f.read_bytes() for f in files}

@@ -1,0 +1,86 @@
+"""By whose benchmarks a commit is judged: one that brings its own ruler is judged by base's."""
+
+from __future__ import annotations
+
+from reports.gate.compare import Request, compare
+from tests.reports.gate.conftest import BENCH, MODEL
+
+WORK = "bench_gate.Work.track_flops(held)"
+LARGER = MODEL.replace("BYTES = 100", "BYTES = 104")
+BLIND = BENCH.replace("return self.bytes", "return 100")
+OF_SUITE = """
+from types import SimpleNamespace
+TIMED = ()
+EXACT = {
+    "bench_gate.Work.track_flops": SimpleNamespace(better="lower", tolerance=0.0),
+    "bench_gate.Known.track_mean": SimpleNamespace(better="same", tolerance=0.0, of="suite"),
+}
+"""
+KNOWN = """
+from benchmarks.exact_cases import ANSWER
+class Known:
+    version = "1"
+    def track_mean(self):
+        from benchmarks.mean import mean
+        return mean([1, 2, ANSWER])
+"""
+
+
+def exact(repository) -> dict:
+    return compare(repository.path, Request("HEAD~1", "HEAD", "*track*"), lambda line: None)
+
+
+def kinds(report: dict) -> list[tuple[str, str]]:
+    return [(each["id"], each["kind"]) for each in report["exact"]["differences"]]
+
+
+def test_a_head_that_blinds_its_own_benchmark_is_seen_by_bases(repository) -> None:
+    repository.commit(model=LARGER, bench=BLIND)
+    report = exact(repository)
+    assert report["exit_status"] == 10
+    assert kinds(report) == [(WORK, "worse")]
+    assert report["exact"]["differences"][0]["because"] == "by base's own benchmarks"
+
+
+def test_a_benchmark_that_measures_the_same_model_otherwise_needs_a_new_version(repository) -> None:
+    versioned = BENCH.replace("class Work:", 'class Work:\n    version = "1"')
+    repository.commit(bench=versioned)
+    repository.commit(bench=versioned.replace("return self.bytes", "return self.bytes / 2"))
+    assert kinds(exact(repository)) == [(WORK, "measured otherwise")]
+    other = versioned.replace("return self.bytes", "return self.bytes / 2")
+    repository.git("revert", "--no-edit", "HEAD")
+    repository.commit(bench=other.replace('"1"', '"2"'))
+    report = exact(repository)
+    assert report["exit_status"] == 0
+    assert report["notes"] == [
+        "bench_gate.Work.track_flops has a new version and measures otherwise"
+    ]
+
+
+def test_a_suites_own_function_is_judged_as_each_commit_has_it(repository) -> None:
+    repository.write("benchmarks/gate_suite.py", OF_SUITE)
+    repository.write("benchmarks/exact_cases/__init__.py", "ANSWER = 6\n")
+    repository.write("benchmarks/mean.py", "def mean(x):\n    return sum(x) / len(x)\n")
+    repository.commit(bench=BENCH + KNOWN)
+    repository.write("benchmarks/mean.py", "def mean(x):\n    return sum(x) / (len(x) - 1)\n")
+    repository.commit()
+    assert kinds(exact(repository)) == [("bench_gate.Known.track_mean()", "changed: verify")]
+    repository.git("revert", "--no-edit", "HEAD")
+    # A head whose cases hide what its function does: base's cases ask it, too.
+    repository.write("benchmarks/exact_cases/__init__.py", "ANSWER = 3\n")
+    repository.write("benchmarks/mean.py", "def mean(x):\n    return max(x)\n")
+    repository.commit()
+    (found,) = exact(repository)["exact"]["differences"]
+    assert found["head"] in (3, 6)
+    assert found["kind"] == "changed: verify"
+
+
+def test_what_bases_benchmarks_cannot_ask_of_heads_model_is_told_and_does_not_fail(
+    repository,
+) -> None:
+    renamed = MODEL.replace("BYTES", "SIZE")
+    repository.commit(
+        model=renamed, bench=BENCH.replace("BYTES", "SIZE").replace("class Work", "class Size")
+    )
+    report = exact(repository)
+    assert ("bench_gate.Work.track_flops(held)", "gone") in kinds(report)
