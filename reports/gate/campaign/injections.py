@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reference_model.errors import UserError
+from reports.gate.campaign.edits import Edit, edit
 from reports.gate.verdict import Verdict
 
 MODEL, CACHE = "reference_model/model.py", "reference_model/cache.py"
@@ -17,7 +18,6 @@ STEPS = "benchmarks/gate_workloads.py"
 
 BEGIN = "        start = cache.start if cache is not None else 0\n        span ="
 END = "        return self.lm_head(self.ln_f(x))  # (B, T, V)\n"
-Edit = tuple[str, str, str]  # file, what stands there once, what takes its place
 
 
 @dataclass(frozen=True)
@@ -150,17 +150,14 @@ INJECTIONS: dict[str, Injection] = {
 
 def inject(worktree: Path, name: str) -> None:
     """Edit the files of a worktree; `UserError` where what is to be edited is not there once."""
+    edit(worktree, name, edits_of(name))
+
+
+def edits_of(name: str) -> tuple[Edit, ...]:
+    """`UserError` where no injection is called so."""
     if name not in INJECTIONS:
         raise UserError(f"no injection is called {name!r}; use one of {', '.join(INJECTIONS)}")
-    for file, old, new in INJECTIONS[name].edits:
-        path = worktree / file
-        text = path.read_text(encoding="utf-8")
-        if text.count(old) != 1:
-            raise UserError(
-                f"{name}: {file} has {text.count(old)} places like {old.strip()!r}, not one; the "
-                "model has changed, and so must the injection"
-            )
-        path.write_text(text.replace(old, new), encoding="utf-8")
+    return INJECTIONS[name].edits
 
 
 def names(wanted: Sequence[str]) -> list[str]:

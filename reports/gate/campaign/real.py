@@ -7,8 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,7 +16,8 @@ from typing import Any
 from benchmarks.git import git
 from benchmarks.stats import proportion_interval
 from reports.gate.campaign import lines
-from reports.gate.campaign.injections import INJECTIONS, inject
+from reports.gate.campaign.edits import Edit, edit
+from reports.gate.campaign.injections import INJECTIONS, edits_of
 from reports.gate.campaign.neighbour import beside
 from reports.gate.workplace import workplace
 
@@ -29,15 +30,20 @@ IDENTITY = {
 }
 
 
-@contextmanager
-def clone_with(repository: Path, name: str) -> Iterator[Path]:
+def clone_with(repository: Path, name: str) -> AbstractContextManager[Path]:
     """A clone whose HEAD~1 is the repository's HEAD and whose HEAD has the injection."""
+    return clone_edited(repository, name, edits_of(name))
+
+
+@contextmanager
+def clone_edited(repository: Path, name: str, edits: Iterable[Edit]) -> Iterator[Path]:
+    """A clone whose HEAD~1 is the repository's HEAD and whose HEAD, of this name, has the edits."""
     with workplace() as folder:
         clone = folder / "clone"
         # Line ends as they are stored, for whatever works there.
         ends = ("--config", "core.autocrlf=false", "--config", "core.eol=lf")
         git(repository, "clone", "--quiet", "--no-hardlinks", *ends, str(repository), str(clone))
-        inject(clone, name)
+        edit(clone, name, edits)
         git(clone, "add", "--all")
         git(clone, "commit", "--quiet", "--allow-empty", "--message", name, environment=IDENTITY)
         yield clone
