@@ -1,4 +1,4 @@
-"""The gate's error rates: designs, turns, reorderings, record, replay, real, rivals, or all of it.
+"""How often the gate is wrong, and which faults it finds: all of it, or one part of it.
 
 Everything is appended to one file of JSON lines, and taken up again where it stopped.
 """
@@ -27,7 +27,7 @@ from reference_model.errors import UserError
 from reference_model.files import check_writable, write_whole
 from reference_model.printing import say, warn
 from reports.gate.arms import checkouts
-from reports.gate.campaign import designs, lines, real, reorderings, rivals, turns
+from reports.gate.campaign import designs, fault_command, lines, real, reorderings, rivals, turns
 from reports.gate.campaign.injections import INJECTIONS, names
 from reports.gate.campaign.neighbour import beside
 from reports.gate.campaign.replay import Slowed, binomial_range, replay, scatter, shift
@@ -63,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "real": _real,
             "reorderings": _reorderings,
             "rivals": _rivals,
+            "faults": lambda given: fault_command.run(given, _made),
             "all": _all,
         }[given.command](given)
 
@@ -129,12 +130,13 @@ def _parser() -> Parser:
             each.add_argument("--html", type=Path, help="file for a page with the curves")
         if name == "replay":
             each.add_argument("--without", help="leave out these benchmarks, by a pattern")
+    fault_command.add_to(commands)
     return parser
 
 
 def _check_places(given: argparse.Namespace) -> None:
     """Before hours of measuring, not after."""
-    names = ("out", "html") if given.command == "replay" else ("lines", "out", "html")
+    names = ("out", "html") if given.command == "replay" else ("lines", "out", "html", "markdown")
     for place in (getattr(given, name, None) for name in names):
         if place:
             check_writable(place)
