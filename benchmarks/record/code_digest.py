@@ -71,7 +71,7 @@ def _module_digest(path: Path) -> str:
     named = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            _drop_docstring(node)
+            drop_docstring(node)
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             named += _file_beside(path, node.value)
@@ -81,9 +81,10 @@ def _module_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _drop_docstring(
+def drop_docstring(
     node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef,
 ) -> None:
+    """Take the docstring out of ``node``, which stays valid Python."""
     if ast.get_docstring(node, clean=False) is not None:
         node.body = node.body[1:] or [ast.Pass()]
 
