@@ -1,4 +1,7 @@
-"""The gate's command: arguments, exit status, and the files that were asked for."""
+"""The gate's command: arguments, exit status, and the files that were asked for.
+
+Its first word may name another command, which has a module of its own.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -27,37 +31,59 @@ if TYPE_CHECKING:
 GRACE = 20.0
 
 
+# First word → a module with ``main(arguments)``, which returns the exit status.
+COMMANDS = {"accept": "reports.gate.accept", "plan": "reports.gate.plan"}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status. The files that were asked for are written in any case."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[:1] == ["accept"]:
-        from reports.gate.accept import main as accept
+    if words and words[0] in COMMANDS:
+        return _other(words[0], words[1:])
+    given: argparse.Namespace | None = None
+    request: Request | None = None
 
-        return accept(words[1:])
-    for name in ("SIGTERM", "SIGHUP"):  # so that checkouts are removed
+    def act() -> int:
+        nonlocal given, request
+        given = _parser().parse_args(words)
+        if given.plan:
+            return _other("plan", [word for word in words if word != "--plan"])
+        check_system()
+        request = request_of(given)
+        _check_outputs(given)
+        return _run(given, request)
+
+    return answered(act, lambda verdict, reason: _failed(given, request, verdict, reason))
+
+
+def _other(name: str, arguments: Sequence[str]) -> int:
+    return int(import_module(COMMANDS[name]).main(arguments))
+
+
+def answered(act: Callable[[], int], failed: Callable[[Verdict, str], int]) -> int:
+    """The exit status of ``act``, or of ``failed`` with a verdict and the reason why there is none.
+
+    Signals interrupt, so that checkouts are removed, and no timer is left behind.
+    """
+    for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has one of them
         if number and signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
             signal.signal(number, _interrupted)
-    given = request = None
     try:
-        given = _parser().parse_args(words)
-        _check_system()
-        request = _request(given)
-        _check_outputs(given)
-        return _run(given, request)
+        return act()
     except NotComparable as reason:
-        return _failed(given, request, Verdict.NOT_COMPARABLE, str(reason))
+        return failed(Verdict.NOT_COMPARABLE, str(reason))
     except UserError as error:
-        return _failed(given, request, Verdict.ERROR, str(error))
+        return failed(Verdict.ERROR, str(error))
     except KeyboardInterrupt:
-        return _failed(given, request, Verdict.ERROR, "interrupted")
+        return failed(Verdict.ERROR, "interrupted")
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and not is_ours(error):
-            return _failed(given, request, Verdict.ERROR, lacking(error))
+            return failed(Verdict.ERROR, lacking(error))
         warn(traceback.format_exc(), lines=True)
-        return _failed(given, request, Verdict.ERROR, f"{type(error).__name__}: {error}")
+        return failed(Verdict.ERROR, f"{type(error).__name__}: {error}")
     finally:
-        _end_after(0.0)
+        end_after(0.0)
 
 
 def _parser() -> Parser:
@@ -73,6 +99,17 @@ def _parser() -> Parser:
             Verdict.NOT_COMPARABLE: "not comparable: the commits need different packages",
         },
     )
+    ask(parser)
+    told = "only tell what would be compared, how long it takes and what it would find"
+    parser.add_argument("--plan", action="store_true", help=told)
+    parser.add_argument("--json", type=Path, help="file for all numbers")
+    parser.add_argument("--html", type=Path, help="file for a page with charts")
+    parser.add_argument("--markdown", type=Path, help="file for a pull request's summary")
+    return parser
+
+
+def ask(parser: Parser) -> None:
+    """The arguments that make a request: what is compared, on what, and for how long."""
     parser.add_argument("--base", required=True, help="commit to compare with, such as HEAD~1")
     parser.add_argument("--head", required=True, help="commit that is judged, such as HEAD")
     parser.add_argument("--select", default="*", help="compare only these: '*turboquant*'")
@@ -81,13 +118,9 @@ def _parser() -> Parser:
     parser.add_argument("--seed", type=seed, help="of the order of runs (default: drawn)")
     parser.add_argument("--base-python", help="Python for base (default: this one)")
     parser.add_argument("--head-python", help="Python for head (default: this one)")
-    parser.add_argument("--json", type=Path, help="file for all numbers")
-    parser.add_argument("--html", type=Path, help="file for a page with charts")
-    parser.add_argument("--markdown", type=Path, help="file for a pull request's summary")
-    return parser
 
 
-def _check_system() -> None:
+def check_system() -> None:
     if not hasattr(os, "killpg"):
         raise UserError("the gate runs on Linux and macOS; on Windows use its subsystem for Linux")
 
@@ -111,7 +144,7 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _request(given: argparse.Namespace) -> Request:
+def request_of(given: argparse.Namespace) -> Request:
     from reports.gate.compare import BUDGET, Request
 
     return Request(
@@ -130,7 +163,7 @@ def _run(given: argparse.Namespace, request: Request) -> int:
     from reports.gate.compare import BUDGET, compare
     from reports.gate.output import terminal
 
-    _end_after(max(request.budget, BUDGET) + GRACE)
+    end_after(max(request.budget, BUDGET) + GRACE)
     report = compare(Path.cwd(), request, warn)
     try:
         say(terminal(report))
@@ -173,8 +206,8 @@ def _write(given: argparse.Namespace, report: Report) -> None:
         raise failure
 
 
-def _end_after(seconds: float) -> None:
-    """Never, where it is 0."""
+def end_after(seconds: float) -> None:
+    """`UserError` then; never, where it is 0."""
     if hasattr(signal, "setitimer"):  # not on Windows
         signal.signal(signal.SIGALRM, partial(_out_of_time, seconds))
         signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -7,6 +7,7 @@ before it (an autoregression of first order).
 
 from __future__ import annotations
 
+import bisect
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from reports.gate.decision import Rule, outcomes_of_runs
 
 Floats = NDArray[np.float64]
 BENCHMARKS = 12
+LARGEST = 500  # permille: no larger slowdown is looked for
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,14 @@ class Rates:
 
 
 def pairs_of(
-    rng: np.random.Generator, shape: tuple[int, int, int], scatter: float, correlation: float = 0.0
+    rng: np.random.Generator,
+    shape: tuple[int, int, int],
+    scatter: float | Floats,
+    correlation: float = 0.0,
 ) -> Floats:
     """Log-ratios (runs, pairs, benchmarks), normal, each correlated with that of the pair before.
 
+    ``scatter``: of all benchmarks, or of each.
     What follows itself in a machine is common to what runs on it: benchmarks are independent here,
     which is the worst case for a level that they share.
     """
@@ -68,6 +74,44 @@ def rates(
         float((outcomes == name).mean()) for name in ("regression", "pass", "inconclusive")
     )
     return Rates(worse, passed, is_open, float(np.median(pairs)))
+
+
+def smallest_found(
+    rule: Rule, scatter: Floats, pairs: int, share: float = 0.8, runs: int = 200, seed: int = 0
+) -> float | None:
+    """The least slowdown of one benchmark that so large a ``share`` of runs calls a regression.
+
+    ``scatter``: of each benchmark and, last, of the control; each benchmark is the slower one in
+    turn. ``pairs``: as many as a run can measure. To a tenth of a percent; None where they are too
+    few for the largest that is tried.
+    """
+    pairs = min(pairs, rule.most_pairs)
+    if pairs < rule.looks[0]:
+        return None
+    count = len(scatter) - 1
+    x = pairs_of(np.random.default_rng(seed), (runs, pairs, count + 1), scatter)
+    at = np.arange(runs)
+
+    def is_found(permille: int) -> bool:
+        slowed = x.copy()
+        slowed[at, :, at % count] += math.log1p(permille / 1000)
+        outcomes, _ = outcomes_of_runs(slowed, rule, count)
+        return float((outcomes == "regression").mean()) >= share
+
+    found = bisect.bisect_left(range(LARGEST + 1), True, key=is_found)
+    return None if found > LARGEST else found / 1000
+
+
+def pairs_until_verdict(
+    rule: Rule, scatter: Floats, pairs: int, runs: int = 200, seed: int = 0
+) -> int:
+    """The median of runs in which nothing is slower, of at most so many ``pairs``; as above."""
+    pairs = min(pairs, rule.most_pairs)
+    if pairs < rule.looks[0]:
+        return pairs
+    x = pairs_of(np.random.default_rng(seed), (runs, pairs, len(scatter)), scatter)
+    _, taken = outcomes_of_runs(x, rule, len(scatter) - 1)
+    return round(float(np.median(taken)))
 
 
 def by_means(
