@@ -6,45 +6,38 @@ Everything is appended to one file of JSON lines, and taken up again where it st
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import json
-import math
-import random
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, get_args
+from typing import Any
 
-from benchmarks.experiment import Settings
-from benchmarks.instruments.environment import environment_stamp, usable_cores
 from reference_model.command_line import Parser, about, exit_status
-from reference_model.errors import UserError
 from reference_model.files import check_writable, write_whole
 from reference_model.printing import say, warn
 from reports.gate.arms import checkouts
-from reports.gate.campaign import designs, fault_command, lines, real, reorderings, rivals, turns
-from reports.gate.campaign.injections import INJECTIONS, names
+from reports.gate.campaign import (
+    designs,
+    fault_command,
+    lines,
+    real,
+    reorderings,
+    rivals,
+    turns,
+    whole,
+)
 from reports.gate.campaign.neighbour import beside
-from reports.gate.campaign.replay import Slowed, binomial_range, replay, scatter, shift
-from reports.gate.campaign.seconds import seconds_of
-from reports.gate.compare import CONTROLLED_BY, timed_ids
-from reports.gate.decision import Rule
-from reports.gate.pairs import CONTROL, Pairs
+from reports.gate.campaign.recording import record_pairs
+from reports.gate.campaign.summary import made, summed_up
+from reports.gate.campaign.targets import RUNS, SELF, TARGETS, TOY
+from reports.gate.campaign.whole import OTHERS
+from reports.gate.compare import timed_ids
 
-# Ignored by git: what is measured is a commit, and files beside it would be changes to it.
-LINES = Path("runs/gate_pairs.jsonl")
-# Of `all`: a third of the stretches beside a noisy neighbour.
-STRETCHES, PAIRS_OF_STRETCH, DESIGN_PAIRS = 6, 100, 40
-REAL = {"nothing": 60, "slower by 3 %": 20, "slower by 5 %": 20}
+DESIGN_PAIRS = 40
 OF_RIVALS = {"nothing": 20, "slower by 3 %": 5, "slower by 5 %": 5, "slower by 10 %": 5}
-OTHERS = 3  # runs of each other injection
-QUIET, NEIGHBOUR = "quiet", "beside a neighbour"
-Replayed = dict[str, list[dict[str, Any]]]  # a row per slowdown, by what ran beside the pairs
+OF_TARGETS = ("record", "real", "all")  # commands that gate what --target names
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         given = _parser().parse_args(arguments)
+        if "target" in given:
+            given.target = TARGETS[given.target]
+            given.lines = given.lines or given.target.lines
         _check_places(given)
         {
             "designs": _designs,
@@ -63,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "real": _real,
             "reorderings": _reorderings,
             "rivals": _rivals,
-            "faults": lambda given: fault_command.run(given, _made),
+            "faults": lambda given: fault_command.run(given, made),
             "all": _all,
         }[given.command](given)
 
@@ -80,7 +76,11 @@ def _parser() -> Parser:
     for name, told, example in (
         ("designs", "measure the scatter of a pair, by how it is measured", "--pairs 4"),
         ("turns", "measure the scatter of a pair, by how many turns it takes", "--pairs 4"),
-        ("record", "record pairs of a commit with itself", "--stretch monday --pairs 4"),
+        (
+            "record",
+            "record pairs of a commit with itself",
+            "--target toy --stretch monday --pairs 4",
+        ),
         (
             "replay",
             "decide recorded pairs anew: error rates, power and time",
@@ -97,14 +97,19 @@ def _parser() -> Parser:
             "ask asv continuous and --benchmark-compare-fail about the same cases",
             "--case nothing --runs 1",
         ),
-        ("all", "do all of it, in five to eight hours", "--out gate.json --html gate.html"),
+        ("all", "do all of it, in hours", "--target toy --out gate.json --html gate.html"),
     ):
         each = commands.add_parser(name, **about(told), example=example)
         if name != "reorderings":
             told = "file of recorded pairs"
             if name != "replay":
                 told += "; new ones are appended"
-            each.add_argument("--lines", type=Path, default=LINES, help=told)
+            known = TOY.lines if name == "replay" else None if name in OF_TARGETS else SELF.lines
+            told += f" (default: {known or f'one of the target in {RUNS}/'})"
+            each.add_argument("--lines", type=Path, default=known, help=told)
+        if name in OF_TARGETS:
+            told = "gate the commits of a toy, made for it, or of this project (default: toy)"
+            each.add_argument("--target", choices=TARGETS, default=TOY.name, help=told)
         if name not in ("replay", "rivals", "all"):
             told = "exact numbers" if name == "reorderings" else "timed benchmarks"
             each.add_argument("--select", default="*", help=f"only these {told}, by a pattern")
@@ -158,13 +163,13 @@ def _designs(given: argparse.Namespace) -> None:
 
 
 def _record_designs(path: Path, select: str, pairs: int) -> None:
-    lines.check_gate(path, Path.cwd())
+    lines.check_target(path, SELF.name)
     with checkouts(Path.cwd(), "HEAD", "HEAD") as arms:
         designs.record_designs(path, arms, timed_ids(arms, select), pairs, warn)
 
 
 def _turns(given: argparse.Namespace) -> None:
-    lines.check_gate(given.lines, Path.cwd())
+    lines.check_target(given.lines, SELF.name)
     with checkouts(Path.cwd(), "HEAD", "HEAD") as arms, beside(given.neighbour, seed=0) as other:
         ids = timed_ids(arms, given.select)
         turns.record_turns(given.lines, arms, ids, given.pairs, given.neighbour, warn)
@@ -173,77 +178,24 @@ def _turns(given: argparse.Namespace) -> None:
 
 
 def _record(given: argparse.Namespace) -> None:
-    """A/A pairs of one stretch of time, as the gate measures them, the control included."""
-    lines.check_gate(given.lines, Path.cwd())
-    done = len(lines.read(given.lines, kind="pair", stretch=given.stretch))
-    with ExitStack() as stack:
-        arms = stack.enter_context(checkouts(Path.cwd(), "HEAD", "HEAD"))
-        neighbour = stack.enter_context(beside(given.neighbour, seed=done))
-        ids = timed_ids(arms, given.select)
-        for earlier in lines.read(given.lines, kind="pair")[:1]:
-            if earlier["log_ratios"].keys() != {*ids, CONTROL}:
-                raise UserError(
-                    f"{given.lines} holds pairs of other benchmarks; use their --select"
-                )
-        control = CONTROLLED_BY if CONTROLLED_BY in ids else ids[0]
-        pairs = stack.enter_context(Pairs(arms, "cpu", random.Random(), control))
-        for number in range(done, given.pairs):
-            pair = pairs.measure(ids)
-            neighbour.check()
-            record = {
-                "kind": "pair",
-                "stretch": given.stretch,
-                "neighbour": given.neighbour,
-                "commit": arms[0].commit,
-                "utc": datetime.now(UTC).isoformat(timespec="seconds"),
-                "log_ratios": {id: round(ratio, 6) for id, ratio in pair.log_ratios.items()},
-                "took": pair.took,
-                "machine": pair.machine,
-            }
-            lines.append(given.lines, record)
-            warn(f"{given.stretch}, pair {number + 1} of {given.pairs}: {pair.took:.1f} s")
+    lines.check_target(given.lines, given.target.name)
+    record_pairs(
+        given.lines,
+        given.target,
+        given.stretch,
+        given.pairs,
+        given.neighbour,
+        warn,
+        given.select,
+    )
 
 
 def _replay(given: argparse.Namespace) -> None:
-    records = lines.read(given.lines, kind="pair")
-    if not records:
-        raise UserError(f"{given.lines} holds no recorded pairs; record some first")
-    lines.measured_gate(given.lines, Path.cwd())
-    if given.without:
-        records = [_without(record, given.without) for record in records]
-    gates = [run for run in real.as_shipped(given.lines) if run["case"] in REAL]
-    seconds = {
-        neighbour: seconds_of([run for run in gates if run["neighbour"] == neighbour])
-        for neighbour in (False, True)
-    }
-    count = given.runs_replayed
-    by_machine = {
-        "all": records,
-        QUIET: [record for record in records if not record["neighbour"]],
-        NEIGHBOUR: [record for record in records if record["neighbour"]],
-    }
-    one, every = (
-        {
-            name: replay(chosen, Rule(), runs=count, seconds=seconds, slowed=slowed)
-            for name, chosen in by_machine.items()
-            if chosen
-        }
-        for slowed in get_args(Slowed)
-    )
-    known = [row | {"agrees": agreement(row, one, every)} for row in real.tally(given.lines)]
-    counted = {name: len(chosen) for name, chosen in by_machine.items()}
-    scattered = {name: scatter(chosen) for name, chosen in by_machine.items() if chosen}
-    shifted = {name: shift(chosen) for name, chosen in by_machine.items() if len(chosen) > 1}
-    summary = {
-        "made": _made(given.lines),
-        "recorded pairs": counted,
-        "seconds": {QUIET: asdict(seconds[False]), NEIGHBOUR: asdict(seconds[True])},
-        "scatter": scattered,
-        "shift": shifted,
-        "replay": one,
-        "every slowed": every,
-        "real": known,
-    }
+    _sum_up(given, given.without)
+
+
+def _sum_up(given: argparse.Namespace, without: str | None = None) -> None:
+    summary = summed_up(given.lines, given.runs_replayed, without)
     if given.html:
         from reports.gate.campaign.curves import render
 
@@ -251,63 +203,23 @@ def _replay(given: argparse.Namespace) -> None:
     _show(summary, given.out)
 
 
-def _without(record: dict[str, Any], pattern: str) -> dict[str, Any]:
-    """A recorded pair without the benchmarks that match; it takes as long as it took with them."""
-    ratios = record["log_ratios"].items()
-    kept = {id: r for id, r in ratios if id == CONTROL or not fnmatch.fnmatchcase(id, pattern)}
-    return {**record, "log_ratios": kept}
-
-
-def _made(path: Path) -> dict[str, Any]:
-    """By which command, when, of which commits, and on which machine it was summed up."""
-    stamp = environment_stamp(Settings("full", "cpu", 0), usable_cores())
-    return {
-        "command": f"python -m reports.gate.campaign {' '.join(sys.argv[1:])}",
-        "utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commits": list(dict.fromkeys(record["commit"] for record in lines.read(path))),
-        "machine": {key: stamp[key] for key in ("cpu", "cores", "platform", "python", "packages")},
-    }
-
-
-def agreement(row: dict[str, Any], one: Replayed, every: Replayed) -> str | None:
-    """Whether the real verdicts lie in the 95 % binomial ranges of the replayed shares.
-
-    An injected slowdown is of the model's forward, which most benchmarks are, but not all: what it
-    leads to lies between what that of one benchmark and that of every one does. Nothing that is
-    replayed ends as an error, so that an error never agrees.
-    """
-    slowdowns = {
-        "nothing": 0.0,
-        "slower by 3 %": 0.03,
-        "slower by 5 %": 0.05,
-        "slower by 10 %": 0.1,
-    }
-    machine = NEIGHBOUR if row["neighbour"] else QUIET
-    if row["tool"] != real.GATE or row["case"] not in slowdowns or machine not in one:
-        return None
-    replayed = [
-        r
-        for rows in (one[machine], every[machine])
-        for r in rows
-        if r["slowdown"] == slowdowns[row["case"]]
-    ]
-    told, counted = [], 0
-    for status, name in ((0, "pass"), (10, "regression"), (11, "inconclusive")):
-        ranges = [binomial_range(r[name]["value"], row["runs"]) for r in replayed]
-        low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
-        counted += (count := row["verdicts"].get(str(status), 0))
-        told.append((low <= count <= high, f"{count} {name}, {low} to {high} by replay"))
-    agrees = all(agreed for agreed, _ in told) and counted == row["runs"]
-    return f"{'yes' if agrees else 'no'}: {'; '.join(words for _, words in told)}"
-
-
 def _real(given: argparse.Namespace) -> None:
-    lines.check_gate(given.lines, Path.cwd())
+    lines.check_target(given.lines, given.target.name)
     asked = {"--select": None if given.select == "*" else given.select, "--budget": given.budget}
-    arguments = tuple(f"{name}={value}" for name, value in asked.items() if value)
-    for name in names(given.case):
-        real.real_runs(given.lines, Path.cwd(), name, given.runs, warn, given.neighbour, arguments)
-    _show(real.tally(given.lines), given.out)
+    options = tuple(f"{name}={value}" for name, value in asked.items() if value)
+    with given.target.repository() as repository:
+        for case in given.case or given.target.injections:
+            real.real_runs(
+                given.lines,
+                repository,
+                case,
+                given.runs,
+                warn,
+                given.neighbour,
+                options,
+                given.target,
+            )
+    _show(real.tally(given.lines, given.target.injections), given.out)
 
 
 def _reorderings(given: argparse.Namespace) -> None:
@@ -325,7 +237,7 @@ def _rivals(given: argparse.Namespace) -> None:
 
 
 def _record_rivals(path: Path, cases: Sequence[str], runs: int | None) -> None:
-    lines.check_gate(path, Path.cwd())
+    lines.check_target(path, SELF.name)
     for case in cases or OF_RIVALS:
         for tool in rivals.RIVALS:
             upto = runs or OF_RIVALS.get(case, OTHERS)
@@ -333,48 +245,20 @@ def _record_rivals(path: Path, cases: Sequence[str], runs: int | None) -> None:
 
 
 def _all(given: argparse.Namespace) -> None:
-    """Whatever is missing of the whole proof."""
-    lines.check_gate(given.lines, Path.cwd())
-    _record_designs(given.lines, "*", DESIGN_PAIRS)
-    for stretch in range(STRETCHES):
-        label, neighbour = f"stretch {stretch + 1}", has_neighbour(stretch)
-        if missing := missing_pairs(given.lines, stretch):
-            pairs = len(lines.read(given.lines, kind="pair", stretch=label)) + missing
-            wanted = {"lines": given.lines, "select": "*", "neighbour": neighbour}
-            _record(argparse.Namespace(**wanted, stretch=label, pairs=pairs))
-        # Real runs between the stretches, so that these lie apart in time.
-        for name, runs in REAL.items():
-            upto = runs_by(stretch, runs)
-            real.real_runs(given.lines, Path.cwd(), name, upto, warn, neighbour)
-    for name in (name for name in INJECTIONS if name not in REAL):
-        real.real_runs(given.lines, Path.cwd(), name, OTHERS, warn)
+    """Whatever is missing of the whole proof; other tools and designs are asked about ourselves."""
+    lines.check_target(given.lines, given.target.name)
+    ours = given.target.name == SELF.name
+    if ours:
+        _record_designs(given.lines, "*", DESIGN_PAIRS)
+    whole.measure(given.lines, given.target, warn)
+    if not ours:
+        _sum_up(given)
+        return
     _record_rivals(given.lines, [], None)
     reordered = _reordered("*")
-    _replay(argparse.Namespace(**vars(given), without=None))
+    _sum_up(given)
     for name, summary in (("designs", designs.summary(given.lines)), ("reorderings", reordered)):
         _show(summary, given.out and given.out.with_name(f"gate_{name}.json"))
-
-
-def has_neighbour(stretch: int) -> bool:
-    return stretch % 3 == 2
-
-
-def missing_pairs(path: Path, stretch: int) -> int:
-    """Of those due when a stretch ends, beside a neighbour or not as it, by whatever stretches."""
-    neighbour = has_neighbour(stretch)
-    alike = sum(has_neighbour(other) == neighbour for other in range(stretch + 1))
-    recorded = len(lines.read(path, kind="pair", neighbour=neighbour))
-    return max(PAIRS_OF_STRETCH * alike - recorded, 0)
-
-
-def runs_by(stretch: int, runs: int) -> int:
-    """Of ``runs`` in all, those that are due when a stretch ends, beside a neighbour or not as it.
-
-    A third of them have a neighbour, as a third of the stretches.
-    """
-    alike = [has_neighbour(other) == has_neighbour(stretch) for other in range(STRETCHES)]
-    quota = runs // 3 if has_neighbour(stretch) else runs - runs // 3
-    return math.ceil(quota * sum(alike[: stretch + 1]) / sum(alike))
 
 
 def _show(summary: Any, out: Path | None) -> None:

@@ -36,6 +36,7 @@ def render(summary: dict[str, Any]) -> str:
             for number, each in enumerate(drawn)
         ],
         "rows": list(_rows(summary["replay"])),
+        "hundred": [_of_a_hundred(row) for row in summary["of a hundred"]],
         "shifts": list(_shifts(summary["shift"])),
         "real": [_told(row) for row in summary["real"]],
         "made": summary["made"],
@@ -78,6 +79,18 @@ def _shifts(shifted: dict[str, Any]) -> Sequence[list[str]]:
         [pairs, name, f"{100 * found['mean']:.2f} ± {100 * found['standard_error']:.2f} %"]
         for pairs, of_names in shifted.items()
         for name, found in of_names.items()
+    ]
+
+
+def _of_a_hundred(row: dict[str, Any]) -> list[str]:
+    low, high = row["interval"]
+    runs = row["run"] + row["replayed"]
+    return [
+        f"+{100 * row['slowdown']:g} %" if row["slowdown"] else "nothing",
+        f"{row['run, called slower']} of {row['run']}",
+        f"{row['replayed, called slower']} of {row['replayed']}",
+        f"{row['called slower']} of {runs}",
+        f"{100 * low:.1f} to {100 * high:.1f} %",
     ]
 
 

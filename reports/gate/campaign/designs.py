@@ -144,7 +144,7 @@ def record_designs(
     """``pairs`` of each design, in turns, appended to what the file has already."""
     for number in range(pairs):
         for name, design in DESIGNS.items():
-            if len(lines.read(path, kind="design", design=name)) > number:
+            if len(lines.of_today(path, kind="design", design=name)) > number:
                 continue
             ratios, seconds = design(arms, ids, random.Random())
             took = round(seconds, 3)

@@ -11,10 +11,10 @@ from typing import Any
 from reference_model.command_line import about
 from reference_model.files import write_whole
 from reference_model.printing import say, warn
-from reports.gate.campaign import lines
 from reports.gate.campaign.fault_runs import Judge, run_changes
 from reports.gate.campaign.fault_table import markdown, summary
 from reports.gate.campaign.faults.catalogue import GROUPS, chosen
+from reports.gate.campaign.same_gate import check_gate
 
 LINES = Path("runs/gate_faults.jsonl")  # ignored by git, as pairs are
 
@@ -43,7 +43,7 @@ def run(given: argparse.Namespace, made: Callable[[Path], dict[str, Any]]) -> No
     ``made`` says by which command, when and where what the file has was summed up.
     """
     changes = chosen(given.group, given.only)
-    lines.check_gate(given.lines, Path.cwd())
+    check_gate(given.lines, Path.cwd())
     judges: tuple[Judge, ...] = ("gate", "tests") if given.tests else ("gate",)
     run_changes(given.lines, Path.cwd(), changes, judges, warn)
     found = summary(given.lines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +22,14 @@ END = "        return self.lm_head(self.ln_f(x))  # (B, T, V)\n"
 
 @dataclass(frozen=True)
 class Injection:
-    """Edits, and the verdict they deserve."""
+    """Edits, and the verdict they deserve.
+
+    ``slowdown``: by what share something becomes slower and nothing else changes; None: otherwise.
+    """
 
     edits: tuple[Edit, ...]
     expected: Verdict = Verdict.REGRESSION
+    slowdown: float | None = None
 
 
 def _slower(share: float) -> Injection:
@@ -44,7 +48,8 @@ def _slower(share: float) -> Injection:
                 "            pass\n"
                 "        return y\n",
             ),
-        )
+        ),
+        slowdown=share,
     )
 
 
@@ -60,7 +65,7 @@ def _extra_matmul(share: float) -> Injection:
 
 
 INJECTIONS: dict[str, Injection] = {
-    "nothing": Injection((), Verdict.PASS),
+    "nothing": Injection((), Verdict.PASS, slowdown=0.0),
     "slower by 3 %": _slower(0.03),
     "slower by 5 %": _slower(0.05),
     "slower by 10 %": _slower(0.1),
@@ -148,18 +153,13 @@ INJECTIONS: dict[str, Injection] = {
 }
 
 
-def inject(worktree: Path, name: str) -> None:
+def inject(worktree: Path, name: str, injections: Mapping[str, Injection] = INJECTIONS) -> None:
     """Edit the files of a worktree; `UserError` where what is to be edited is not there once."""
-    edit(worktree, name, edits_of(name))
+    edit(worktree, name, edits_of(name, injections))
 
 
-def edits_of(name: str) -> tuple[Edit, ...]:
+def edits_of(name: str, injections: Mapping[str, Injection] = INJECTIONS) -> tuple[Edit, ...]:
     """`UserError` where no injection is called so."""
-    if name not in INJECTIONS:
-        raise UserError(f"no injection is called {name!r}; use one of {', '.join(INJECTIONS)}")
-    return INJECTIONS[name].edits
-
-
-def names(wanted: Sequence[str]) -> list[str]:
-    """All of them if none is named."""
-    return list(wanted) or list(INJECTIONS)
+    if name not in injections:
+        raise UserError(f"no injection is called {name!r}; use one of {', '.join(injections)}")
+    return injections[name].edits

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from statistics import median
@@ -17,8 +17,10 @@ from benchmarks.git import git
 from benchmarks.stats import proportion_interval
 from reports.gate.campaign import lines
 from reports.gate.campaign.edits import Edit, edit
-from reports.gate.campaign.injections import INJECTIONS, edits_of
+from reports.gate.campaign.injections import INJECTIONS, Injection, edits_of
 from reports.gate.campaign.neighbour import beside
+from reports.gate.campaign.targets import SELF, Target, gate_commit
+from reports.gate.verdict import Verdict
 from reports.gate.workplace import workplace
 
 GATE = "gate"  # beside other tools in one table
@@ -30,9 +32,11 @@ IDENTITY = {
 }
 
 
-def clone_with(repository: Path, name: str) -> AbstractContextManager[Path]:
+def clone_with(
+    repository: Path, name: str, injections: Mapping[str, Injection] = INJECTIONS
+) -> AbstractContextManager[Path]:
     """A clone whose HEAD~1 is the repository's HEAD and whose HEAD has the injection."""
-    return clone_edited(repository, name, edits_of(name))
+    return clone_edited(repository, name, edits_of(name, injections))
 
 
 @contextmanager
@@ -57,26 +61,31 @@ def real_runs(
     tell: Callable[[str], None],
     neighbour: bool = False,
     arguments: tuple[str, ...] = (),
+    target: Target = SELF,
 ) -> None:
-    """Up to ``runs`` gates of one case; those that the file has already count."""
-    commit, known = git(repository, "rev-parse", "HEAD"), list(arguments)
-    alike = lines.read(path, kind="real", case=name, neighbour=neighbour)
+    """Up to ``runs`` gates of one case; those of today's protocol that the file has count."""
+    known = list(arguments)
+    alike = lines.of_today(path, kind="real", case=name, neighbour=neighbour)
     done = len([record for record in alike if record.get("arguments", []) == known])
     if done >= runs:
         return
-    with clone_with(repository, name) as clone:
+    commit = git(repository, "rev-parse", "HEAD")
+    stamp = {"target": target.name, "commit": commit, "gate": gate_commit(target)}
+    with clone_with(repository, name, target.injections) as clone:
         for number in range(done, runs):
             with beside(neighbour, seed=number) as noise:
-                record = one_run(clone, arguments)
+                record = one_run(clone, arguments, target.gate)
                 noise.check()
             record = {"kind": "real", "case": name, "neighbour": neighbour, **record}
             record["arguments"] = known
-            lines.append(path, record | {"commit": commit})
+            lines.append(path, record | stamp)
             tell(f"{name}, run {number + 1} of {runs}: {record['verdict']}, {record['seconds']} s")
 
 
-def one_run(clone: Path, arguments: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The gate of the clone itself, from the command to the verdict."""
+def one_run(
+    clone: Path, arguments: tuple[str, ...] = (), gate: Path | None = None
+) -> dict[str, Any]:
+    """The gate in the folder ``gate``, or that of the clone itself, from command to verdict."""
     written = clone.parent / "gate.json"
     written.unlink(missing_ok=True)
     started = time.monotonic()
@@ -85,7 +94,7 @@ def one_run(clone: Path, arguments: tuple[str, ...] = ()) -> dict[str, Any]:
          f"--json={written}", *arguments],
         cwd=clone,
         # Its checkouts go with the clone, even where it is killed.
-        env={**os.environ, "PYTHONPATH": str(clone), "TMPDIR": str(clone.parent)},
+        env={**os.environ, "PYTHONPATH": str(gate or clone), "TMPDIR": str(clone.parent)},
         capture_output=True,
         text=True,
         check=False,
@@ -116,22 +125,26 @@ def counted(record: dict[str, Any]) -> dict[str, Any] | None:
     return exact if exact and exact["compared"] else None
 
 
-def tally(path: Path) -> list[dict[str, Any]]:
+def tally(path: Path, injections: Mapping[str, Injection] = INJECTIONS) -> list[dict[str, Any]]:
     """Per tool and case: how often each verdict, and whether it was the one deserved."""
     found: dict[tuple[str, str, bool], list[dict[str, Any]]] = {}
     for record in [*as_shipped(path), *lines.read(path, kind="rival")]:
-        if record["case"] in INJECTIONS:  # a case that was renamed since is not of this table
+        if record["case"] in injections:  # a case that was renamed since is not of this table
             key = (record.get("tool", GATE), record["case"], record["neighbour"])
             found.setdefault(key, []).append(record)
-    cases = list(INJECTIONS)
+    cases = list(injections)
     ordered = sorted(found, key=lambda key: (cases.index(key[1]), key[0] != GATE, key[0], key[2]))
-    return [{"tool": key[0], **_row(key[1], key[2], found[key])} for key in ordered]
+    return [
+        {"tool": key[0], **_row(key[1], injections[key[1]].expected, key[2], found[key])}
+        for key in ordered
+    ]
 
 
-def _row(case: str, neighbour: bool, records: list[dict[str, Any]]) -> dict[str, Any]:
+def _row(
+    case: str, expected: Verdict, neighbour: bool, records: list[dict[str, Any]]
+) -> dict[str, Any]:
     seconds = sorted(record["seconds"] for record in records)
     statuses = [record["exit_status"] for record in records]
-    expected = INJECTIONS[case].expected
     exact = [found for found in map(counted, records) if found]
     right = statuses.count(int(expected))
     return {

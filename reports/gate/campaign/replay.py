@@ -118,6 +118,31 @@ def replay(
     return rows
 
 
+def replayed_outcomes(
+    records: Sequence[dict[str, Any]],
+    rule: Rule,
+    slowdown: float,
+    runs: int,
+    seconds: Mapping[bool, Seconds] = AS_RECORDED,
+    seed: int = 1,
+) -> dict[str, int]:
+    """How so many runs end, spread evenly over the stretches; one benchmark is slower in each."""
+    parts = list(stretches(records).values())
+    ids = [id for id in parts[0][0]["log_ratios"] if id != CONTROL]
+    rng = np.random.default_rng(seed)
+    counts = dict.fromkeys(METRICS[:SHARES], 0)
+    for number, pairs in enumerate(parts):
+        part = runs // len(parts) + (number < runs % len(parts))
+        if part:
+            of_stretch = seconds[pairs[0]["neighbour"]]
+            metrics, _ = _one_stretch(
+                pairs, ids, rule, slowdown, part, rng, of_stretch, "one", BUDGET
+            )
+            for name, share in zip(counts, metrics, strict=False):
+                counts[name] += round(share * part)
+    return counts
+
+
 def _one_stretch(
     pairs: Sequence[dict[str, Any]],
     ids: Sequence[str],

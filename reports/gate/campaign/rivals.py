@@ -76,7 +76,7 @@ def rival_runs(
     path: Path, repository: Path, tool: str, case: str, runs: int, tell: Callable[[str], None]
 ) -> None:
     """Up to ``runs`` comparisons of one case by one tool; those that the file has count."""
-    done = len(lines.read(path, kind="rival", tool=tool, case=case))
+    done = len(lines.of_today(path, kind="rival", tool=tool, case=case))
     if done >= runs:
         return
     commit = git(repository, "rev-parse", "HEAD")

@@ -33,7 +33,7 @@ def record_turns(
     tell: Callable[[str], None],
 ) -> None:
     """Turns of ``pairs`` pairs, appended to what the file has already."""
-    for number in range(len(lines.read(path, kind="turns", neighbour=neighbour)), pairs):
+    for number in range(len(lines.of_today(path, kind="turns", neighbour=neighbour)), pairs):
         rng, started = random.Random(), time.monotonic()
         with running(list(arms), "cpu", rng) as (workers, _):
             for worker in workers:

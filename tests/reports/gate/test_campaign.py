@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import shutil
@@ -15,22 +14,30 @@ from typing import Any
 
 import pytest
 
-from benchmarks.git import git
 from reference_model.errors import UserError
 from reports.gate.campaign import __main__ as campaign
-from reports.gate.campaign import designs, lines, real, reorderings, rivals
-from reports.gate.campaign.__main__ import (
-    STRETCHES,
-    has_neighbour,
-    main,
-    runs_by,
-)
+from reports.gate.campaign import designs, lines, real, recording, reorderings, rivals, whole
+from reports.gate.campaign.__main__ import main
 from reports.gate.campaign.injections import INJECTIONS, inject
 from reports.gate.campaign.neighbour import beside
+from reports.gate.campaign.targets import SELF, TOY
+from reports.gate.campaign.whole import STRETCHES, has_neighbour, runs_by
 from reports.gate.pairs import CONTROL
 from reports.gate.verdict import Verdict
 
 ONE, TWO = (f"bench_gate.Step.time_step({name})" for name in ("one", "two"))
+
+
+def pair(**fields: Any) -> dict[str, Any]:
+    """A recorded pair."""
+    usual = {"stretch": "noon", "neighbour": False, "log_ratios": {ONE: 0.01}, "took": 2.0}
+    return {"kind": "pair", **usual, **fields}
+
+
+def run(**fields: Any) -> dict[str, Any]:
+    """A real run of the gate."""
+    usual = {"case": "nothing", "neighbour": False, "exit_status": 0, "seconds": 1.0, "exact": None}
+    return {"kind": "real", **usual, **fields}
 
 
 # ---- the plan
@@ -53,24 +60,21 @@ def test_all_records_what_is_missing_of_the_pairs_by_whatever_stretches_they_wer
     path = tmp_path / "lines.jsonl"
     asked = []
 
-    def record(given: argparse.Namespace) -> None:
-        done = len(lines.read(path, kind="pair", stretch=given.stretch))
-        asked.append((given.stretch, given.neighbour, given.pairs - done))
-        fake = {"kind": "pair", "stretch": given.stretch, "neighbour": given.neighbour}
-        for _ in range(done, given.pairs):
-            lines.append(path, fake)
+    def record(path: Path, target, stretch: str, upto: int, neighbour: bool, tell) -> None:
+        done = len(lines.read(path, kind="pair", stretch=stretch))
+        asked.append((stretch, neighbour, upto - done))
+        for _ in range(done, upto):
+            lines.append(path, pair(stretch=stretch, neighbour=neighbour))
 
-    monkeypatch.setattr(campaign, "_record", record)
-    monkeypatch.setattr(campaign, "PAIRS_OF_STRETCH", 4)
-    for name in ("_reordered", "_record_designs", "_record_rivals", "_replay"):
-        monkeypatch.setattr(campaign, name, lambda *given: None)
-    for module, name in ((lines, "check_gate"), (real, "real_runs")):
-        monkeypatch.setattr(module, name, lambda *given: None)
+    monkeypatch.setattr(whole, "record_pairs", record)
+    monkeypatch.setattr(whole, "PAIRS_OF_STRETCH", 4)
+    monkeypatch.setattr(real, "real_runs", lambda *given, **named: None)
+    target = replace(TOY, repository=SELF.repository)
     for neighbour, stretch, pairs in ((False, "monday", 5), (True, "tuesday", 3)):
         for _ in range(pairs):
-            lines.append(path, {"kind": "pair", "stretch": stretch, "neighbour": neighbour})
+            lines.append(path, pair(stretch=stretch, neighbour=neighbour))
     for _ in range(2):
-        assert main(["all", f"--lines={path}"]) == 0
+        whole.measure(path, target, lambda line: None)
     assert asked == [
         ("stretch 2", False, 3),
         ("stretch 3", True, 1),
@@ -132,7 +136,7 @@ def test_a_run_that_ended_before_it_counted_has_no_exact_difference_rather_than_
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "lines.jsonl"
-    record = {"kind": "real", "neighbour": False, "seconds": 1.0, "case": "not a number"}
+    record = run(case="not a number")
     exact = {"compared": 0, "differences": [], "seconds": 0.0}
     lines.append(path, record | {"exit_status": 12, "exact": exact})
     (row,) = real.tally(path)
@@ -149,28 +153,9 @@ def test_a_run_that_ended_before_it_counted_has_no_exact_difference_rather_than_
 
 def test_a_case_that_was_renamed_since_is_left_out_of_the_table(tmp_path: Path) -> None:
     path = tmp_path / "lines.jsonl"
-    record = {"kind": "real", "neighbour": False, "seconds": 1.0, "exit_status": 0, "exact": None}
     for case in ("an old name", "nothing"):
-        lines.append(path, record | {"case": case})
+        lines.append(path, run(case=case))
     assert [row["case"] for row in real.tally(path)] == ["nothing"]
-
-
-# ---- the file
-
-
-def test_a_line_that_was_cut_off_is_named_once_and_skipped_and_no_other(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "new" / "lines.jsonl"
-    assert lines.read(path) == []
-    lines.append(path, {"kind": "pair", "n": 1})
-    with path.open("a") as file:
-        file.write('{"kind": "pair", "n"')
-    lines.append(path, {"kind": "real", "n": 3})
-    assert [record["n"] for record in lines.read(path)] == [1, 3]
-    assert lines.read(path, kind="real") == [{"kind": "real", "n": 3}]
-    (told,) = capsys.readouterr().err.splitlines()
-    assert f"line 2 of {path}" in told
 
 
 # ---- injections
@@ -219,8 +204,8 @@ def test_pairs_are_recorded_up_to_a_number_and_taken_up_where_they_stopped(
     path = tmp_path / "lines.jsonl"
     for pairs, new in ((1, 1), (3, 2), (3, 0)):
         asked.clear()
-        command = ["record", f"--lines={path}", "--stretch=noon", f"--pairs={pairs}"]
-        assert main(command) == 0
+        command = ["record", "--target=self", f"--lines={path}", "--stretch=noon"]
+        assert main([*command, f"--pairs={pairs}"]) == 0
         assert asked == [ONE] * new
     found = lines.read(path, kind="pair", stretch="noon")
     assert [set(record["log_ratios"]) for record in found] == [{ONE, TWO, CONTROL}] * 3
@@ -238,23 +223,25 @@ def test_all_measures_once_and_its_own_results_are_no_change_to_what_is_measured
     def ratios(ids: Sequence[str]) -> dict[str, float]:
         return dict.fromkeys(ids, 0.001)
 
-    def run(clone: Path, arguments: tuple[str, ...]) -> dict[str, Any]:
+    def one_run(clone: Path, arguments: tuple[str, ...], gate: Path | None) -> dict[str, Any]:
         return {"exit_status": 0, "verdict": "pass", "seconds": 1.0, "exact": None}
 
     @contextmanager
-    def clone_with(repository: Path, case: str) -> Iterator[Path]:
+    def clone_with(repository: Path, *given: object) -> Iterator[Path]:
         yield repository
 
-    plan = {"PAIRS_OF_STRETCH": 1, "DESIGN_PAIRS": 3, "OTHERS": 1, "REAL": {"nothing": 3}}
-    for name, value in {**plan, "OF_RIVALS": {"nothing": 1}}.items():
-        monkeypatch.setattr(campaign, name, value)
+    for name, few in (("PAIRS_OF_STRETCH", 1), ("OTHERS", 1), ("STRETCHES", 3)):
+        monkeypatch.setattr(whole, name, few)
+    monkeypatch.setitem(campaign.TARGETS, "self", replace(SELF, real={"nothing": 3}))
+    monkeypatch.setattr(campaign, "DESIGN_PAIRS", 3)
+    monkeypatch.setattr(campaign, "OF_RIVALS", {"nothing": 1})
     design = {"calls": lambda arms, ids, rng: (ratios(ids), 1.0)}
     monkeypatch.setattr(designs, "DESIGNS", design)
     monkeypatch.setattr(
         Pairs, "measure", lambda self, ids: Pair(ratios((*ids, CONTROL)), {}, 1.5, {}, "")
     )
-    monkeypatch.setattr(real, "one_run", run)
-    monkeypatch.setattr(campaign, "beside", lambda neighbour, seed: beside(False, seed))
+    monkeypatch.setattr(real, "one_run", one_run)
+    monkeypatch.setattr(recording, "beside", lambda neighbour, seed: beside(False, seed))
     monkeypatch.setattr(real, "beside", lambda neighbour, seed: beside(False, seed))
     monkeypatch.setattr(reorderings, "reorderings", lambda arm, pattern: [{"order": pattern}])
     for module in (real, rivals):
@@ -262,7 +249,8 @@ def test_all_measures_once_and_its_own_results_are_no_change_to_what_is_measured
     monkeypatch.setattr(rivals, "RIVALS", {"a tool": lambda clone: (Verdict.PASS, "")})
     monkeypatch.chdir(repository.path)
     path = tmp_path / "lines.jsonl"
-    command = ["all", f"--lines={path}", "--runs-replayed=5", "--out=published/gate.json"]
+    command = ["all", "--target=self", f"--lines={path}", "--runs-replayed=5"]
+    command.append("--out=published/gate.json")
     command.append("--html=published/gate.html")
     assert main(command) == 0, capsys.readouterr().err
     names = {"gate.json", "gate.html", "gate_designs.json", "gate_reorderings.json"}
@@ -341,36 +329,29 @@ def test_the_largest_change_by_another_order_of_sums_is_told_with_its_place(
     assert "matches no exact number with a tolerance" in capsys.readouterr().err
 
 
-# ---- of one gate
+# ---- what still counts
 
 
-def test_records_of_another_gate_are_not_gone_on_with(
+def test_what_was_recorded_counts_after_any_change_that_is_not_of_the_protocol(
     repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     path = tmp_path / "lines.jsonl"
+    ratios = dict.fromkeys((ONE, TWO, CONTROL), 0.01)
+    lines.append(path, pair(log_ratios=ratios, commit=repository.git("rev-parse", "HEAD")))
+    before = path.read_text()
+    repository.write("benchmarks/experiments/new/claims.toml", "a new claim\n")
+    repository.write("reference_model/codecs/new.py", '"""A new codec."""\n')
+    repository.commit(model=(repository.path / "reference_model/__init__.py").read_text() + "# x\n")
     monkeypatch.chdir(repository.path)
-    lines.append(path, {"kind": "pair", "commit": git(repository.path, "rev-parse", "HEAD")})
-    repository.write("reports/gate/campaign/curves.py", "")  # what is not measured may change
-    repository.commit()
-    lines.check_gate(path, repository.path)
-    lines.append(path, {"kind": "pair", "commit": git(repository.path, "rev-parse", "HEAD")})
-    assert lines.measured_gate(path, repository.path) is not None
-    repository.commit(model="BYTES = 1\n")
-    commands = (["record", "--stretch=x"], ["real"], ["designs"], ["turns"], ["rivals"], ["all"])
-    for command in commands:
-        assert main([*command, f"--lines={path}"]) == 2
-        assert "of another gate, suite or model than HEAD's" in capsys.readouterr().err
-    lines.append(path, {"kind": "pair", "commit": git(repository.path, "rev-parse", "HEAD")})
-    for folder in (repository.path, repository.path / "reference_model"):
-        monkeypatch.chdir(folder)
-        assert main(["replay", f"--lines={path}"]) == 2
-        assert "holds records of different gates" in capsys.readouterr().err
+    command = ["record", "--target=self", f"--lines={path}", "--stretch=noon", "--pairs=1"]
+    assert main(command) == 0
+    assert path.read_text() == before, "it was measured again"
+    assert capsys.readouterr().err == ""
 
 
 def test_real_runs_with_an_option_are_not_those_of_the_gate_as_shipped(tmp_path: Path) -> None:
     path = tmp_path / "lines.jsonl"
-    record = {"kind": "real", "case": "nothing", "neighbour": False, "seconds": 1.0, "exact": None}
     for arguments, status in ([], 0), (["--budget=5"], 11):
-        lines.append(path, record | {"arguments": arguments, "exit_status": status})
+        lines.append(path, run(arguments=arguments, exit_status=status))
     (row,) = real.tally(path)
     assert (row["runs"], row["verdicts"]) == (1, {"0": 1})

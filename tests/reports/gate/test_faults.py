@@ -306,8 +306,8 @@ def test_the_command_asks_and_writes_both_forms(
         asked.append(([change.name for change in changes], judges))
 
     monkeypatch.setattr(fault_command, "run_changes", run)
-    monkeypatch.setattr(lines, "check_gate", lambda path, repository: None)
-    monkeypatch.setattr(campaign, "_made", lambda path: {"of": path.name})
+    monkeypatch.setattr(fault_command, "check_gate", lambda path, repository: None)
+    monkeypatch.setattr(campaign, "made", lambda path: {"of": path.name})
     name = of_each_group()[0].name
     command = ["faults", f"--lines={path}", "--group=speed", f"--only={name}"]
     out, tables = tmp_path / "faults.json", tmp_path / "faults.md"

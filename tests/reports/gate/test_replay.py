@@ -11,7 +11,7 @@ from scipy.stats import norm, t
 
 from reference_model.errors import UserError
 from reports.gate.campaign import lines, real
-from reports.gate.campaign.__main__ import NEIGHBOUR, QUIET, agreement, main
+from reports.gate.campaign.__main__ import main
 from reports.gate.campaign.replay import (
     BLOCK,
     METRICS,
@@ -19,10 +19,13 @@ from reports.gate.campaign.replay import (
     binomial_range,
     drawn_runs,
     replay,
+    replayed_outcomes,
     scatter,
     shift,
 )
 from reports.gate.campaign.seconds import Seconds, seconds_of
+from reports.gate.campaign.summary import NEIGHBOUR, QUIET, agreement, of_a_hundred
+from reports.gate.campaign.targets import SELF, TOY
 from reports.gate.decision import Rule
 from reports.gate.pairs import CONTROL
 
@@ -132,6 +135,31 @@ def test_real_runs_are_compared_with_the_replay_of_pairs_beside_the_same_neighbo
     slower = row | {"case": "slower by 3 %", "verdicts": {"10": 20}}
     assert "yes: 0 pass, 0 to 5 by replay; 20 regression, 15" in agreement(slower, one, every)
     assert agreement(slower | {"tool": "asv continuous"}, one, every) is None
+
+
+def test_of_a_hundred_gates_those_that_were_run_count_and_only_the_rest_is_replayed() -> None:
+    runs = [{"case": "nothing", "exit_status": 0}] * 59 + [{"case": "nothing", "exit_status": 10}]
+    slower = [f"{name} slower by 3 %" for name in ("counted", "ordered")]
+    runs += [{"case": case, "exit_status": 10} for case in slower for _ in range(70)]
+    asked = []
+
+    def replayed(rule: Rule, slowdown: float, rest: int) -> dict[str, int]:
+        asked.append((slowdown, rest))
+        return {"regression": 1 if rest else 0}
+
+    nothing, three = (of_a_hundred(by, runs, TOY, replayed) for by in (0.0, 0.03))
+    assert asked == [(0.0, 40), (0.03, 0)]
+    assert (nothing["run"], nothing["run, called slower"], nothing["replayed"]) == (60, 1, 40)
+    assert nothing["called slower"] == 2
+    assert nothing["interval"] == pytest.approx([0.0024, 0.0704], abs=1e-3)  # 2 of 100
+    assert (three["run"], three["called slower"]) == (140, 140)
+
+
+def test_replayed_runs_are_as_many_as_asked_for_over_all_stretches() -> None:
+    counts = replayed_outcomes(recorded(), Rule(), 0.05, 40)
+    assert counts == {"regression": 40, "pass": 0, "inconclusive": 0}
+    assert sum(replayed_outcomes(recorded(scatter=0.03), Rule(), 0.03, 41).values()) == 41
+    assert sum(replayed_outcomes(recorded(), Rule(), 0.0, 0).values()) == 0
 
 
 def test_real_runs_that_end_otherwise_than_replayed_ones_do_not_agree() -> None:
@@ -247,14 +275,14 @@ def test_an_interval_over_few_stretches_is_as_wide_as_students(count: int) -> No
 
 def test_to_replay_more_often_makes_no_interval_narrower_than_distinct_runs_do() -> None:
     bounds = {}
-    for runs in (20, 2000, 20000):
+    for runs in (20, 2000, 4000):
         (row,) = replay(recorded(stretches=2, pairs=10), Rule(), (0.0,), runs=runs)
         assert row["regression"]["value"] == 0
         bounds[runs] = row["regression"]["interval"][1]
         # Of ten pairs in a ring, and of a coin for each five of them.
         assert row["distinct runs"] <= 2 * 10 * 2 ** math.ceil(max(row["pairs"]["stretches"]) / 5)
-    assert bounds[20] > bounds[2000] == bounds[20000]
-    (slower,) = replay(recorded(stretches=2, pairs=10), Rule(), (0.03,), runs=20000)
+    assert bounds[20] > bounds[2000] == bounds[4000]
+    (slower,) = replay(recorded(stretches=2, pairs=10), Rule(), (0.03,), runs=4000)
     assert slower["distinct runs"] > 2 * row["distinct runs"], "each of three may be slowed"
 
 
@@ -296,10 +324,16 @@ def test_the_page_draws_every_curve_and_tells_the_real_runs_escaped(tmp_path: Pa
     found = {"all": replay(recorded(), Rule(), (0.0, 0.02, 0.05), runs=20)}
     shifted = {"all": shift(recorded(bias=0.02))}
     made = {"command": "<replay>", "utc": "now", "commits": ["0123456789abcdef"]}
-    made["machine"] = {"cpu": "a CPU", "cores": 2}
+    made |= {"machine": {"cpu": "a CPU", "cores": 2}, "target": "toy", "protocol": "protocol 9"}
     real_rows = [row | {"agrees": "no"}]
-    page = render({"replay": found, "shift": shifted, "real": real_rows, "made": made})
-    assert "<code>&lt;replay&gt;</code> from lines of 0123456789ab," in page
+    hundred = [of_a_hundred(0.0, [], SELF, lambda rule, by, rest: {"regression": 3})]
+    summary = {"replay": found, "shift": shifted, "real": real_rows, "of a hundred": hundred}
+    page = render(summary | {"made": made})
+    assert "<code>&lt;replay&gt;</code> from lines of 0123456789ab\n" in page
+    assert "(target: toy; protocol 9)" in page
+    assert (
+        "<td>nothing</td><td>0 of 0</td><td>3 of 100</td><td>3 of 100</td><td>0.6 to 8.5 %" in page
+    )
     assert page.count('class="marks"') == 5
     assert "<b>" not in page
     assert "&lt;b&gt;" in page
