@@ -80,6 +80,16 @@ class KnownAnswers(_Fingerprints):
         return self.fingerprint
 
 
+class KnownRounded(_Fingerprints):
+    """The same where a model's numbers are rounded on the way."""
+
+    table = tables.KNOWN_ROUNDED
+    params = (tables.names(table),)
+
+    def track_fingerprint(self, case: str) -> float:
+        return self.fingerprint
+
+
 class Footprint(Benchmark):
     """Of one call of each kind."""
 

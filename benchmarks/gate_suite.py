@@ -53,6 +53,7 @@ EXACT: dict[str, Exactness] = {
     "bench_exact.Half.track_fingerprint": Exactness("same", 2e-2),
     "bench_exact.Numbers.track_fingerprint": Exactness("same", 1e-9),
     "bench_exact.KnownAnswers.track_fingerprint": Exactness("same", 2e-5, of="suite"),
+    "bench_exact.KnownRounded.track_fingerprint": Exactness("same", 5e-3, of="suite"),
     "bench_exact.Footprint.track_peak_bytes": Exactness(tolerance=4096, share=0.15),
     "bench_exact.Footprint.track_allocated_bytes": Exactness(tolerance=4096, share=0.15),
     "bench_exact.Footprint.track_allocations": Exactness(tolerance=4, share=0.25),

@@ -21,6 +21,7 @@ ROOMS = {
     "Results in half precision": tables.HALF,
     "Formulas and rules": tables.NUMBERS,
     "The suite's own statistics, instruments and verdicts": tables.KNOWN,
+    "The suite's own instruments, through numbers that are rounded": tables.KNOWN_ROUNDED,
     "What one call costs, and what it leaves behind": CALLS,
 }
 

@@ -8,6 +8,7 @@ from functools import cache
 from benchmarks.exact_cases import (
     caches,
     closed_forms,
+    device,
     files,
     generation,
     instruments,
@@ -33,7 +34,8 @@ SINGLE: Table = (
 ROUNDED: Table = (*caches.ROUNDED, *rewrites.ROUNDED, *training.ROUNDED)
 HALF: Table = (*outputs.HALF, *rewrites.HALF)
 NUMBERS: Table = closed_forms.NUMBERS
-KNOWN: Table = (*statistics.CASES, *instruments.CASES, *judging.CASES)
+KNOWN: Table = (*statistics.CASES, *instruments.CASES, *device.CASES, *judging.CASES)
+KNOWN_ROUNDED: Table = instruments.ROUNDED
 
 
 def names(table: Sequence[Case]) -> tuple[str, ...]:

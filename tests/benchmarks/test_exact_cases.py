@@ -22,6 +22,7 @@ TABLES = (
     tables.HALF,
     tables.NUMBERS,
     tables.KNOWN,
+    tables.KNOWN_ROUNDED,
     CALLS,
 )
 
