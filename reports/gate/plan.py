@@ -30,7 +30,9 @@ from reports.gate.verdict import Verdict
 from reports.gate.workers import Worker, running
 
 PAIRS = 3  # that are measured, where none are recorded: half a minute for a dozen benchmarks
-SAMPLED = 4  # exact numbers of each benchmark, at most
+# Exact numbers of each benchmark that are asked for beside its first, at most. From fewer, one that
+# takes a hundred times as long as the others makes the whole look twice as long.
+SAMPLED = 12
 FOUND = 0.8  # share of runs that find the smallest change that is told
 Floats = NDArray[np.float64]
 
@@ -56,6 +58,7 @@ class Plan:
     skipped: dict[str, str]  # why it is not timed, by benchmark
     budget: float
     exact_seconds: float
+    exact_asked: int  # numbers that its seconds are by
     pair_seconds: float | None  # None: nothing is timed
     most_pairs: int  # that the budget lasts for
     seconds: float  # of a run in which nothing is slower
@@ -163,6 +166,7 @@ def planned(
         skipped,
         request.budget,
         round(exact_seconds, 1),
+        sum(1 + len(_few(ids[1:])) for ids in exact.values()),
         round(noise.usual, 2) if noise else None,
         most,
         round(exact_seconds + of_pairs, 1),
@@ -213,18 +217,31 @@ def _on_both_sides(
 # ---- how long it takes, and how much pairs scatter
 
 
+def _few(ids: Sequence[str]) -> Sequence[str]:
+    return ids[:: math.ceil(len(ids) / SAMPLED) or 1]
+
+
 def _seconds_of_exact(workers: Sequence[Worker], exact: Mapping[str, Sequence[str]]) -> float:
-    """By a few numbers of each benchmark, both arms at work at once, as in a gate."""
+    """By a few numbers of each benchmark, both arms at work at once, as in a gate.
+
+    The first stands for itself, since it may set up what the others share.
+    """
     seconds = 0.0
-    for ids in exact.values():
-        few = list(ids[:: math.ceil(len(ids) / SAMPLED)])
-        started = time.monotonic()
-        for worker in workers:
-            worker.send("exact", ids=few)
-        for worker in workers:
-            worker.receive()
-        seconds += (time.monotonic() - started) * len(ids) / len(few)
+    for first, *others in exact.values():
+        seconds += _asked(workers, [first])
+        if few := _few(others):
+            seconds += _asked(workers, few) * len(others) / len(few)
     return seconds
+
+
+def _asked(workers: Sequence[Worker], ids: Sequence[str]) -> float:
+    """Seconds until all of them have answered."""
+    started = time.monotonic()
+    for worker in workers:
+        worker.send("exact", ids=list(ids))
+    for worker in workers:
+        worker.receive()
+    return time.monotonic() - started
 
 
 def _measured(
@@ -297,7 +314,8 @@ def in_words(plan: Plan) -> str:
     numbers = sum(plan.exact.values())
     lines = [
         f"base {_named(plan.base)}, head {_named(plan.head)}",
-        f"{numbers} exact numbers, about {plan.exact_seconds:.0f} s with the start:",
+        f"{numbers} exact numbers, about {plan.exact_seconds:.0f} s with the start, by "
+        f"{plan.exact_asked} of them:",
         *(f"  {name}: {count}" for name, count in plan.exact.items()),
     ]
     if plan.timed:
