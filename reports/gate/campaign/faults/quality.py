@@ -73,7 +73,8 @@ MODEL_FAULTS = (
         (
             MODEL,
             "        return self.dropout(self.wpe(x, start))\n",
-            "        return F.dropout(self.wpe(x, start), self.config.dropout)\n",
+            "        x, share = self.wpe(x, start), self.config.dropout\n"
+            "        return F.dropout(x, share) if share else x\n",
         ),
     ),
     fault(
