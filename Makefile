@@ -62,7 +62,7 @@ readme: environment ## write tables and marked figures of the pages anew from re
 	$(RUN) -m reports table reports/published/quick.json --into benchmarks/experiments/README.md
 	$(RUN) -m reports measurements reports/published/turboquant.json turboquant.zero-loss \
 		format_loss_increase format_prediction_kl format_top1_agreement --into reports/published/kv_codecs.md
-	$(RUN) -m benchmarks.exact_cases >benchmarks/exact_cases/README.md
+	$(RUN) -m benchmarks.exact_cases benchmarks/exact_cases/README.md
 	$(RUN) -m reports figures $$(git ls-files --cached --others --exclude-standard '*.md')
 
 test: setup ## run all tests

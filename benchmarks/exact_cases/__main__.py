@@ -1,9 +1,13 @@
-"""python -m benchmarks.exact_cases: the README of this folder, with the table of all cases."""
+"""python -m benchmarks.exact_cases README.md: write this folder's page, the table of all cases."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 from benchmarks.exact_cases import tables
 from benchmarks.exact_cases.calls import CALLS
+from reference_model.files import write_whole
 
 HEAD = """# What the gate's exact layer runs
 
@@ -37,4 +41,5 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    print(page(), end="")
+    path = Path(sys.argv[1])
+    write_whole(path.parent, {path.name: page().encode()})
