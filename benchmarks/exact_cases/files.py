@@ -30,7 +30,7 @@ def _logits(model: Any) -> object:
 
 
 def _listed(folder: Path) -> object:
-    """Names of files, and of the tensors in them with dtype and shape."""
+    """Names of files, and the tensors in them: what is written and read alike may be wrong."""
     from safetensors import safe_open
 
     found: list[object] = [sorted(path.name for path in folder.iterdir())]
@@ -38,7 +38,7 @@ def _listed(folder: Path) -> object:
         with safe_open(path, "pt") as file:
             for name in sorted(file.keys()):
                 tensor = file.get_tensor(name)
-                found.append([name, str(tensor.dtype), list(tensor.shape)])
+                found += [name, tensor]
     return found
 
 
@@ -78,6 +78,25 @@ def _merged_and_saved() -> object:
         lora.merge_adapters(model)
         checkpoints.save(model, folder)
         return [apart, _listed(folder), _logits(checkpoints.load(folder))]
+
+
+def _head_of_its_own() -> object:
+    """A folder that is said to be tied, and has a head that differs from the embedding."""
+    from safetensors.torch import load_file, save_file
+
+    from reference_model import checkpoints
+
+    model = small_model()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "model"
+        checkpoints.save(model, folder)
+        weights = load_file(folder / "model.safetensors")
+        found = []
+        for factor in (1.0, 2.0):
+            head = {"lm_head.weight": weights["wte.weight"] * factor}
+            save_file({**weights, **head}, folder / "model.safetensors")
+            found.append(_logits(checkpoints.load(folder)))
+    return found
 
 
 def _damaged() -> object:
@@ -205,6 +224,13 @@ SINGLE = (
         "float32",
         "adapters that are lost or saved twice",
         _merged_and_saved,
+    ),
+    Case(
+        "a head of its own",
+        "2 layers, 42 wide",
+        "float32",
+        "a tensor that is dropped in silence",
+        _head_of_its_own,
     ),
     Case("damaged folders", "7 kinds of damage", "float32", "a wrong model that loads", _damaged),
     *(
