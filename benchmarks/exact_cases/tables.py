@@ -9,6 +9,7 @@ from benchmarks.exact_cases import (
     caches,
     closed_forms,
     device,
+    experiments,
     files,
     generation,
     instruments,
@@ -34,8 +35,14 @@ SINGLE: Table = (
 ROUNDED: Table = (*caches.ROUNDED, *rewrites.ROUNDED, *training.ROUNDED)
 HALF: Table = (*outputs.HALF, *rewrites.HALF)
 NUMBERS: Table = closed_forms.NUMBERS
-KNOWN: Table = (*statistics.CASES, *instruments.CASES, *device.CASES, *judging.CASES)
-KNOWN_ROUNDED: Table = instruments.ROUNDED
+KNOWN: Table = (
+    *statistics.CASES,
+    *instruments.CASES,
+    *device.CASES,
+    *experiments.CASES,
+    *judging.CASES,
+)
+KNOWN_ROUNDED: Table = (*instruments.ROUNDED, *experiments.ROUNDED)
 
 
 def names(table: Sequence[Case]) -> tuple[str, ...]:

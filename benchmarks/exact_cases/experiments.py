@@ -1,0 +1,160 @@
+"""Parts of experiments that take too long as a whole: how they draw, count, and put together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.exact_cases.case import Case, refusal
+from benchmarks.exact_cases.models import normal, small_model, tokens_of
+
+SEED = 7
+
+
+def _factorial() -> object:
+    """What rounded weights and a compressed cache lose together, of losses that are made up."""
+    import torch
+
+    from benchmarks.experiments import int8_factorial
+    from benchmarks.instruments.windows import windows_of
+
+    windows = windows_of([torch.arange(9000), torch.arange(3000)], 64, "made up")
+    pairs: list[Any] = [
+        (weights, cache)
+        for weights in (int8_factorial.FLOAT, int8_factorial.SKIPPED, "other")
+        for cache in (int8_factorial.NO_CACHE, "3 bits")
+    ]
+    losses = {pair: 3 + normal(str(pair), len(windows)).double().numpy() for pair in pairs}
+    return list(int8_factorial.measurements(losses, windows))
+
+
+def _coverage_of_windows() -> object:
+    """How often intervals over some windows hold the mean over all, of numbers that are made up."""
+    from benchmarks.experiments import interval_coverage
+    from benchmarks.experiments.window_differences import CACHE
+
+    rows = (normal("rows", 3, 80).double() + normal("stretches", 10).double().repeat(8)).tolist()
+    kept = {
+        "stretches": [i % 10 for i in range(80)],
+        "nats/token": {CACHE: rows, "other": rows[:2]},
+    }
+    return list(interval_coverage.coverages(kept, draws=20))
+
+
+def _of_the_cache() -> object:
+    """Pieces, passages, deviations, counted rows, degrees and slopes."""
+    import torch
+
+    from benchmarks.experiments import cache, cache_complexity
+
+    model = small_model("float64", position="rope")
+    wrong = small_model("float64", position="alibi")
+    tokens = tokens_of(model, 2, 9)
+    found: list[object] = [cache.pieces(11, sizes) for sizes in ((3,), (1, 5), (20,))]
+    found += [cache.prompts_from(torch.arange(50), 4, 5)]
+    found += [cache.logit_deviation(model, tokens, [4, 1, 4]) < 1e-9]
+    found += [cache.deviation_without_cache(model, tokens) < 1e-9]
+    found += [cache.tokens_differing(wrong, tokens, 6)]
+    for cached in (False, True):
+        found.append(cache.counted_rows(model, tokens[:1], 5, cached))
+        found.append(cache_complexity.counted_flops(model, 4, cached))
+        found.append(cache_complexity.closed_form(model.config, 4, cached))
+    values = [[n**degree + 3 * n for n in range(1, 8)] for degree in (1, 2, 3)]
+    found += [cache_complexity.polynomial_degree(each) for each in values]
+    found += [refusal(lambda: cache_complexity.polynomial_degree([1, 2, 4, 8, 16, 32]))]
+    return [*found, cache_complexity.slope({2: 4.0, 4: 16.5, 8: 64.0})]
+
+
+def _of_activations() -> object:
+    """Statistics of inputs with an outlier, and gradients straight through rounded numbers."""
+    from benchmarks.experiments import int8_activations as activations
+    from reference_model.quantization.grid import Grid
+
+    x = normal("inputs", 40, 50)
+    x[3, 3] = 30
+    model = small_model()
+    tokens = tokens_of(model, 2, 9)
+    exact = activations.block_gradients(model, tokens[:, :-1], tokens[:, 1:])
+    found: list[object] = [activations.input_statistics(x), exact]
+    for grid, rounded in ((Grid(), False), (None, True), (Grid(4), True)):
+        changed = activations.with_fake_rounding(model, grid, rounded)
+        found.append(activations.block_gradients(changed, tokens[:, :-1], tokens[:, 1:]))
+    return found
+
+
+def _of_products() -> object:
+    """Squared norms of BA by both ways, draws of factors, and what the checks make of them."""
+    import numpy as np
+
+    from benchmarks.experiments import lora, lora_checks
+
+    generator = np.random.default_rng(SEED)
+    found: list[object] = []
+    for d, rank, n in ((5, 2, 6), (4, 16, 3), (8, 8, 8)):
+        b, a = lora.gaussian(generator, (3, d, rank)), lora.uniform(generator, (3, rank, n))
+        found.append(lora.squared_norms_of_products(b, a))
+    rows = lora_checks.wishart_root(generator, 5, 9, 4)
+    found += [rows, lora_checks.equicorrelated(rows, 0.3)]
+    for kind in ("gaussian", "kaiming_uniform"):
+        simulated = lora_checks.simulate(kind, 0.1, 2, SEED)
+        found += [simulated.total, simulated.cross, simulated.scaled(np.array(2.0)).total]
+    return [*found, refusal(lambda: lora_checks.wishart_root(generator, 1, 3, 4))]
+
+
+def _of_formats() -> object:
+    """Bits that a cache holds with all of its scales and exact tokens."""
+    from benchmarks.exact_cases.caches import codec_of
+    from benchmarks.experiments import kv_quality
+
+    return [
+        kv_quality._bits_held(codec_of(keys), codec_of(values), recent)
+        for keys, values in (("turboquant 3", "turboquant 3"), ("channel 4", "token 4"))
+        for recent in (0, 1, 64, 600)
+    ]
+
+
+CASES = (
+    Case(
+        "parts: weights and cache together",
+        "187 windows, 6 pairs",
+        "float64",
+        "an effect with the wrong sign",
+        _factorial,
+    ),
+    Case(
+        "parts: intervals over some windows",
+        "80 windows, 20 draws",
+        "float64",
+        "clusters of other windows",
+        _coverage_of_windows,
+    ),
+    Case(
+        "parts: caches",
+        "T 9, 2 models",
+        "float64",
+        "a deviation or a degree that is not seen",
+        _of_the_cache,
+    ),
+    Case(
+        "parts: factors of an update",
+        "widths 3 to 9, ranks 2 to 16",
+        "float32",
+        "factors of another law",
+        _of_products,
+    ),
+    Case(
+        "parts: bits of formats",
+        "2 formats, 4 windows",
+        "none",
+        "scales or exact tokens that are not counted",
+        _of_formats,
+    ),
+)
+ROUNDED = (
+    Case(
+        "parts: activations",
+        "40 × 50; B 2, T 8",
+        "float32",
+        "statistics or gradients of other numbers",
+        _of_activations,
+    ),
+)
