@@ -136,6 +136,10 @@ VALUES = (
 HALVES = (0.0, 1e-9, 0.0004, 0.0149, 0.02, 0.19, 0.5, 3.0, 250.0, 1e6)
 
 
+def _beyond(edge: float, value: float) -> bool:
+    return value > edge
+
+
 def _rounding() -> object:
     """Every kind of number with every kind of interval, and beside a border."""
     from benchmarks import rounding
@@ -147,8 +151,10 @@ def _rounding() -> object:
         for half in HALVES:
             told = rounding.figures(value, (value - half, value + half))
             found += [told, told.interval]
-            near = rounding.figures(value, (value - half, value + half), lambda x: x > 1.3601)
-            found.append(near)
+            ends = (value, value - half, value + half)
+            for edge in sorted({rounding.to_digits(e, d) for e in ends for d in (1, 2, 3)}):
+                near = rounding.figures(value, (ends[1], ends[2]), partial(_beyond, edge))
+                found += [near, rounding.number(value, side=partial(_beyond, edge))]
     return found
 
 
