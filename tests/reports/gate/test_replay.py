@@ -139,7 +139,7 @@ def test_real_runs_are_compared_with_the_replay_of_pairs_beside_the_same_neighbo
 
 def test_of_a_hundred_gates_those_that_were_run_count_and_only_the_rest_is_replayed() -> None:
     runs = [{"case": "nothing", "exit_status": 0}] * 59 + [{"case": "nothing", "exit_status": 10}]
-    slower = [f"{name} slower by 3 %" for name in ("counted", "ordered")]
+    slower = [f"{name} slower by 3 %" for name in ("added", "ordered")]
     runs += [{"case": case, "exit_status": 10} for case in slower for _ in range(70)]
     asked = []
 

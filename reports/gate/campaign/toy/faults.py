@@ -8,16 +8,17 @@ from reports.gate.verdict import Verdict
 
 MODEL, BENCH = "reference_model/__init__.py", "benchmarks/bench_toy.py"
 BODIES = {
-    "counted": """\
+    "added": """\
     total = 0
-    for step in range(steps):
-        total += step & 3
+    for row in rows:
+        total += sum(row)
     return total
 """,
-    "smoothed": """\
+    "checked": """\
+    found = 0
     for _ in range(rounds):
-        values = [(one + other) / 2 for one, other in pairwise(values)]
-    return values
+        found = crc32(data, found)
+    return found
 """,
     "ordered": """\
     return sorted(values)
@@ -52,8 +53,8 @@ def _slower(name: str, share: float) -> Injection:
     edits: tuple[Edit, ...] = (
         (
             MODEL,
-            "from itertools import pairwise\n",
-            "import time\nfrom itertools import pairwise\n",
+            "from zlib import crc32\n",
+            "import time\nfrom zlib import crc32\n",
         ),
         (MODEL, BODIES[name], body),
     )
@@ -70,7 +71,7 @@ INJECTIONS: dict[str, Injection] = {
     **slower(0.03),
     **slower(0.05),
     **slower(0.1),
-    "another result": Injection(((MODEL, "step & 3", "step & 7"),)),
+    "another result": Injection(((MODEL, "sum(row)", "sum(row, 1)"),)),
     "a product in half precision": Injection(
         ((MODEL, "product = a @ b", "product = (a.half() @ b.half()).float()"),)
     ),

@@ -16,10 +16,10 @@ def arguments_of(name):
         return torch.randint(-32, 33, (192, 192), generator=generator).float()
 
     make = {
-        "counted": lambda: (60_000,),
-        "smoothed": lambda: ([float(rng.randrange(1000)) for _ in range(5000)], 10),
+        "added": lambda: (300 * [[rng.randrange(1000) for _ in range(2000)]],),
+        "checked": lambda: (rng.randbytes(100_000), 120),
         "ordered": lambda: ([rng.randrange(1_000_000) for _ in range(25_000)],),
-        "allocated": lambda: (20_000, 1000),
+        "allocated": lambda: (9000, 16_000),
         "multiplied": lambda: (whole(), whole(), 16),
     }
     return make[name]()
@@ -37,8 +37,8 @@ def call_of(name):
 
 
 NAMES = (
-    "counted",
-    "smoothed",
+    "added",
+    "checked",
     "ordered",
     "allocated",
     "multiplied",
