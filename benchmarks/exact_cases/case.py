@@ -6,7 +6,6 @@ As in workloads.py, only the standard library is imported before a case is run.
 from __future__ import annotations
 
 import math
-import sys
 import traceback
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,7 +47,7 @@ def result_of(case: Case) -> object:
     except NotImplementedError:
         raise
     except Exception as error:
-        print(f"{case.name}: {type(error).__name__}: {error}", file=sys.stderr)
+        error.add_note(f"in the case {case.name!r}")
         traceback.print_exc()
         return Raised(error)
 
