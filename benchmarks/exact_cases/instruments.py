@@ -215,7 +215,7 @@ def _losses() -> object:
     from benchmarks.instruments.windows import windows_of
     from reference_model.quantization.kv_cache import QuantizedKVCache
 
-    model = small_model(n_embd=3 * WIDTH)
+    model = small_model(n_embd=3 * WIDTH, dropout=0.2)  # which training alone applies
     windows = windows_of(tokens_of(model, 1, 100)[0], 16)
     codec = codec_of("turboquant 3")
     caches = {
