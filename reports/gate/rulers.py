@@ -25,7 +25,7 @@ from pathlib import Path
 from benchmarks.gate_suite import Exactness
 from reference_model.errors import UserError
 from reports.gate.arms import Arm
-from reports.gate.exact import Difference, Value, differences, in_order
+from reports.gate.exact import FAILING, Difference, Value, differences, in_order
 from reports.gate.revisions import BENCHMARKS, MODEL
 from reports.gate.workers import Answer, Device, Worker
 
@@ -97,7 +97,8 @@ def _by_both(
     after_compared = {id: value for id, value in after.items() if id in before or id not in own}
     found = differences(before, after_compared, how)
     notes = list(alone.failed)
-    told = {each.id for each in found}
+    # What head's own suite lets pass is no word on what base's does.
+    told = {each.id for each in found if each.kind in FAILING}
     for values, whose in (
         (alone.head, "by base's own benchmarks"),
         (alone.cases, "by base's own cases"),
@@ -106,7 +107,7 @@ def _by_both(
             asked = {id: alone.base[id] for id in values if id in alone.base}
             by_base = differences(asked, {id: values[id] for id in asked}, own)
             found += [replace(each, because=whose) for each in by_base if each.id not in told]
-            told |= {each.id for each in by_base}
+            told |= {each.id for each in by_base if each.kind in FAILING}
     found += _measured_otherwise(alone.base, before, own, how, known, versions, notes)
     return Compared(before, after, in_order(found), notes)
 

@@ -42,6 +42,15 @@ def test_a_head_that_blinds_its_own_benchmark_is_seen_by_bases(repository) -> No
     assert report["exact"]["differences"][0]["because"] == "by base's own benchmarks"
 
 
+def test_a_head_that_lets_more_pass_is_judged_by_what_base_lets_pass(repository) -> None:
+    suite = (repository.path / "benchmarks/gate_suite.py").read_text()
+    repository.write("benchmarks/gate_suite.py", suite.replace("tolerance=0.0", "tolerance=50.0"))
+    repository.commit(model=LARGER)
+    report = exact(repository)
+    assert report["exit_status"] == 10
+    assert (WORK, "worse") in kinds(report)
+
+
 def test_a_benchmark_that_measures_the_same_model_otherwise_needs_a_new_version(repository) -> None:
     versioned = BENCH.replace("class Work:", 'class Work:\n    version = "1"')
     repository.commit(bench=versioned)
