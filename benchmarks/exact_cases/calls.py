@@ -12,6 +12,7 @@ from benchmarks.exact_cases.caches import WIDTH, codec_of
 from benchmarks.exact_cases.case import Case
 from benchmarks.exact_cases.footprint import Call, footprint, left_behind
 from benchmarks.exact_cases.models import normal, small_model, tokens_of
+from benchmarks.int8_workloads import skip_packed
 from benchmarks.workloads import device, of_this_commit, start
 
 
@@ -109,10 +110,9 @@ def _merging() -> Call:
 def _int8(product: str) -> Call:
     import torch
 
-    from reference_model.quantization.int8 import packed_is_available, with_int8_linears
+    from reference_model.quantization.int8 import with_int8_linears
 
-    if product == "packed" and not packed_is_available():
-        raise NotImplementedError("FBGEMM is not in this build of PyTorch")
+    skip_packed(product)
     model: Any = with_int8_linears(small_model(n_embd=192), product).model  # type: ignore[arg-type]
     tokens = tokens_of(model, 2, 7)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import traceback
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -42,7 +43,8 @@ def result_of(case: Case) -> object:
     regression of that case. NotImplementedError says that this commit does not have it.
     """
     try:
-        with of_this_commit():
+        with of_this_commit(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a notice is no result, nor a failure
             return case.run()
     except NotImplementedError:
         raise

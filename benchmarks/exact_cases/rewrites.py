@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.exact_cases.case import Case, refusal
 from benchmarks.exact_cases.models import fill, normal, small_model, tokens_of
+from benchmarks.int8_workloads import skip_packed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,14 +31,9 @@ def _int8(
     product: str, grid: dict[str, Any] | None = None, dtype: str = "float32", **choices: Any
 ) -> object:
     from reference_model.quantization.grid import Grid
-    from reference_model.quantization.int8 import (
-        packed_is_available,
-        weight_bytes,
-        with_int8_linears,
-    )
+    from reference_model.quantization.int8 import weight_bytes, with_int8_linears
 
-    if product == "packed" and not packed_is_available():
-        raise NotImplementedError("FBGEMM is not in this build of PyTorch")
+    skip_packed(product)
     model = small_model(dtype, **{**WIDE, **choices})
     made = with_int8_linears(model, product, Grid(**(grid or {})))  # type: ignore[arg-type]
     return [
@@ -84,10 +80,9 @@ def _one_linear(product: str) -> object:
     import torch
 
     from reference_model.linear import Linear
-    from reference_model.quantization.int8 import packed_is_available, with_int8_linears
+    from reference_model.quantization.int8 import with_int8_linears
 
-    if product == "packed" and not packed_is_available():
-        raise NotImplementedError("FBGEMM is not in this build of PyTorch")
+    skip_packed(product)
     linear: Any = torch.nn.Sequential(Linear(64, 24), Linear(24, 40, bias=False))
     fill(linear)
     made: Any = with_int8_linears(linear, product).model  # type: ignore[arg-type]

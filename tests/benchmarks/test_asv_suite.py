@@ -95,16 +95,9 @@ NEEDS_A_GPU = {
     "bench_cache.DeviceMemory.track_nvml_memory",
     "bench_gate.Launches.track_launches",
 }
-# A difference of losses on a few windows of text.
+# A difference of losses on a few windows of text, and fingerprints.
 MAY_BE_NEGATIVE = {
     "bench_exact.Double.track_fingerprint",
-    "bench_exact.Footprint.track_allocated_bytes",
-    "bench_exact.Footprint.track_allocations",
-    "bench_exact.Footprint.track_held_bytes",
-    "bench_exact.Footprint.track_left_behind",
-    "bench_exact.Footprint.track_peak_bytes",
-    "bench_exact.Footprint.track_python_lines",
-    "bench_exact.Footprint.track_waits",
     "bench_exact.Half.track_fingerprint",
     "bench_exact.KnownAnswers.track_fingerprint",
     "bench_exact.KnownRounded.track_fingerprint",
@@ -117,6 +110,9 @@ MAY_BE_NEGATIVE = {
 # What is said of encodings without weights, and what float32 may round away, can be 0.
 MAY_BE_ZERO = {
     "bench_claims.Exact.track_value",
+    "bench_exact.Footprint.track_held_bytes",
+    "bench_exact.Footprint.track_left_behind",
+    "bench_exact.Footprint.track_waits",
     "bench_gate.Outputs.track_cached_deviation",
     "bench_gate.Work.track_flops",
 }
