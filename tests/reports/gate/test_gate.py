@@ -218,17 +218,24 @@ def test_what_heads_suite_skips_on_both_sides_and_bases_own_measured_is_gone(
         )
 
 
-def test_what_makes_a_number_worse_is_for_heads_suite_to_say(repository, monkeypatch) -> None:
+def test_a_stricter_suite_counts_at_once_and_a_looser_one_once_base_has_it(
+    repository, monkeypatch
+) -> None:
     model = (repository.path / "reference_model/__init__.py").read_text()
     suite = (repository.path / "benchmarks/gate_suite.py").read_text()
     fake_pairs(monkeypatch)
-    for how, status in (('better="same", tolerance=0.0', 10), ('better="same", tolerance=1.0', 0)):
+
+    def less_with(how: str) -> int:
         repository.commit(model=model)
         repository.write(
             "benchmarks/gate_suite.py", suite.replace('better="lower", tolerance=0.0', how)
         )
         repository.commit(model=model.replace("BYTES = 100", "BYTES = 99"))
-        assert run(repository)["exit_status"] == status
+        return run(repository)["exit_status"]
+
+    assert less_with('better="same", tolerance=0.0') == 10
+    assert less_with('better="same", tolerance=1.0') == 10  # head's own word, and not base's
+    assert less_with('better="same", tolerance=1.0') == 0
 
 
 def test_arms_that_run_on_different_versions_are_not_comparable(repository) -> None:
