@@ -16,7 +16,7 @@ def arguments_of(name):
         return torch.randint(-32, 33, (192, 192), generator=generator).float()
 
     make = {
-        "added": lambda: (300 * [[rng.randrange(1000) for _ in range(2000)]],),
+        "added": lambda: (1200 * [[rng.randrange(1000) for _ in range(500)]],),
         "checked": lambda: (rng.randbytes(100_000), 120),
         "ordered": lambda: ([rng.randrange(1_000_000) for _ in range(25_000)],),
         "allocated": lambda: (9000, 16_000),
