@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from unittest import mock
 
 from benchmarks.exact_cases.case import Case, refusal
 
@@ -83,4 +85,51 @@ def _device() -> object:
     return [readings, version, told, words, refusal(lambda: Reading(float("nan"), "bytes", "NVML"))]
 
 
-CASES = (Case("a device", "one stand-in GPU", "none", "a figure that stands for another", _device),)
+class _Events:
+    """Of a GPU that is not there: each event comes 250 ms after the one before."""
+
+    now = 0.0
+
+    def __init__(self, enable_timing: bool = False) -> None:
+        self.timed, self.at = enable_timing, math.nan
+
+    def record(self) -> None:
+        _Events.now += 250.0
+        self.at = _Events.now
+
+    def synchronize(self) -> None:
+        pass
+
+    def elapsed_time(self, end: _Events) -> float:
+        """Milliseconds, as PyTorch's events tell them."""
+        if not (self.timed and end.timed):
+            raise ValueError("these events were not told to be timed")
+        return end.at - self.at
+
+
+def _clock() -> object:
+    """Seconds of calls whose events lie 250 ms apart, and the most that an allocator gave."""
+    import torch
+
+    from benchmarks.instruments import clock, memory
+
+    told: list[str] = []
+    peaks = iter((5_000, 7_000))
+    stand_in: dict[str, Any] = {
+        "is_initialized": lambda: True,
+        "is_available": lambda: True,
+        "synchronize": lambda: told.append("synchronize"),
+        "Event": _Events,
+        "reset_peak_memory_stats": lambda device: told.append("reset"),
+        "max_memory_allocated": lambda device: next(peaks),
+    }
+    with mock.patch.multiple(torch.cuda, **stand_in):
+        seconds = clock.durations(lambda: told.append("call"), repeats=2, warmup=1)
+        peak = memory.allocator_peak(lambda: told.append("call"), "cuda")
+    return [seconds, told, peak, type(memory.allocator_peak(lambda: None, "meta")).__name__]
+
+
+CASES = (
+    Case("a device", "one stand-in GPU", "none", "a figure that stands for another", _device),
+    Case("clock of a device", "events 250 ms apart", "none", "another unit, or no wait", _clock),
+)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from benchmarks.exact_cases.caches import WIDTH, codec_of
@@ -207,6 +209,22 @@ def _limits() -> object:
     ]
 
 
+def _what_a_probe_reads() -> object:
+    """Whether the system has given memory to what the probe of the bandwidth reads: 64 MB of it."""
+    from benchmarks.instruments import limits
+
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        return None
+
+    def resident() -> int:
+        return int(statm.read_text().split()[1]) * mmap.PAGESIZE
+
+    size, before = 64 * 2**20, resident()
+    probe = limits.read_probe("cpu", size)  # larger than what an allocator keeps for later
+    return [probe.nbytes, resident() - before > 0.9 * size]
+
+
 def _losses() -> object:
     """Losses of a model, of a cache beside it, and errors of its attention."""
     import torch
@@ -312,6 +330,7 @@ CASES = (
         "a bound that forgets a part",
         _limits,
     ),
+    Case("what a probe reads", "64 MB", "float32", "memory that is not there", _what_a_probe_reads),
 )
 # Codes may step over an edge, and steps grow, where a model's sums are in another order.
 ROUNDED = (

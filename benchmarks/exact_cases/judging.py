@@ -232,16 +232,11 @@ EXPERIMENTS = (
     "lora.trainable-share",
     "lora.product-variance",
     "position.parameters",
-    "position.relative",
     "tying.saving-small",
     "tying.saving-large",
     "tying.abandoned",
-    "cache.fifteenfold-projections",
-    "cache.memory-law",
     "cache.memory-example",
     "int8.norm-share",
-    "turboquant.memory",
-    "turboquant.beta",
 )
 
 

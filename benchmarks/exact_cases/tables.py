@@ -14,6 +14,7 @@ from benchmarks.exact_cases import (
     generation,
     instruments,
     judging,
+    miniatures,
     outputs,
     rewrites,
     statistics,
@@ -42,7 +43,7 @@ KNOWN: Table = (
     *experiments.CASES,
     *judging.CASES,
 )
-KNOWN_ROUNDED: Table = (*instruments.ROUNDED, *experiments.ROUNDED)
+KNOWN_ROUNDED: Table = (*instruments.ROUNDED, *experiments.ROUNDED, *miniatures.CASES)
 
 
 def names(table: Sequence[Case]) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ from reference_model.quantization.turboquant import Projection, TurboQuant, Turb
 
 # Windows whose attention is probed, spread over all test plays.
 PROBED_WINDOWS: dict[Profile, int] = {"quick": 4, "full": 20}
+VECTORS = 4000  # of which inner products are estimated
 
 
 def cells(settings: Settings) -> list[Cell]:
@@ -63,7 +64,7 @@ record = partial(measured, claim="turboquant.unbiased", choice="cache format")
 
 
 def _slopes(settings: Settings) -> Iterator[Measurement]:
-    x = unit_vectors(4000, 64, settings.seed)
+    x = unit_vectors(VECTORS, 64, settings.seed)
     for bits in PACKED:
         for option, build in _ways(bits).items():
             slopes = []

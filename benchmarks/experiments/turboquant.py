@@ -112,6 +112,7 @@ WIDTHS: dict[Profile, tuple[int, ...]] = {
     "quick": (64, 128),
     "full": (64, 96, 128, 1536),
 }
+TURNED = 20_000  # vectors of each kind, where it is asked what the rotation does
 FIXED_ROTATIONS: dict[Profile, int] = {"smoke": 0, "quick": 1500, "full": 20_000}
 PROJECTIONS_DRAWN = 20  # of prod: between one and the next its error differs by some percent
 PRINTED = {1: 0.36, 2: 0.117, 3: 0.03, 4: 0.009}  # in the paper, cut off rather than rounded
@@ -269,9 +270,9 @@ def rotation_first(settings: Settings) -> list[Measurement]:
     vector. Of the four, the gain by one is the geometric mean of its gains without and with the
     other. Blocks with a scale each stand beside them, at the bits that they hold.
     """
-    keys, values = keys_and_values(20_000, settings.seed)
+    keys, values = keys_and_values(TURNED, settings.seed)
     vectors = {
-        "random": unit_vectors(20_000, 64, settings.seed),
+        "random": unit_vectors(TURNED, 64, settings.seed),
         "keys": keys,
         "values": values,
         "keys with outliers": with_outliers(keys),

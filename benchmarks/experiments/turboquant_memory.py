@@ -30,8 +30,7 @@ from reference_model.quantization.turboquant import TurboQuant, TurboQuantProd
 
 CLAIM = "turboquant.memory"
 PACKED = (2, 3, 4)  # sizes of code that people use
-# Heads 64 and 128 wide, of equal size in all.
-SHAPES = {64: preset("gpt2", vocab_size=8), 128: preset("gpt2", vocab_size=8, n_head=6)}
+WIDTHS = (64, 128)  # of heads, of equal size in all
 TOKENS = (64, 256, 1024)
 WINDOW = 128  # tokens that stay uncompressed, as deployments keep them
 # Processes of each kind that are timed; none: only what is counted.
@@ -73,7 +72,9 @@ def memory(settings: Settings, found: CellsFound) -> list[Measurement]:
 
 
 def _counted(settings: Settings) -> Iterator[Measurement]:
-    for width, config in SHAPES.items():
+    shape = preset("gpt2", vocab_size=8)
+    for width in WIDTHS:
+        config = shape.replace(n_head=shape.n_embd // width)
         model = GPT(config).to(settings.device)
         codecs: dict[str, dict[int, Codec]] = {
             "turboquant": {bits: TurboQuant(width, bits) for bits in PACKED},
