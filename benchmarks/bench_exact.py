@@ -3,7 +3,8 @@
 from typing import Any
 
 from benchmarks.benchmark import Benchmark
-from benchmarks.exact_cases import calls, tables
+from benchmarks.exact_cases import calls, tables, timed
+from benchmarks.workloads import start
 
 timeout = 180
 
@@ -90,6 +91,26 @@ class KnownRounded(_Fingerprints):
         return self.fingerprint
 
 
+class Timed(Benchmark):
+    """What the benchmarks do that other ones time, with small models."""
+
+    version = "1"
+    params = (timed.TIMED,)
+    param_names = ("benchmark",)
+
+    def setup(self, benchmark: str) -> None:
+        start()
+
+    def track_work(self, benchmark: str) -> float:
+        return timed.work_of(benchmark)
+
+    def track_bytes(self, benchmark: str) -> int:
+        return timed.bytes_of(benchmark)
+
+    track_work.unit = "FLOP, or as tracked"  # type: ignore[attr-defined]
+    track_bytes.unit = "bytes"  # type: ignore[attr-defined]
+
+
 class Footprint(Benchmark):
     """Of one call of each kind."""
 
@@ -100,6 +121,9 @@ class Footprint(Benchmark):
     def setup(self, call: str) -> None:
         self.footprint = calls.footprint_of(call)
 
+    def track_flops(self, call: str) -> int:
+        return self.footprint["flops"]
+
     def track_peak_bytes(self, call: str) -> int:
         return self.footprint["peak"]
 
@@ -109,11 +133,17 @@ class Footprint(Benchmark):
     def track_allocations(self, call: str) -> int:
         return self.footprint["allocations"]
 
+    def track_kept_bytes(self, call: str) -> int:
+        return self.footprint["kept"]
+
     def track_held_bytes(self, call: str) -> int:
         return self.footprint["held"]
 
     def track_waits(self, call: str) -> int:
         return self.footprint["waits"]
+
+    def track_made_anew(self, call: str) -> int:
+        return self.footprint["made anew"]
 
     def track_python_lines(self, call: str) -> int:
         return self.footprint["python"]
@@ -121,10 +151,13 @@ class Footprint(Benchmark):
     def track_left_behind(self, call: str) -> int:
         return self.footprint["left behind"]
 
+    track_flops.unit = "FLOP"  # type: ignore[attr-defined]
     track_peak_bytes.unit = "bytes"  # type: ignore[attr-defined]
     track_allocated_bytes.unit = "bytes"  # type: ignore[attr-defined]
     track_allocations.unit = "allocations"  # type: ignore[attr-defined]
+    track_kept_bytes.unit = "bytes"  # type: ignore[attr-defined]
     track_held_bytes.unit = "bytes"  # type: ignore[attr-defined]
     track_waits.unit = "waits"  # type: ignore[attr-defined]
+    track_made_anew.unit = "tensors"  # type: ignore[attr-defined]
     track_python_lines.unit = "lines"  # type: ignore[attr-defined]
     track_left_behind.unit = "things"  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from functools import cache, partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +63,65 @@ def _compressed(codec: str, window: int, model: Any) -> object:
     return model(tokens_of(model, 2, 1), kv, last_only=True)
 
 
-def _written(options: dict[str, Any], model: Any) -> object:
+def _at_new_lengths(position: str) -> Call:
+    """Prompts and steps of lengths that were not seen before: what a length leaves shows."""
+    import torch
+
+    from reference_model.cache import KVCache
+
+    model, lengths = small_model(position=position), count(3)
+
+    def call() -> None:
+        length = next(lengths)
+        with torch.inference_mode():
+            kv = KVCache(model.config, 2, length + 3)
+            for piece in (length, 2, 1):
+                model(tokens_of(model, 2, piece), kv)
+
+    return call
+
+
+def _written(options: dict[str, Any], model: Any, prompt: int = 5, new_tokens: int = 8) -> object:
     from reference_model.generate import generate
 
-    return generate(model, tokens_of(model, 2, 5), 8, **options)
+    return generate(model, tokens_of(model, 2, prompt), new_tokens, **options)
 
 
-def _codec(name: str) -> Call:
+def _streamed(decoding: str) -> Call:
+    """Token by token, by a caller who has not turned gradients off."""
+    from reference_model.generate import stream
+
+    model = small_model()
+    return lambda: list(stream(model, tokens_of(model, 2, 5), 8, decoding=decoding))  # type: ignore[arg-type]
+
+
+def _codec(name: str, blocks: int = 4) -> Call:
     codec = codec_of(name)
-    x = normal("vectors", 2, 3, codec.block * 4, WIDTH)
+    x = normal("vectors", 2, 3, codec.block * blocks, WIDTH)
     return lambda: codec.decode(codec.encode(x))
+
+
+def _codecs_anew() -> Call:
+    """Codecs of several sizes in turn, as keys and values have them."""
+    from reference_model.quantization.turboquant import TurboQuant, TurboQuantProd
+
+    return lambda: [
+        make(WIDTH, bits, seed=seed)
+        for seed in (0, 1)
+        for bits in (2, 3, 4)
+        for make in (TurboQuant, TurboQuantProd)
+    ]
+
+
+def _tokenizer() -> Call:
+    from reference_model.checkpoints import reference_tokenizer
+    from reference_model.tokenizer_file import decode, encode
+
+    def call() -> object:
+        tokenizer = reference_tokenizer()
+        return decode(tokenizer, encode(tokenizer, "To be, or not to be: that is the question."))
+
+    return call
 
 
 def _adapted(state: str) -> Call:
@@ -129,13 +179,18 @@ def _rewriting(kind: str) -> Call:
     from reference_model.quantization.norms import NormScheme, with_int8_norms
     from reference_model.quantization.rounding import with_rounded_linears
 
-    model = small_model(n_embd=192)
-    made: dict[str, Call] = {
-        "int8": lambda: with_int8_linears(model, "int_mm"),
-        "rounded": lambda: with_rounded_linears(model, Grid()),
-        "norms": lambda: with_int8_norms(model, NormScheme(weights="int8", input="int8")),
+    if kind == "packed":
+        skip_packed(kind)
+    made: dict[str, Callable[[Any], object]] = {
+        "dequantize": lambda model: with_int8_linears(model, "dequantize"),
+        "by group": lambda model: with_int8_linears(model, "dequantize", Grid(4, "per group")),
+        "int8": lambda model: with_int8_linears(model, "int_mm"),
+        "packed": lambda model: with_int8_linears(model, "packed"),
+        "rounded": lambda model: with_rounded_linears(model, Grid()),
+        "norms": lambda model: with_int8_norms(model, NormScheme(weights="int8", input="int8")),
     }
-    return made[kind]
+    # The original is the call's own, and gone when it ends: what is kept is the rewritten model's.
+    return lambda: made[kind](small_model(n_embd=192))
 
 
 def _step() -> Call:
@@ -154,18 +209,31 @@ def _step() -> Call:
     return call
 
 
+def _training() -> Call:
+    """Whole, from a new model to a trained one."""
+    from reference_model.training import Recipe, train
+
+    def call() -> object:
+        model = small_model()
+        recipe = Recipe(3, 1e-2, warmup_steps=1, evaluate_every=2)
+        text = tokens_of(model, 1, 120)[0]
+        return model, list(train(model, lambda step: tokens_of(model, 2, 8), text, recipe))
+
+    return call
+
+
 def _loss() -> Call:
     from reference_model.training import mean_loss
 
     model = small_model()
-    return lambda: mean_loss(model, tokens_of(model, 1, 100)[0])
+    return lambda: mean_loss(model, tokens_of(model, 1, 40 * 33 + 1)[0])
 
 
-def _file(kind: str) -> Call:
+def _file(kind: str, dtype: str = "float32") -> Call:
     from reference_model import checkpoints, export, lora, lora_files
 
     folder = Path(tempfile.mkdtemp(prefix="exact-case-"))
-    model: Any = small_model()
+    model: Any = small_model(dtype)
     if kind == "adapters":
         lora.add_adapters(model, lora.LoRAConfig(4))
 
@@ -209,6 +277,29 @@ MODELS: dict[str, tuple[Callable[[Any], object], dict[str, Any]]] = {
     "text, no cache": (partial(_written, {"use_cache": False}), {}),
     "text, static": (partial(_written, {"decoding": "static"}), {}),
     "text, sampled": (partial(_written, {"temperature": 1.0, "top_k": 5}), {}),
+    **{
+        f"{name}, {dtype}": (read, {"dtype": dtype})
+        for dtype in ("bfloat16", "float16")
+        for name, read in (
+            ("prompt of 20", partial(_read, 20)),
+            ("one token", partial(_read, 1)),
+            ("cached, 20", partial(_cached, 20)),
+            ("text", partial(_written, {})),
+            ("text, static", partial(_written, {"decoding": "static"})),
+        )
+    },
+    **{
+        f"8 layers, {position}": (partial(_cached, 20), {"n_layer": 8, "position": position})
+        for position in ("learned", "sinusoidal", "rope", "alibi")
+    },
+    # Rooms that are round, where others are odd.
+    **{
+        f"text, static, room {room}": (
+            partial(_written, {"decoding": "static"}, prompt=room - 3, new_tokens=4),
+            {"context_length": 512, "n_layer": 1},
+        )
+        for room in (32, 64, 128, 256)
+    },
 }
 CALLS = (
     *(
@@ -232,6 +323,32 @@ CALLS = (
         Case(f"adapters, {state}", SMALL, "float32", MEMORY, partial(_adapted, state))
         for state in ("beside", "merged", "trained")
     ),
+    *(
+        Case(
+            f"codec {name}, long",
+            "(2, 3, 2,048, 32)",
+            "float32",
+            "a peak or a loop that grows with the length",
+            partial(_codec, name, blocks=2048),
+        )
+        for name in ("turboquant 3", "token 4")
+    ),
+    Case("codecs made anew", "12 of 32 numbers", "float32", "work done twice", _codecs_anew),
+    Case("tokenizer", "43 letters", "none", "a file that stays open, or a loop", _tokenizer),
+    *(
+        Case(
+            f"new lengths, {position}",
+            "2 layers, 42 wide, T from 3",
+            "float32",
+            "something that stays for each length",
+            partial(_at_new_lengths, position),
+        )
+        for position in ("learned", "sinusoidal", "rope", "alibi")
+    ),
+    *(
+        Case(f"stream, {decoding}", SMALL, "float32", MEMORY, partial(_streamed, decoding))
+        for decoding in ("eager", "static")
+    ),
     Case("adapters, merging", SMALL, "float32", MEMORY, _merging),
     *(
         Case(
@@ -243,12 +360,19 @@ CALLS = (
         Case(
             f"rewriting, {kind}", "2 layers, 192 wide", "float32", MEMORY, partial(_rewriting, kind)
         )
-        for kind in ("int8", "rounded", "norms")
+        for kind in ("dequantize", "by group", "int8", "packed", "rounded", "norms")
     ),
     Case("step of training", SMALL, "float32", MEMORY, _step),
-    Case("mean loss", "3 windows of 33", "float32", MEMORY, _loss),
+    Case("training", "2 layers, 42 wide, B 2, 3 steps", "float32", MEMORY, _training),
+    Case("mean loss", "40 windows of 33", "float32", MEMORY, _loss),
     *(
         Case(f"files, {kind}", SMALL, "float32", MEMORY, partial(_file, kind))
         for kind in ("reference", "huggingface", "adapters")
+    ),
+    *(
+        Case(
+            f"files, {kind}, bfloat16", SMALL, "bfloat16", MEMORY, partial(_file, kind, "bfloat16")
+        )
+        for kind in ("reference", "huggingface")
     ),
 )

@@ -26,7 +26,8 @@ def _logits(model: Any) -> object:
 
     with torch.inference_mode():
         logits = model(tokens_of(model, 2, 7))
-    return [logits, str(model.wte.weight.dtype), model.config, model.training]
+    parameters = len(list(model.parameters()))  # what is tied is one
+    return [logits, str(model.wte.weight.dtype), model.config, model.training, parameters]
 
 
 def _listed(folder: Path) -> object:
@@ -42,13 +43,13 @@ def _listed(folder: Path) -> object:
     return found
 
 
-def _saved(layout: str, dtype: str | None = None, **choices: Any) -> object:
+def _saved(layout: str, stored: str | None, **choices: Any) -> object:
     """A model through a folder and back, and what the folder holds."""
     import torch
 
     from reference_model import checkpoints, export
 
-    wanted = None if dtype is None else getattr(torch, dtype)
+    wanted = None if stored is None else getattr(torch, stored)
     model = small_model(**choices)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "model"
@@ -206,17 +207,19 @@ SAVED: tuple[tuple[str, str | None, dict[str, Any]], ...] = (
     ("reference", "float16", {"head": "untied", "bias": False, "position": "alibi"}),
     ("huggingface", None, {}),
     ("huggingface", "bfloat16", {"head": "untied", "bias": False}),
+    ("reference", None, {"dtype": "bfloat16", "position": "sinusoidal"}),
+    ("huggingface", None, {"dtype": "bfloat16"}),
 )
 SINGLE = (
     *(
         Case(
-            f"saved and loaded, {layout}, {dtype}",
+            f"saved and loaded, {layout}, {choices.get('dtype', 'float32')} as {stored}",
             "2 layers, 42 wide",
             "float32 and as saved",
             "a tensor or a field that is lost",
-            partial(_saved, layout, dtype, **choices),
+            partial(_saved, layout, stored, **choices),
         )
-        for layout, dtype, choices in SAVED
+        for layout, stored, choices in SAVED
     ),
     Case(
         "merged and saved",

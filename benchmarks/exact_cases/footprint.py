@@ -13,53 +13,73 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from itertools import accumulate
 from types import FrameType
 from typing import Any
 
 from benchmarks.exact_cases.case import fingerprint
 
 Call = Callable[[], object]
+WAITS = ("_local_scalar_dense", "item", "nonzero")  # Python waits for a number: a GPU stops
+# What a step needs once, such as angles and masks, and a layer should not make again.
+MADE_ANEW = ("arange", "linspace", "full", "ones", "zeros", "eye", "tril", "triu", "cos", "sin")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def footprint(call: Call) -> dict[str, int]:
-    """``allocations`` and ``allocated`` bytes, the ``peak`` above what was there before, and what
-    is ``held`` once what it returned is dropped; ``waits`` of Python for a tensor's number;
-    ``python`` lines.
+    """``flops``; ``allocations`` and ``allocated`` bytes, the ``peak`` above what was there before,
+    what is ``kept`` with what it returned, and ``held`` once that is dropped; ``waits`` of Python
+    for a tensor's number; tensors ``made anew``; ``python`` lines.
     """
+    from benchmarks.instruments.counting import count
+
     for _ in range(2):  # what the first call alone does, such as filling a cache, is not its cost
         call()
-    return {**_memory(call), "waits": _waits(call), "python": _python_lines(call)}
+    operators = _operators(call)
+    return {
+        "flops": count(call).flops,
+        **_memory(call),
+        "waits": sum(operators[name] for name in WAITS),
+        "made anew": sum(operators[name] for name in MADE_ANEW),
+        "python": _python_lines(call),
+    }
 
 
 def _memory(call: Call) -> dict[str, int]:
     """By what the allocator tells the profiler: every tensor, also those inside operators."""
-    from torch.profiler import ProfilerActivity, profile
-
     _set_aside()
     gc.collect()
     gc.disable()
     try:
-        recorded = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
-        with _without_standard_error():
-            recorded.start()
-        result = call()
-        del result
-        with _without_standard_error():
-            recorded.stop()
+        returned: list[object] = []
+        taken = _changes(lambda: returned.append(call()))
+        given_back = _changes(returned.clear)
     finally:
         gc.enable()
+    peak = max(accumulate(taken), default=0)
+    kept, sizes = sum(taken), [size for size in taken if size > 0]
+    return {
+        "allocations": len(sizes),
+        "allocated": sum(sizes),
+        "peak": max(peak, 0),
+        "kept": kept,
+        "held": kept + sum(given_back),
+    }
+
+
+def _changes(call: Call) -> list[int]:
+    """Bytes of what was allocated and, below 0, of what was freed, in their order."""
+    from torch.profiler import ProfilerActivity, profile
+
+    recorded = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+    with _without_standard_error():
+        recorded.start()
+    call()
+    with _without_standard_error():
+        recorded.stop()
     found = recorded.profiler.kineto_results.events()  # type: ignore[union-attr]
-    sizes = [
-        e.nbytes() for e in sorted(found, key=lambda e: e.start_ns()) if e.name() == "[memory]"
-    ]
-    held = peak = 0
-    for size in sizes:
-        held += size
-        peak = max(peak, held)
-    taken = [size for size in sizes if size > 0]
-    return {"allocations": len(taken), "allocated": sum(taken), "peak": peak, "held": held}
+    events = sorted(found, key=lambda event: event.start_ns())
+    return [event.nbytes() for event in events if event.name() == "[memory]"]
 
 
 @contextmanager
@@ -75,29 +95,28 @@ def _without_standard_error() -> Iterator[None]:
         os.close(kept)
 
 
-@cache
 def _set_aside() -> None:
-    """What there was before the first case is looked at no more: a collection then is quick."""
+    """What there was before is looked at no more: a collection then is quick."""
     gc.collect()
     gc.freeze()
 
 
-def _waits(call: Call) -> int:
-    """How often Python waits for a number that a tensor holds, which stops a GPU."""
+def _operators(call: Call) -> Counter[str]:
+    """How often each operator of PyTorch is called."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     counted: Counter[str] = Counter()
 
-    class Waits(TorchDispatchMode):
+    class Counting(TorchDispatchMode):
         def __torch_dispatch__(
             self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
         ) -> Any:
             counted[func.overloadpacket.__name__] += 1
             return func(*args, **(kwargs or {}))
 
-    with Waits():
+    with Counting():
         call()
-    return counted["_local_scalar_dense"] + counted["item"] + counted["nonzero"]
+    return counted
 
 
 def _python_lines(call: Call) -> int:

@@ -102,6 +102,7 @@ def in_miniature(sizes: Mapping[str, Any]) -> Iterator[None]:
         (clock.interleaved_durations, _durations),
         (clock.generation_timing, _generation),
         (memory.held_rss, _held),
+        (memory.peak_rss, lambda *given: {"increase": _held(*given)}),
         (vars(topics)["TOPICS"], {f"topic {i}": _text(f"topic {i}") for i in range(TOPICS)}),
     ]
     modules = [
@@ -173,7 +174,8 @@ def _plays(split: str) -> dict[str, str]:
     return {f"{split} {i}": _text(f"{split} {i}") for i in range(PLAYS)}
 
 
-def _seconds(function: Callable[[], object]) -> float:
+def seconds_of(function: Callable[[], object]) -> float:
+    """By the FLOPs of one call."""
     from benchmarks.instruments.counting import count
 
     return SECONDS_PER_CALL + SECONDS_PER_FLOP * count(function).flops
@@ -183,7 +185,7 @@ def _durations(
     arms: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1
 ) -> dict[str, list[float]]:
     """Seconds by the FLOPs of a call, growing from round to round."""
-    taken = {name: _seconds(function) for name, function in arms.items()}
+    taken = {name: seconds_of(function) for name, function in arms.items()}
     return {
         name: [seconds * (1 + 0.01 * turn) for turn in range(rounds)]
         for name, seconds in taken.items()
@@ -196,7 +198,7 @@ def _generation(model: Any, prompt: Any, new_tokens: int, use_cache: bool = True
     from reference_model.generate import generate
 
     first, both = (
-        _seconds(partial(generate, model, prompt, n, use_cache=use_cache)) for n in (1, 2)
+        seconds_of(partial(generate, model, prompt, n, use_cache=use_cache)) for n in (1, 2)
     )
     steps = [(both - first) * (1 + 0.01 * i) for i in range(new_tokens - 1)]
     return GenerationTiming(first, steps, len(prompt))

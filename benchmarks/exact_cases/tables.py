@@ -18,6 +18,7 @@ from benchmarks.exact_cases import (
     outputs,
     rewrites,
     statistics,
+    timed,
     training,
 )
 from benchmarks.exact_cases.case import Case, fingerprint, result_of
@@ -42,6 +43,7 @@ KNOWN: Table = (
     *device.CASES,
     *experiments.CASES,
     *judging.CASES,
+    *timed.CASES,
 )
 KNOWN_ROUNDED: Table = (*instruments.ROUNDED, *experiments.ROUNDED, *miniatures.CASES)
 

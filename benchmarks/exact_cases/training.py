@@ -66,7 +66,7 @@ def _taken_up_again() -> object:
             steps,
             dict(again.named_parameters()),
             refused,
-            sorted(p.name for p in folder.iterdir()),
+            sorted((p.name, p.stat().st_size // 4096) for p in folder.iterdir()),  # pages
         ]
 
 

@@ -10,16 +10,19 @@ benchmarks (of base, of head) together, and fewer where some are equal:
 B and C tell what head's model changed, by head's benchmarks; A and D the same by base's. A and B
 are one model: a number that differs there is measured otherwise, which fails unless the benchmark
 has a new version. Numbers of the suite's own functions are those of base's code in A and of head's
-in C; where head's cases differ from base's, head's functions are asked base's cases, too (E).
+in C; where head's cases differ from base's, head's functions are asked base's cases, too (E). What
+differs there is asked of base's model as well: a function is right that gives the old number with
+either model. Where the benchmarks are equal, so are these functions, and none of them is asked.
 """
 
 from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from benchmarks.gate_suite import Exactness
@@ -60,16 +63,38 @@ def compare_exactly(
         own = stack.enter_context(_own(base, device, layout)) if others else None
         known = own.ask("suite") if own else None
         # B is C where the models are equal, and there is something else to be compared with.
-        asked = list(how) if own is None else [] if same_model else of_model
-        workers[0].send("exact", ids=asked)
-        workers[1].send("exact", ids=list(how))
+        workers[0].send("exact", ids=[] if own and same_model else of_model)
+        workers[1].send("exact", ids=list(how) if own else of_model)
         alone = _alone(known, own, base, head, same_model, device, layout, stack)
         before, after = (worker.receive()["values"] for worker in workers)
         if known is None:
             return Compared(before, after, differences(before, after, how))
         if same_model:
             before = {id: after[id] for id in of_model}
+        else:
+            suite = {id: each for id, each in how.items() if each.of == "suite"}
+            after |= _as_before(lambda: workers[0], alone.base, after, suite)
+            if alone.cases is not None:
+                assert base.own_suite is not None
+                ask = partial(_on_cases, base.own_suite, base, head, device, layout, stack)
+                alone.cases |= _as_before(ask, alone.base, alone.cases, suite)
         return _by_both(before, after, how, versions, known, alone)
+
+
+def _as_before(
+    ask: Callable[[], Worker], before: Values, after: Values, how: Mapping[str, Exactness]
+) -> dict[str, Value]:
+    """Of the suite's numbers that are not what they were: those that are, with another model."""
+    shared = [id for id in how if id in before and id in after]
+    changed = _failing(before, {id: after[id] for id in shared}, how)
+    found = _one_by_one(ask(), changed, [], "") if changed else {}
+    still = _failing(before, found, how)
+    return {id: value for id, value in found.items() if id not in still}
+
+
+def _failing(before: Values, after: Values, how: Mapping[str, Exactness]) -> list[str]:
+    found = differences({id: before[id] for id in after}, after, how)
+    return [each.id for each in found if each.kind in FAILING]
 
 
 @dataclass
@@ -78,7 +103,7 @@ class _Alone:
 
     base: Values
     head: Values | None  # None: head's model is base's
-    cases: Values | None  # None: head's cases are base's
+    cases: dict[str, Value] | None  # None: head's cases are base's
     failed: list[str]
 
 
@@ -106,7 +131,9 @@ def _by_both(
         if values is not None:
             asked = {id: alone.base[id] for id in values if id in alone.base}
             by_base = differences(asked, {id: values[id] for id in asked}, own)
-            found += [replace(each, because=whose) for each in by_base if each.id not in told]
+            said = {(each.id, each.kind) for each in found}
+            new = [e for e in by_base if e.id not in told and (e.id, e.kind) not in said]
+            found += [replace(each, because=whose) for each in new]
             told |= {each.id for each in by_base if each.kind in FAILING}
     found += _measured_otherwise(alone.base, before, own, how, known, versions, notes)
     return Compared(before, after, in_order(found), notes)
@@ -179,9 +206,7 @@ def _alone(
         place = _put_together(base.own_suite.parent / "by base", head.checkout, base.own_suite)
         on_head = stack.enter_context(_worker(replace(head, checkout=place), device, layout))
     if of_suite and _cases_differ(base.own_suite, head.checkout):
-        place = _put_together(base.own_suite.parent / "cases", head.checkout, head.checkout)
-        _put_cases(base.own_suite, place)
-        on_cases = stack.enter_context(_worker(replace(head, checkout=place), device, layout))
+        on_cases = _on_cases(base.own_suite, head, head, device, layout, stack)
     values = _one_by_one(own, [*of_model, *of_suite], failed, "base's own benchmarks")
     return _Alone(
         values,
@@ -193,6 +218,16 @@ def _alone(
         else _one_by_one(on_cases, of_suite, failed, "base's cases on head's functions"),
         failed,
     )
+
+
+def _on_cases(
+    own_suite: Path, model: Arm, head: Arm, device: Device, layout: random.Random, stack: ExitStack
+) -> Worker:
+    """Head's functions, asked base's cases, with the model of an arm."""
+    place = own_suite.parent / f"cases on {model.name}"
+    _put_together(place, model.checkout, head.checkout)
+    _put_cases(own_suite, place)
+    return stack.enter_context(_worker(replace(model, checkout=place), device, layout))
 
 
 def _one_by_one(

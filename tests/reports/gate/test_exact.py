@@ -34,8 +34,8 @@ def differences(base: dict[str, Value], head: dict[str, Value]) -> list[Differen
         (FINGERPRINT, 2.0, 2.001, "changed: verify"),
         (FINGERPRINT, 2.0, 1.999, "changed: verify"),
         (FINGERPRINT, 2.0, 2.000001, "within tolerance"),
-        (OPERATORS, 100.0, 127.0, "within tolerance"),
-        (OPERATORS, 100.0, 128.0, "worse"),
+        (OPERATORS, 100.0, 117.0, "within tolerance"),
+        (OPERATORS, 100.0, 118.0, "worse"),
         (OPERATORS, 100.0, 90.0, "better"),
     ],
 )

@@ -84,6 +84,30 @@ def test_a_suites_own_function_is_judged_as_each_commit_has_it(repository) -> No
     assert found["kind"] == "changed: verify"
 
 
+def test_a_suites_own_function_is_right_that_gives_the_old_number_with_either_model(
+    repository,
+) -> None:
+    mean = "import reference_model\n\ndef mean(x):\n    return reference_model.BYTES\n"
+    repository.write("benchmarks/gate_suite.py", OF_SUITE)
+    repository.write("benchmarks/exact_cases/__init__.py", "ANSWER = 6\n")
+    repository.write("benchmarks/mean.py", mean)
+    repository.commit(bench=BENCH + KNOWN)
+    smaller = MODEL.replace("BYTES = 100", "BYTES = 96")
+    # The suite is the same: what its function says of a smaller model is no fault of its own.
+    repository.commit(model=smaller)
+    assert kinds(exact(repository)) == [(WORK, "better")]
+    repository.git("revert", "--no-edit", "HEAD")
+    # Nor where suite and cases change beside the model: with base's model it says what it said.
+    repository.write("benchmarks/mean.py", mean + "\n# a remark\n")
+    repository.write("benchmarks/exact_cases/__init__.py", "ANSWER = 6  # as before\n")
+    repository.commit(model=smaller)
+    assert kinds(exact(repository)) == [(WORK, "better")]
+    repository.git("revert", "--no-edit", "HEAD")
+    repository.write("benchmarks/mean.py", mean.replace("BYTES", "BYTES + 1"))
+    repository.commit(model=smaller)
+    assert ("bench_gate.Known.track_mean()", "changed: verify") in kinds(exact(repository))
+
+
 def test_what_bases_benchmarks_cannot_ask_of_heads_model_is_told_and_does_not_fail(
     repository,
 ) -> None:

@@ -1,0 +1,151 @@
+"""What is timed elsewhere: how much work the timed call of each benchmark does, by its parameters.
+
+The history's benchmarks are run as asv runs them, and the micro suite's as pytest does, with small
+models and a clock that runs by the work. One that measures something else shows, in no time.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from benchmarks.exact_cases.case import Case
+from benchmarks.exact_cases.miniatures import in_miniature
+from benchmarks.gate_suite import EXACT_BUT_LONG, NOT_COMPARED
+
+MICRO = Path(__file__).resolve().parents[1] / "micro"
+HEAD = "lm_head"  # of GPT-2's width: 39 M weights take a second to round
+OF_A_DEVICE = ("bench_cache.DeviceMemory.track_nvml_memory",)
+
+
+@cache
+def _timed(name: str) -> Mapping[str, Any]:
+    """Parameters of a benchmark → work of a call and bytes that it moves, or what it tracks."""
+    from asv_runner.discovery import get_benchmark_from_name
+
+    found = get_benchmark_from_name("benchmarks", name)
+    values: dict[str, Any] = {}
+    with in_miniature({}):
+        for at, given in enumerate(itertools.product(*found._params)):
+            each = get_benchmark_from_name("benchmarks", f"{name}-{at}")
+            values[str(given)] = _value(each)
+    return values
+
+
+def _value(found: Any) -> object:
+    found.set_cache(found.do_setup_cache())
+    for setup in found._setups:
+        setup(*found._build_params())
+    call = partial(found.func, *found._build_params())
+    return _cost(call) if found.type == "time" else call()
+
+
+def _cost(call: Callable[[], object]) -> Cost:
+    from benchmarks.instruments.counting import count
+
+    counted = count(call)
+    return Cost(counted.flops, counted.bytes_in + counted.bytes_out)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a call."""
+
+    flops: int
+    nbytes: int
+
+
+def work_of(name: str) -> float:
+    """FLOPs, or what is tracked. Each choice is weighed by its place: if two change, it shows."""
+    each = [e.flops if isinstance(e, Cost) else float(e) for e in _timed(name).values()]
+    return float(sum(place * value for place, value in enumerate(each, start=1)))
+
+
+def bytes_of(name: str) -> int:
+    """That the operators of a call read and write, each choice's weighed in the same way."""
+    each = [cost.nbytes for cost in _timed(name).values() if isinstance(cost, Cost)]
+    return sum(place * value for place, value in enumerate(each, start=1))
+
+
+class _Benchmark:
+    """What the micro suite's tests ask pytest-benchmark for: each is called once, and counted."""
+
+    def __init__(self) -> None:
+        self.extra_info: dict[str, object] = {}
+        self.stats = None
+        self.costs: list[Cost] = []
+
+    def __call__(self, function: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        found: list[Any] = []
+        self.costs.append(_cost(lambda: found.append(function(*given, **named))))
+        return found[0]
+
+    def pedantic(
+        self, function: Callable[..., Any], setup: Callable[[], object] | None = None, **named: Any
+    ) -> Any:
+        if setup is not None:
+            setup()
+        return self(function)
+
+
+def _timed_by(benchmark: _Benchmark) -> Callable[..., Any]:
+    """The micro suite's own fixture, with nothing that is timed."""
+
+    def run(function: Callable[[], Any], *, nbytes: int, flops: int = 0, **labels: object) -> Any:
+        benchmark.extra_info.update(bytes=nbytes, flops=flops, **labels)
+        return benchmark(function)
+
+    return run
+
+
+def _micro(name: str) -> object:
+    """Parameters of each benchmark of a file → what it says of its call, and the call's FLOPs."""
+    import torch
+
+    found: dict[str, object] = {}
+    for test, function in vars(import_module(f"benchmarks.micro.{name}")).items():
+        if not test.startswith("test_"):
+            continue
+        marks = [m.args for m in getattr(function, "pytestmark", ()) if m.name == "parametrize"]
+        for rows in itertools.product(*(values for _, values in marks)):
+            given: dict[str, Any] = {}
+            for (names, _), row in zip(marks, rows, strict=True):
+                given |= (
+                    {names: row} if isinstance(names, str) else dict(zip(names, row, strict=True))
+                )
+            if HEAD in given.values():
+                continue
+            benchmark = _Benchmark()
+            fixtures = {
+                "benchmark": benchmark,
+                "timed": _timed_by(benchmark),
+                "copies": lambda weight: [weight],
+            }
+            asked = inspect.signature(function).parameters
+            torch.manual_seed(0)
+            with torch.inference_mode():
+                function(**given, **{k: v for k, v in fixtures.items() if k in asked})
+            flops = [cost.flops for cost in benchmark.costs]
+            found[f"{test} {given}"] = [benchmark.extra_info, flops]
+    return found
+
+
+TIMED = tuple(
+    name for name in NOT_COMPARED if name not in EXACT_BUT_LONG and name not in OF_A_DEVICE
+)
+CASES = tuple(
+    Case(
+        f"micro suite, {path.stem.removeprefix('test_')}",
+        "as there",
+        "as there",
+        "a benchmark that times something else, or misstates it",
+        partial(_micro, path.stem),
+    )
+    for path in sorted(MICRO.glob("test_*.py"))
+)
