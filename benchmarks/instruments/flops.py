@@ -96,6 +96,15 @@ def _recurrent(x: Tensor, from_input: Tensor, from_state: Tensor, *_: Any, out: 
     return 2 * rows * (from_input.numel() + from_state.numel())
 
 
+def _qr(matrix: Tensor, mode: str = "reduced", *_: Any, out: Any) -> int:
+    """(…, M, N), M ≥ N: 2·N²·(M − N/3) for R, as much for Q (Golub and Van Loan, Matrix
+    Computations, 5.2); the transpose's where it is wide.
+    """
+    rows, columns = sorted(matrix.shape[-2:], reverse=True)
+    of_r = 2 * columns**2 * (3 * rows - columns) // 3
+    return matrix.shape[:-2].numel() * of_r * (1 if mode == "r" else 2)
+
+
 def _twice(formula: Callable[..., int]) -> Callable[..., int]:
     """Of a backward pass that yields the gradient of both factors."""
     return lambda *args, out: 2 * formula(*args, out=out)
@@ -119,6 +128,7 @@ FORMULAS: dict[str, Callable[..., int]] = {
     "aten::addr_": lambda added, a, b, *_, out: 2 * a.numel() * b.numel(),
     "aten::baddbmm_": _batches,
     "aten::dot": lambda a, b, *_, out: 2 * a.numel(),
+    "aten::linalg_qr": _qr,
     "aten::mkldnn_rnn_layer": _recurrent,
     "aten::mkldnn_rnn_layer_backward": _twice(_recurrent),
     "aten::mv": lambda matrix, vector, *_, out: 2 * matrix.numel(),
@@ -174,6 +184,7 @@ NO_PRODUCT = re.compile(
         )
     )
 )
+LAID_OUT = ("quantized::linear_prepack",)  # weights for a product that comes later
 SUFFIX = re.compile(r"(_backward|_backward_data|_copy|_jvp)+$")
 
 
@@ -181,7 +192,7 @@ SUFFIX = re.compile(r"(_backward|_backward_data|_copy|_jvp)+$")
 def multiplies_nothing(func: Any) -> bool:
     """Is this one of PyTorch's own operators that have no product of matrices in them?"""
     if func.namespace != "aten":
-        return bool(func.namespace == "profiler")
+        return func.namespace == "profiler" or func.name().partition(".")[0] in LAID_OUT
     stem = func.overloadpacket.__name__.strip("_").removeprefix("foreach_").removeprefix("special_")
     stem = SUFFIX.sub("", stem)
     if NO_PRODUCT.fullmatch(stem):

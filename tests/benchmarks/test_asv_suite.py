@@ -125,6 +125,7 @@ MAY_BE_ZERO = {
     "bench_exact.Footprint.track_peak_bytes",
     "bench_exact.Footprint.track_waits",
     "bench_exact.Timed.track_bytes",  # of what is a ratio
+    "bench_exact.Timed.track_work",  # of what multiplies nothing
     "bench_gate.Outputs.track_cached_deviation",
     "bench_gate.Work.track_flops",
 }
