@@ -7,6 +7,8 @@ from pathlib import Path
 
 from benchmarks.exact_cases import tables
 from benchmarks.exact_cases.calls import CALLS
+from benchmarks.exact_cases.case import Case
+from benchmarks.exact_cases.timed import TIMED
 from reference_model.files import write_whole
 
 HEAD = """# What the gate's exact layer runs
@@ -17,6 +19,10 @@ Each case becomes one number. Two commits are compared by these numbers, and not
 A result becomes its fingerprint: one number that moves by about as much as the result does,
 relative to its size. `bench_exact.py` runs the cases, and `gate_suite.py` says how near two
 fingerprints have to be. A new case is a row in one of the tables.
+
+The suite's own cases are run where two commits have different benchmarks. Experiments are run in
+miniature: from their cells to a verdict, with a model of 2 layers, made-up texts, and a clock that
+counts FLOPs. So are the benchmarks that other commands time: here it is counted what they time.
 """
 ROOMS = {
     "Results in float64": tables.DOUBLE,
@@ -27,6 +33,10 @@ ROOMS = {
     "The suite's own statistics, instruments and verdicts": tables.KNOWN,
     "The suite's own instruments, through numbers that are rounded": tables.KNOWN_ROUNDED,
     "What one call costs, and what it leaves behind": CALLS,
+    "What the benchmarks do that are timed elsewhere": [
+        Case(name, "2 layers, 256 wide", "as there", "a benchmark of something else", lambda: None)
+        for name in TIMED
+    ],
 }
 
 
