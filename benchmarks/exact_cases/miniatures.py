@@ -21,10 +21,16 @@ from benchmarks.exact_cases.models import fill
 
 SUITE, OURS = "benchmarks.", "benchmarks.exact_cases."
 # Heads are as wide as those of the checkpoint and of GPT-2, which codecs are made for.
-SIZES = {"vocab_size": 256, "n_layer": 2, "n_head": 4, "n_embd": 256, "context_length": 512}
-LETTERS, PLAYS, TOPICS = 1100, 3, 12  # of each text; a token is a letter
+SIZES = {"vocab_size": 256, "n_layer": 2, "n_head": 4, "n_embd": 256, "context_length": 256}
+LETTERS, PLAYS, TOPICS = 600, 3, 12  # of each text; a token is a letter
 Labels = Mapping[str, Any]
 SECONDS_PER_FLOP, SECONDS_PER_CALL = 1e-8, 1e-3
+
+
+PROBES = {  # small ones, of a machine that is not asked
+    "instruments.limits.READ_BYTES": {"cpu": 2**20},
+    "instruments.limits.MATRIX_SIDE": {"cpu": 64},
+}
 
 
 @dataclass(frozen=True)
@@ -253,7 +259,7 @@ MINIATURES = (
         },
     ),
     Miniature("position.embedding-untouched", "smoke"),
-    Miniature("norm.gradient-profile", "smoke", sizes={"experiments.norms.DEPTHS": (2, 8, 9)}),
+    Miniature("norm.gradient-profile", "smoke", sizes={"experiments.norms.DEPTHS": (2, 8)}),
     Miniature(
         "cache.same-output",
         "smoke",
@@ -279,8 +285,7 @@ MINIATURES = (
         rest=True,
         sizes={
             "experiments.cache_speed.LENGTHS": {"quick": (4, 8)},
-            "instruments.limits.READ_BYTES": {"cpu": 2**20},
-            "instruments.limits.MATRIX_SIDE": {"cpu": 64},
+            **PROBES,
         },
     ),
     Miniature(
@@ -289,8 +294,8 @@ MINIATURES = (
         ({"process": 0},),
         rest=True,
         sizes={
-            "instruments.limits.READ_BYTES": {"cpu": 2**20},
-            "instruments.limits.MATRIX_SIDE": {"cpu": 64},
+            **PROBES,
+            "experiments.memory_bound.PREFILLS": (128, 256),
             "experiments.memory_bound._operator_share": lambda step, device: {
                 "operator_share": 0.9
             },
@@ -359,6 +364,7 @@ MINIATURES = (
         "full",
         [{"part": part} for part in ("sizes", "seconds", "resident")],
         rest=True,
+        sizes={"experiments.int8_speed.PROMPT": 256},
     ),
     Miniature(
         "int8.sensitivity",

@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.exact_cases.case import Case
-from benchmarks.exact_cases.miniatures import in_miniature
+from benchmarks.exact_cases.miniatures import PROBES, in_miniature
 from benchmarks.gate_suite import EXACT_BUT_LONG, NOT_COMPARED
 
 MICRO = Path(__file__).resolve().parents[1] / "micro"
 HEAD = "lm_head"  # of GPT-2's width: 39 M weights take a second to round
-OF_A_DEVICE = ("bench_cache.DeviceMemory.track_nvml_memory",)
+LEFT_OUT = (
+    "bench_cache.DeviceMemory.track_nvml_memory",  # asks a device
+    "bench_lora.Exponents.track_deviation_from_law",  # draws its own matrices, for a second
+)
 
 
 @cache
@@ -31,7 +34,7 @@ def _timed(name: str) -> Mapping[str, Any]:
 
     found = get_benchmark_from_name("benchmarks", name)
     values: dict[str, Any] = {}
-    with in_miniature({}):
+    with in_miniature(PROBES):
         for at, given in enumerate(itertools.product(*found._params)):
             each = get_benchmark_from_name("benchmarks", f"{name}-{at}")
             values[str(given)] = _value(each)
@@ -136,9 +139,7 @@ def _micro(name: str) -> object:
     return found
 
 
-TIMED = tuple(
-    name for name in NOT_COMPARED if name not in EXACT_BUT_LONG and name not in OF_A_DEVICE
-)
+TIMED = tuple(name for name in NOT_COMPARED if name not in EXACT_BUT_LONG and name not in LEFT_OUT)
 CASES = tuple(
     Case(
         f"micro suite, {path.stem.removeprefix('test_')}",
