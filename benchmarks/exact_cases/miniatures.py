@@ -259,7 +259,7 @@ MINIATURES = (
         },
     ),
     Miniature("position.embedding-untouched", "smoke"),
-    Miniature("norm.gradient-profile", "smoke", sizes={"experiments.norms.DEPTHS": (2, 8)}),
+    Miniature("norm.gradient-profile", "smoke", sizes={"experiments.norms.DEPTHS": (2, 8, 9)}),
     Miniature(
         "cache.same-output",
         "smoke",

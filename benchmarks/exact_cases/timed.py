@@ -34,7 +34,7 @@ def _timed(name: str) -> Mapping[str, Any]:
 
     found = get_benchmark_from_name("benchmarks", name)
     values: dict[str, Any] = {}
-    with in_miniature(PROBES):
+    with in_miniature({**PROBES, "workloads.PROMPT_TOKENS": 16}):
         for at, given in enumerate(itertools.product(*found._params)):
             each = get_benchmark_from_name("benchmarks", f"{name}-{at}")
             values[str(given)] = _value(each)
