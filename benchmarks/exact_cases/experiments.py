@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from benchmarks.exact_cases.case import Case, refusal
@@ -112,7 +114,76 @@ def _of_formats() -> object:
     ]
 
 
+def _diverged() -> object:
+    """A seed whose fine-tune diverged is not left out in silence."""
+    from benchmarks.experiments import lora_rank, lora_training
+    from benchmarks.instruments.finetuning import Outcome
+
+    whole = Outcome([1.0, 1.1], [2.0, 2.1, 2.2], 3, 4, 5)
+    broken = Outcome([], [], 3, 4, 5)
+    rates = [("alpha/r", rank, rate) for rank in lora_training.RANKS for rate in (1e-3, 3e-3)]
+    found = {tried: [whole, whole] for tried in rates} | {rates[0]: [whole, broken]}
+    return [
+        [lora_rank.held_out(found, tried) for tried in rates[:2]],
+        lora_rank.best_rate(found, "alpha/r", lora_training.RANKS[0]),
+        refusal(lambda: list(lora_rank.findings(found))),
+        list(lora_rank._of_rates(_labelled, found)),
+    ]
+
+
+def _labelled(value: object, **labels: object) -> Any:
+    return [value, labels]
+
+
+def _digests() -> object:
+    """Which modules an experiment's numbers rest on, and which of their changes count."""
+    from benchmarks.record import code_digest
+
+    texts = {
+        "benchmarks/__init__.py": "",
+        "benchmarks/one.py": "import benchmarks.two\nTABLE = 'table.toml'\n",
+        "benchmarks/two.py": "def f():\n    from benchmarks.three import g\n    return g()\n",
+        "benchmarks/three.py": "if 0:\n    import reference_model.four as four\n",
+        "benchmarks/alone.py": "x = 1\n",
+        "benchmarks/table.toml": "x = 1\n",
+        "reference_model/__init__.py": "",
+        "reference_model/four.py": '"""Four."""\n\ny = 4  # four\n',
+    }
+    changes = {
+        "nothing": ("", ""),
+        "a remark": ("reference_model/four.py", '"""Vier."""\ny = 4\n'),
+        "a number": ("reference_model/four.py", "y = 5\n"),
+        "a table": ("benchmarks/table.toml", "x = 2\n"),
+        "another module": ("benchmarks/alone.py", "x = 2\n"),
+    }
+    digests, modules = {}, []
+    for name, (file, text) in changes.items():
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder)
+            for each, content in (texts | ({file: text} if file else {})).items():
+                (root / each).parent.mkdir(exist_ok=True)
+                (root / each).write_text(content)
+            modules.append(sorted(code_digest.closure("benchmarks.one", root)))
+            digests[name] = code_digest.code_digest("benchmarks.one", root)
+    same = {name: digest == digests["nothing"] for name, digest in digests.items()}
+    return [modules, same]
+
+
 CASES = (
+    Case(
+        "parts: fine-tunes that diverged",
+        "2 seeds, 8 fine-tunes",
+        "float64",
+        "a seed that is left out",
+        _diverged,
+    ),
+    Case(
+        "parts: digests of code",
+        "8 files, 5 changes",
+        "none",
+        "an old number that is taken for one of this code",
+        _digests,
+    ),
     Case(
         "parts: weights and cache together",
         "187 windows, 6 pairs",
