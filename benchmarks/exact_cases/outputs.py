@@ -257,6 +257,40 @@ SINGLE = (
         "positions alone", "1 to 20 heads", "float32", "slopes and angles of odd sizes", _positions
     ),
 )
+
+
+def _autocast(norm: str, adapted: bool) -> object:
+    """Logits, dtypes of what norms give, and their gradients, in a forward pass under autocast."""
+    import torch
+
+    from reference_model import lora
+
+    model: Any = small_model(norm=norm)
+    if adapted:
+        generator = torch.Generator().manual_seed(0)
+        lora.add_adapters(model, lora.LoRAConfig(2, init_b="gaussian"), generator)
+        model.requires_grad_(True)
+    dtypes: list[str] = []
+    for name, module in model.named_modules():
+        if "ln_" in name:
+            module.register_forward_hook(lambda _, x, y: dtypes.append(str(y.dtype)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(tokens_of(model, 2, 7))
+    logits.float().square().mean().backward()
+    found = {name: p.grad for name, p in model.named_parameters() if "ln_" in name}
+    return [logits, dtypes, found]
+
+
+AUTOCAST = tuple(
+    Case(
+        f"autocast, {norm}{', adapters' * adapted}",
+        "B 2, T 7",
+        "bfloat16 by autocast",
+        "a path that one dtype alone takes",
+        partial(_autocast, norm, adapted),
+    )
+    for norm, adapted in (("layernorm", False), ("rmsnorm", False), ("layernorm", True))
+)
 HALF = tuple(
     Case(
         f"logits, {name}, {dtype}",

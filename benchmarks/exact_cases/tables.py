@@ -35,7 +35,7 @@ SINGLE: Table = (
     *training.SINGLE,
 )
 ROUNDED: Table = (*caches.ROUNDED, *rewrites.ROUNDED, *training.ROUNDED)
-HALF: Table = (*outputs.HALF, *rewrites.HALF)
+HALF: Table = (*outputs.HALF, *outputs.AUTOCAST, *rewrites.HALF)
 NUMBERS: Table = closed_forms.NUMBERS
 KNOWN: Table = (
     *statistics.CASES,
