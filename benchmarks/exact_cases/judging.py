@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tomllib
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from benchmarks.exact_cases.case import Case, refusal
 
 CLAIM = "made.up"
+CLAIMS = Path(__file__).resolve().parents[1] / "claims.toml"
 
 
 def _measurement(value: float, half: float | None = None, **parameters: Any) -> Any:
@@ -39,8 +42,15 @@ def _regions() -> object:
         ("at_least", (1.0,)),
         ("at_most", (2.0,)),
         ("equals", (2.0,)),
+        ("inside", (-2.0, -1.0)),
+        ("inside", (-1.0, 1.0)),
+        ("outside", (-1.0, 1.0)),
+        ("at_least", (-1.0,)),
+        ("at_most", (-1.0,)),
+        ("at_most", (0.0,)),
+        ("equals", (0.0,)),
     )
-    ends = (0.5, 1.0, 1.5, 2.0, 2.5)
+    ends = (-1e9, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 1e9)
     found: list[object] = []
     for kind, bounds in regions:
         region = Region(kind, bounds)
@@ -227,6 +237,29 @@ def _records() -> object:
     return found
 
 
+def _border(claim: str) -> object:
+    """What decides a claim: roles, measurements and regions, fixed before they were measured."""
+    from benchmarks.claims import load_claims
+
+    (of_claim,) = (each for each in load_claims() if each.id == claim)
+    parts = [[r.metric, r.where, r.region, r.role] for r in of_claim.requirements]
+    return [of_claim.requirements_hold, parts]
+
+
+def _splits() -> object:
+    """Which play is held out, and the recipe of the checkpoint."""
+    from benchmarks import train_reference
+    from benchmarks.assets import SPLIT_FILE
+
+    plays = tomllib.loads(SPLIT_FILE.read_text(encoding="utf-8"))
+    return [plays, train_reference.RECIPE, train_reference.CONFIG, train_reference.BATCH_SIZE]
+
+
+def _claims() -> tuple[str, ...]:
+    document = tomllib.loads(CLAIMS.read_text(encoding="utf-8"))
+    return tuple(each["id"] for each in document["claim"])
+
+
 # Untimed experiments of a second or less: what they find in the smoke profile, to the digit.
 EXPERIMENTS = (
     "lora.trainable-share",
@@ -256,7 +289,11 @@ def _experiment(claim: str) -> object:
 
 CASES = (
     Case(
-        "regions", "5 kinds, 15 intervals each", "float64", "a border on the wrong side", _regions
+        "regions",
+        "12 regions, 66 intervals each",
+        "float64",
+        "a border on the wrong side",
+        _regions,
     ),
     Case(
         "verdicts",
@@ -289,6 +326,17 @@ CASES = (
         "a number that JSON loses or lets in",
         _records,
     ),
+    *(
+        Case(
+            f"border of {claim}",
+            "as written",
+            "none",
+            "a region that moves",
+            partial(_border, claim),
+        )
+        for claim in _claims()
+    ),
+    Case("splits and recipe", "38 plays", "none", "text that was trained on is held out", _splits),
     *(
         Case(
             f"experiment {claim}",
