@@ -227,8 +227,8 @@ class _Profiled:
         ("aten::addmm", 38, 38),
         ("aten::scaled_dot_product_attention", 1, 11),
         ("aten::_scaled_dot_product_flash_attention_for_cpu", 10, 10),
-        ("aten::layer_norm", 1, 4),
-        ("aten::native_layer_norm", 3, 3),
+        ("aten::layer_norm", 10, 30),
+        ("aten::native_layer_norm", 20, 20),
     )
 
     def __init__(self, **options: object) -> None:
@@ -249,11 +249,16 @@ MINIATURES = (
     Miniature(
         "lora.update-variance",
         "smoke",
-        ({"width": 64},),
+        (
+            {"width": 64},
+            {"a": "kaiming_uniform"},
+            {"checked": "gaussian"},
+            {"checked": "kaiming_uniform"},
+        ),
         sizes={
-            "experiments.lora_checks.REPETITIONS": {"smoke": 200},
+            "experiments.lora_checks.REPETITIONS": {"smoke": 40},
             # So few at once that there is a second time.
-            "experiments.lora_checks.MOST_NUMBERS": 2**17,
+            "experiments.lora_checks.MOST_NUMBERS": 2**15,
             "experiments.lora.MOST_NUMBERS": 2**15,
         },
     ),

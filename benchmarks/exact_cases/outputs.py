@@ -259,13 +259,13 @@ SINGLE = (
 )
 
 
-def _autocast(norm: str, adapted: bool) -> object:
+def _autocast(norm: str, placement: str, adapted: bool = False) -> object:
     """Logits, dtypes of what norms give, and their gradients, in a forward pass under autocast."""
     import torch
 
     from reference_model import lora
 
-    model: Any = small_model(norm=norm)
+    model: Any = small_model(norm=norm, norm_placement=placement)
     if adapted:
         generator = torch.Generator().manual_seed(0)
         lora.add_adapters(model, lora.LoRAConfig(2, init_b="gaussian"), generator)
@@ -283,13 +283,20 @@ def _autocast(norm: str, adapted: bool) -> object:
 
 AUTOCAST = tuple(
     Case(
-        f"autocast, {norm}{', adapters' * adapted}",
+        f"autocast, {', '.join(map(str, given))}",
         "B 2, T 7",
         "bfloat16 by autocast",
         "a path that one dtype alone takes",
-        partial(_autocast, norm, adapted),
+        partial(_autocast, *given),
     )
-    for norm, adapted in (("layernorm", False), ("rmsnorm", False), ("layernorm", True))
+    # What a sublayer gives is narrow, and what is beside it is not: norms have both.
+    for given in (
+        ("layernorm", "pre", True),
+        ("layernorm", "double"),
+        ("rmsnorm", "pre"),
+        ("rmsnorm", "post"),
+        ("rmsnorm", "double"),
+    )
 )
 HALF = tuple(
     Case(
