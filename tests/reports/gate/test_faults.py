@@ -199,17 +199,33 @@ def test_tests_that_fail_are_named_and_run_as_make_test_runs_them(
     clone = tmp_path / "clone"
     clone.mkdir()
     pretend(tmp_path, monkeypatch, script)
+    monkeypatch.setattr(fault_runs, "nearest", lambda clone: ["tests/test_near.py"])
     found = fault_runs.tests_of(clone)
     assert (found["exit_status"], found["failing"]) == (2, ["tests/test_a.py::test_b[x]"])
     asked = (clone / "asked").read_text()
     assert asked.startswith("-m pytest -q -x ")
     assert "--ignore=tests/reports/gate" in asked
-    assert asked.endswith(" 0:\n")
+    assert asked.endswith(" tests/test_near.py tests benchmarks/micro 0:\n")
+
+
+def test_tests_of_what_was_changed_come_first(repository) -> None:
+    repository.write("tests/test_other.py", "from reference_model import bench\n")
+    repository.write("tests/test_model_files.py", "import os\n")
+    repository.write("tests/deep/test_shape.py", "from reference_model.model import BYTES\n")
+    repository.write("tests/reports/gate/test_model.py", "")
+    repository.commit()
+    repository.write("reference_model/model.py", "BYTES = 2\n")
+    repository.commit()
+    assert fault_runs.nearest(repository.path) == [
+        "tests/test_model_files.py",
+        "tests/deep/test_shape.py",
+    ]
 
 
 def test_tests_that_never_end_are_ended_and_have_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(fault_runs, "nearest", lambda clone: [])
     pretend(tmp_path, monkeypatch, "sleep 60 & wait")
     monkeypatch.setattr(fault_runs, "PATIENCE", 0.05)
     found = fault_runs.tests_of(tmp_path)
