@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from itertools import product
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -85,6 +88,79 @@ def _device() -> object:
     return [readings, version, told, words, refusal(lambda: Reading(float("nan"), "bytes", "NVML"))]
 
 
+# Of NVML: GPUs by number, what their handles are called, and the MIG instances of the second.
+GPUS = ("GPU-aa11", "GPU-bb22", "GPU-bb33")
+INSTANCES = {"GPU-bb22": {0: "MIG-c0", 2: "MIG-c2"}, "GPU-bb33": {1: "MIG-d1"}}
+BUSES = {"00000000:07:00.0": "GPU-bb33", "00000001:0A:00.0": "GPU-aa11"}
+
+
+def _ask(gpus: tuple[str, ...], name: str, *given: Any) -> Any:
+    """Of a machine with these GPUs, a handle being the UUID itself."""
+    from benchmarks.instruments.nvml_library import NoAnswer
+
+    def instance(gpu: str, place: int) -> str:
+        if place not in INSTANCES[gpu]:
+            raise NoAnswer("no instance there")
+        return INSTANCES[gpu][place]
+
+    def most(gpu: str) -> int:
+        if gpu not in INSTANCES:
+            raise NoAnswer("knows no MIG")
+        return 7
+
+    answers: dict[str, Any] = {
+        "nvmlDeviceGetCount": lambda: len(gpus),
+        "nvmlDeviceGetHandleByIndex": lambda number: gpus[number],
+        "nvmlDeviceGetHandleByPciBusId": lambda bus: BUSES[bus],
+        "nvmlDeviceGetHandleByUUID": lambda uuid: uuid,
+        "nvmlDeviceGetUUID": lambda handle: handle,
+        "nvmlDeviceGetMaxMigDeviceCount": most,
+        "nvmlDeviceGetMigDeviceHandleByIndex": instance,
+    }
+    return answers[name](*given)
+
+
+def _which() -> object:
+    """Which of NVML's devices is PyTorch's, by UUID, bus, number and variables; or no answer."""
+    import torch
+
+    from benchmarks.instruments import nvml_devices
+
+    found: list[object] = []
+    properties = (
+        None,
+        SimpleNamespace(uuid="aa11"),
+        SimpleNamespace(uuid="bb22"),
+        SimpleNamespace(uuid="c2"),
+        SimpleNamespace(uuid="", pci_domain_id=0, pci_bus_id=7, pci_device_id=0),
+        SimpleNamespace(uuid="", pci_domain_id=1, pci_bus_id=10, pci_device_id=0),
+        SimpleNamespace(uuid="ee99"),
+    )
+    variables: tuple[dict[str, str], ...] = (
+        {},
+        {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
+        {"CUDA_VISIBLE_DEVICES": "1,0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
+        {"CUDA_VISIBLE_DEVICES": "GPU-aa,MIG-c2"},
+        {"CUDA_VISIBLE_DEVICES": "GPU-bb"},
+        {"CUDA_VISIBLE_DEVICES": "MIG-c0,MIG-GPU-bb22/3/0"},
+        {"CUDA_VISIBLE_DEVICES": ""},
+        {"CUDA_VISIBLE_DEVICES": "none,0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
+    )
+    for gpus, seen, given in product((GPUS, GPUS[:1], ()), properties, variables):
+        cuda: dict[str, Any] = {
+            "is_available": lambda seen=seen: seen is not None,
+            "get_device_properties": lambda index, seen=seen: seen,
+        }
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("CUDA_")}
+        with (
+            mock.patch.object(nvml_devices, "ask", partial(_ask, gpus)),
+            mock.patch.multiple(torch.cuda, **cuda),
+            mock.patch.dict(os.environ, {**kept, **given}, clear=True),
+        ):
+            found += [refusal(partial(nvml_devices.device_of, index)) for index in (0, 1)]
+    return found
+
+
 class _Events:
     """Of a GPU that is not there: each event comes 250 ms after the one before."""
 
@@ -131,5 +207,6 @@ def _clock() -> object:
 
 CASES = (
     Case("a device", "one stand-in GPU", "none", "a figure that stands for another", _device),
+    Case("which device", "3 GPUs, 3 MIG instances, 168 ways", "none", "another device", _which),
     Case("clock of a device", "events 250 ms apart", "none", "another unit, or no wait", _clock),
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.exact_cases.case import Case, refusal
+from benchmarks.exact_cases.miniatures import in_miniature
 from benchmarks.exact_cases.models import normal, small_model, tokens_of
 
 SEED = 7
@@ -112,6 +113,21 @@ def _of_formats() -> object:
         for keys, values in (("turboquant 3", "turboquant 3"), ("channel 4", "token 4"))
         for recent in (0, 1, 64, 600)
     ]
+
+
+def _later_steps() -> object:
+    """What two steps of both optimisers add, by rank and scaling, and what is made of it."""
+    import numpy as np
+
+    from benchmarks.experiments import lora_first_step
+
+    marks, ranks = (1, 2), (4, 8)
+    small = {"experiments.lora_first_step.LENGTH": 32, "experiments.lora_first_step.BATCH_SIZE": 2}
+    with in_miniature(small):
+        walked = lora_first_step.walks(0, marks, ranks)
+        found = [walked, (1.05 * np.array(walked)).tolist()]  # as if of another seed
+        measured = list(lora_first_step.later_steps(found, marks, ranks))
+    return [found, [[m.id, m.value, m.interval] for m in measured]]
 
 
 def _diverged() -> object:
@@ -221,6 +237,13 @@ CASES = (
     ),
 )
 ROUNDED = (
+    Case(
+        "parts: later steps of fine-tunes",
+        "2 layers, 256 wide; ranks 4 and 8, 2 steps",
+        "float32",
+        "an update of another step, rank or scaling",
+        _later_steps,
+    ),
     Case(
         "parts: activations",
         "40 × 50; B 2, T 8",

@@ -202,6 +202,59 @@ def _checkpoint() -> object:
     return [ids, texts_again, logits, model.config, checkpoints.reference_card()["config"]]
 
 
+LINEARS = (
+    "transformer.h.0.attn.c_attn",
+    "transformer.h.1.attn.c_proj",
+    "transformer.h.1.mlp.c_fc",
+    "transformer.h.10.mlp.c_proj",
+    "lm_head",
+)
+OF_PEFT: tuple[dict[str, Any], ...] = (
+    {},
+    {"r": 4, "lora_alpha": 32, "lora_dropout": 0.1, "use_rslora": True},
+    {"target_modules": ["c_attn", "mlp.c_fc"], "init_lora_weights": "gaussian"},
+    {"target_modules": "all-linear", "exclude_modules": ["c_proj"]},
+    {"target_modules": ".*c_(attn|fc)"},
+    {"target_modules": ["c_attn", "c_proj"], "layers_to_transform": [1, 10]},
+    {"target_modules": ["c_proj"], "layers_to_transform": 1, "layers_pattern": "h"},
+    {"target_modules": "all-linear", "rank_pattern": {"c_attn": 2, "h.1.mlp.c_fc": 16}},
+    {"target_modules": "all-linear", "alpha_pattern": {"mlp.*": 3, "c_attn": 64}, "r": 6},
+    {"target_modules": ["(c_attn"]},
+    {"target_modules": "(a+)+b"},
+    {"target_modules": 3},
+    {"rank_pattern": ["c_attn"]},
+    {"lora_alpha": 0},
+    {"lora_dropout": 1.5},
+    {"use_dora": True},
+    {"init_lora_weights": "pissa_niter_4"},
+    {"init_lora_weights": "unheard of"},
+    {"bias": "all"},
+    {"unknown": 1},
+    {"peft_type": "LOHA"},
+)
+
+
+def _settings_of_peft() -> object:
+    """Rank, α and place of adapters by many `adapter_config.json`, and those that are refused."""
+    from reference_model.peft_settings import read_settings
+
+    def read(path: Path) -> object:
+        settings = read_settings(path)
+        return [
+            [[settings.adapts(n), settings.rank(n), settings.alpha(n)] for n in LINEARS],
+            [settings.dropout(), settings.scaling, settings.gaussian],
+        ]
+
+    found = []
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "adapter_config.json"
+        for fields in OF_PEFT:
+            path.write_text(json.dumps({"peft_type": "LORA", **fields}))
+            found.append(refusal(partial(read, path)))
+        path.write_text("{}")
+        return [*found, refusal(partial(read, path))]
+
+
 SAVED: tuple[tuple[str, str | None, dict[str, Any]], ...] = (
     ("reference", None, {"position": "rope", "norm": "rmsnorm", "norm_placement": "double"}),
     ("reference", "float16", {"head": "untied", "bias": False, "position": "alibi"}),
@@ -220,6 +273,13 @@ SINGLE = (
             partial(_saved, layout, stored, **choices),
         )
         for layout, stored, choices in SAVED
+    ),
+    Case(
+        "settings of PEFT",
+        "21 configurations, 5 linears",
+        "none",
+        "a pattern, a rank or an α that is read otherwise",
+        _settings_of_peft,
     ),
     Case(
         "merged and saved",

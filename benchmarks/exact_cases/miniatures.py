@@ -11,7 +11,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
 from types import SimpleNamespace
@@ -32,6 +32,16 @@ PROBES = {  # small ones, of a machine that is not asked
     "instruments.limits.READ_BYTES": {"cpu": 2**20},
     "instruments.limits.MATRIX_SIDE": {"cpu": 64},
 }
+
+
+class Smaller:
+    """In the place of a table by profile: the same with some fields of each entry changed."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.fields = fields
+
+    def of(self, table: Mapping[str, Any]) -> dict[str, Any]:
+        return {profile: replace(entry, **self.fields) for profile, entry in table.items()}
 
 
 @dataclass(frozen=True)
@@ -130,7 +140,7 @@ def in_miniature(sizes: Mapping[str, Any]) -> Iterator[None]:
             module, _, name = place.rpartition(".")
             names = vars(import_module(f"{SUITE}{module}"))
             replaced.append((names, name, names[name]))
-            names[name] = smaller
+            names[name] = smaller.of(names[name]) if isinstance(smaller, Smaller) else smaller
         yield
     finally:
         for names, name, real in replaced:
@@ -245,6 +255,16 @@ class _Profiled:
         return [SimpleNamespace(**dict(zip(names, e, strict=True))) for e in self.EVENTS]
 
 
+FIRST_STEP = {
+    "experiments.lora_first_step.RANKS": {"smoke": [1, 8]},
+    "experiments.lora_first_step.STEP_RANKS": {"smoke": (16,)},
+    "experiments.lora_first_step.DRAWS_AT_RANK_1": {"smoke": 24},
+    "experiments.lora_first_step.LEAST_DRAWS": {"smoke": 3},
+    "experiments.lora_first_step.ADAMW_RANKS": (4, 8),
+    "experiments.lora_first_step.LEAST_ADAMW_DRAWS": 4,
+    "experiments.lora_first_step.LENGTH": 32,
+    "experiments.lora_first_step.BATCH_SIZE": 2,
+}
 MINIATURES = (
     Miniature(
         "lora.update-variance",
@@ -262,19 +282,7 @@ MINIATURES = (
             "experiments.lora.MOST_NUMBERS": 2**15,
         },
     ),
-    Miniature(
-        "lora.real-init",
-        "smoke",
-        sizes={
-            "experiments.lora_first_step.RANKS": {"smoke": [1, 8]},
-            "experiments.lora_first_step.DRAWS_AT_RANK_1": {"smoke": 24},
-            "experiments.lora_first_step.LEAST_DRAWS": {"smoke": 3},
-            "experiments.lora_first_step.ADAMW_RANKS": (4, 8),
-            "experiments.lora_first_step.LEAST_ADAMW_DRAWS": 4,
-            "experiments.lora_first_step.LENGTH": 32,
-            "experiments.lora_first_step.BATCH_SIZE": 2,
-        },
-    ),
+    Miniature("lora.real-init", "smoke", sizes=FIRST_STEP),
     Miniature(
         "lora.activation-stability",
         "quick",
@@ -297,6 +305,11 @@ MINIATURES = (
         },
     ),
     Miniature("position.embedding-untouched", "smoke"),
+    Miniature(
+        "position.embedding-untouched",
+        "quick",
+        sizes={"experiments.positions.TRAINING": Smaller(steps=2, seeds={"sqrt_width": 2})},
+    ),
     Miniature("norm.gradient-profile", "smoke", sizes={"experiments.norms.DEPTHS": (2, 8, 9)}),
     Miniature(
         "cache.same-output",
@@ -389,6 +402,7 @@ MINIATURES = (
         sizes={"experiments.kv_quality.SEEDS": 2, "experiments.kv_quality.PROBED_WINDOWS": 3},
     ),
     Miniature("int8.weights-quality", "smoke"),
+    Miniature("int8.weights-quality", "full"),
     Miniature("int8.norm-damage", "smoke", sizes={"experiments.int8.WINDOWS": {"smoke": 2}}),
     Miniature(
         "int8.activation-range",
@@ -415,7 +429,7 @@ MINIATURES = (
 )
 CASES = tuple(
     Case(
-        f"experiment {each.claim}, in miniature",
+        f"experiment {each.claim}, {each.profile}, in miniature",
         "2 layers, 256 wide, short texts",
         "float32",
         "an experiment that measures something else",

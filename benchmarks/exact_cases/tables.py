@@ -17,6 +17,7 @@ from benchmarks.exact_cases import (
     miniatures,
     outputs,
     rewrites,
+    runs,
     statistics,
     timed,
     training,
@@ -43,6 +44,7 @@ KNOWN: Table = (
     *device.CASES,
     *experiments.CASES,
     *judging.CASES,
+    *runs.CASES,
     *timed.CASES,
 )
 KNOWN_ROUNDED: Table = (*instruments.ROUNDED, *experiments.ROUNDED, *miniatures.CASES)
