@@ -80,7 +80,7 @@ def compare(repository: Path, request: Request, tell: Callable[[str], None]) -> 
         report["skipped"] = {id: why for id, why in skipped.items() if id not in gone}
         numbers = [id for id in how if all(isinstance(side.get(id), float) for side in values)]
         if not numbers and not timed and not fails(compared):
-            raise UserError(_nothing_compared(skipped, compared))
+            raise UserError(_nothing_compared(skipped, compared, exact.notes))
         report["exact"] = {
             "compared": len(numbers),
             "differences": [asdict(difference) for difference in compared],
@@ -225,8 +225,10 @@ def _vanished(
     return found
 
 
-def _nothing_compared(skipped: Mapping[str, str], compared: Sequence[Difference]) -> str:
-    reasons = [*skipped.values(), *(difference.because for difference in compared)]
+def _nothing_compared(
+    skipped: Mapping[str, str], compared: Sequence[Difference], notes: Sequence[str]
+) -> str:
+    reasons = [*skipped.values(), *(difference.because for difference in compared), *notes]
     return f"nothing was measured on both sides: {reasons[0] if reasons else 'no benchmark'}"
 
 

@@ -139,14 +139,14 @@ def planned(
     )
     with made as (base, head):
         with running((base, head), request.device, rng) as (workers, _):
-            exact, timed = _selected(workers[-1], request.select)
+            # Base's own benchmarks judge as well where they are others (`rulers.py`).
+            both = base.suite_differs and base.own_suite is not None
+            exact, timed = _selected(workers[-1], request.select, both)
             timed, skipped = _on_both_sides(workers, timed)
             told = f"{sum(map(len, exact.values()))} exact numbers, {len(timed)} timed benchmarks"
             tell(f"{told}; timing a few of each")
             exact_seconds = time.monotonic() - started
-            # Base's own benchmarks judge as well where they are others (`rulers.py`).
-            rulers = 2 if base.suite_differs and base.own_suite else 1
-            exact_seconds += rulers * _seconds_of_exact(workers, exact)
+            exact_seconds += (1 + both) * _seconds_of_exact(workers, exact)
         if timed:
             if recorded:
                 noise = _recorded(recorded, timed)
@@ -179,13 +179,16 @@ def planned(
 # ---- what is compared
 
 
-def _selected(worker: Worker, pattern: str) -> tuple[dict[str, list[str]], list[str]]:
-    """Exact ids by benchmark, and timed ids, that match. `UserError` where none does."""
+def _selected(worker: Worker, pattern: str, suites: bool) -> tuple[dict[str, list[str]], list[str]]:
+    """Exact ids by benchmark, and timed ids, that match. `UserError` where none does.
+
+    Numbers of the suite's own functions are asked for where there are two ``suites``.
+    """
     known = worker.ask("suite")
     timed = [id for id in known["timed"] if fnmatch.fnmatchcase(id, pattern)]
     exact: dict[str, list[str]] = {}
-    for id in known["exact"]:
-        if fnmatch.fnmatchcase(id, pattern):
+    for id, how in known["exact"].items():
+        if fnmatch.fnmatchcase(id, pattern) and (suites or how.get("of", "model") == "model"):
             exact.setdefault(_benchmark(id), []).append(id)
     if not timed and not exact:
         raise UserError(

@@ -33,6 +33,7 @@ from reports.gate.revisions import BENCHMARKS, MODEL
 from reports.gate.workers import Answer, Device, Worker
 
 CASES = ("bench_exact.py", "exact_cases")  # of benchmarks/: what the suite's functions are asked
+SAME = "the suite's own functions and experiments are the same in both commits"
 AT_ONCE = 50  # requests that wait in a pipe
 Values = Mapping[str, Value]
 
@@ -68,7 +69,9 @@ def compare_exactly(
         alone = _alone(known, own, base, head, same_model, device, layout, stack)
         before, after = (worker.receive()["values"] for worker in workers)
         if known is None:
-            return Compared(before, after, differences(before, after, how))
+            alike = len(how) - len(of_model)
+            notes = [f"{SAME}; their numbers ({alike}) were not asked for"] if alike else []
+            return Compared(before, after, differences(before, after, how), notes)
         if same_model:
             before = {id: after[id] for id in of_model}
         else:

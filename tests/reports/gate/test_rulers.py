@@ -95,7 +95,12 @@ def test_a_suites_own_function_is_right_that_gives_the_old_number_with_either_mo
     smaller = MODEL.replace("BYTES = 100", "BYTES = 96")
     # The suite is the same: what its function says of a smaller model is no fault of its own.
     repository.commit(model=smaller)
-    assert kinds(exact(repository)) == [(WORK, "better")]
+    report = exact(repository)
+    assert kinds(report) == [(WORK, "better")]
+    assert report["notes"] == [
+        "the suite's own functions and experiments are the same in both commits; their numbers (1) "
+        "were not asked for"
+    ]
     repository.git("revert", "--no-edit", "HEAD")
     # Nor where suite and cases change beside the model: with base's model it says what it said.
     repository.write("benchmarks/mean.py", mean + "\n# a remark\n")
