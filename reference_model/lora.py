@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -18,23 +18,14 @@ from torch import Tensor, nn
 from reference_model.config import check_choices
 from reference_model.costs import LoRATarget
 from reference_model.errors import UserError, notice
+from reference_model.parts import Part, is_transposed, parts_of
+from reference_model.parts import shape_of as shape_of_linear
 
 ScalingLaw = Literal["lora", "rslora", "constant"]  # s = α/r, α/√r, α
 # How A's entries are drawn. Kaiming is LoRA's own and PEFT's default; PEFT's "gaussian" has a
 # deviation that depends on the rank, which changes how the update grows with it.
 InitA = Literal["kaiming_uniform", "gaussian", "peft_gaussian"]  # U(±1/√n), N(0, 1/n), N(0, 1/r²)
 InitB = Literal["zero", "gaussian"]  # 0: the model starts as it was; N(0, 1/d), d of the slice
-
-# Where each target lies: the linear whose name ends so, and which part of its outputs, of how many.
-PLACES: dict[LoRATarget, tuple[str, int, int]] = {
-    "query": ("attn.c_attn", 0, 3),
-    "key": ("attn.c_attn", 1, 3),
-    "value": ("attn.c_attn", 2, 3),
-    "qkv": ("attn.c_attn", 0, 1),
-    "attention_output": ("attn.c_proj", 0, 1),
-    "mlp_in": ("mlp.c_fc", 0, 1),
-    "mlp_out": ("mlp.c_proj", 0, 1),
-}
 
 
 @dataclass(frozen=True)
@@ -213,7 +204,7 @@ class LoRALinear(nn.Module):
         if self.merged:
             return
         delta = self.delta_weight()
-        merged = weight + (delta.T if _is_transposed(self.base) else delta)
+        merged = weight + (delta.T if is_transposed(self.base) else delta)
         self.original, self._parameter = weight.data, (weight,)
         self.base.weight = nn.Parameter(merged.to(weight.dtype), weight.requires_grad)
 
@@ -247,10 +238,6 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _is_transposed(base: nn.Module) -> bool:
-    return type(base).__name__ == "Conv1D"  # transformers': (in, out)
-
-
 def _float_weight(base: nn.Module) -> nn.Parameter | None:
     weight = getattr(base, "weight", None)
     return weight if isinstance(weight, nn.Parameter) and weight.is_floating_point() else None
@@ -258,49 +245,52 @@ def _float_weight(base: nn.Module) -> nn.Parameter | None:
 
 def shape_of(base: nn.Module) -> tuple[int, int]:
     """Inputs n and outputs d of a linear. Raises `UserError` for any other module."""
-    if _is_transposed(base):
-        inputs, outputs = base.get_parameter("weight").shape
-        return inputs, outputs
-    shape = getattr(base, "in_features", None), getattr(base, "out_features", None)
-    if all(isinstance(size, int) for size in shape) and not isinstance(base, LoRALinear):
-        return shape  # type: ignore[return-value]
-    raise UserError(
-        f"an adapter needs a linear, received {type(base).__name__}; use nn.Linear, Conv1D or INT8"
-    )
+    shape = None if isinstance(base, LoRALinear) else shape_of_linear(base)
+    if shape is None:
+        raise UserError(
+            f"an adapter needs a linear, received {type(base).__name__}; use nn.Linear, Conv1D or "
+            "INT8"
+        )
+    return shape
 
 
 def add_adapters(
     model: nn.Module, config: LoRAConfig, generator: torch.Generator | None = None
 ) -> list[str]:
-    """Freeze a model of GPT-2's names and put adapters on the targets of every layer, in place.
+    """Freeze a model and put adapters on the targets of every layer, in place.
 
-    Returns the names of the wrapped linears. The head is never among them, as a tied one is the
-    embedding. Raises `UserError` where there are adapters already, or no such linears.
+    Its type is one that `parts.py` knows. Returns the names of the wrapped linears. The head is
+    never among them, as a tied one is the embedding. Raises `UserError` where there are adapters
+    already, or no such linears.
     """
     check_plain(model)
-    wanted: dict[str, list[tuple[int, int]]] = {}
-    for target in sorted(config.targets, key=list(PLACES).index):
-        suffix, part, of = PLACES[target]
-        wanted.setdefault(suffix, []).append((part, of))
-    found = {
-        name: (module, parts)
-        for name, module in model.named_modules()
-        for suffix, parts in wanted.items()
-        if name == suffix or name.endswith(f".{suffix}")
-    }
-    missing = [s for s in wanted if not any(name.endswith(s) for name in found)]
-    if missing:
-        raise UserError(
-            f"{type(model).__name__} has no linear named {missing[0]}; "
-            "use a model with GPT-2's names, or wrap its linears in LoRALinear"
-        )
+    chosen: dict[str, list[slice]] = {}
+    for target in config.targets:
+        for part in _parts_for(model, target):
+            chosen.setdefault(part.name, []).append(part.outputs)
     wrapped = {}
-    for name, (module, parts) in found.items():
-        outputs = shape_of(module)[1]
-        slices = tuple(slice(i * outputs // of, (i + 1) * outputs // of) for i, of in parts)
-        wrapped[name] = LoRALinear(module, config, slices, generator)
+    for name, module in model.named_modules():
+        if name in chosen:
+            outputs = range(shape_of(module)[1])
+            slices = (outputs[each] for each in chosen[name])
+            taken = tuple(slice(each.start, each.stop) for each in slices)
+            wrapped[name] = LoRALinear(module, config, taken, generator)
     put_adapters(model, wrapped)
     return list(wrapped)
+
+
+def _parts_for(model: nn.Module, target: LoRATarget) -> list[Part]:
+    """The parts that an adapter of this target adapts; `UserError` where there are none."""
+    fused = target == "qkv"
+    found = [part for part in parts_of(model) if part.role == ("query" if fused else target)]
+    if fused:  # where one module does all three, and of that all outputs
+        found = [replace(p, outputs=slice(None)) for p in found if p.outputs != slice(None)]
+    if not found:
+        raise UserError(
+            f"{type(model).__name__} has no module that is known as its {target}; use a model of "
+            "the GPT-2 or Llama type, or wrap its linears in LoRALinear"
+        )
+    return found
 
 
 def check_plain(model: nn.Module) -> None:

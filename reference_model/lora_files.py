@@ -19,11 +19,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from reference_model.costs import LoRATarget
 from reference_model.errors import UserError, notice
 from reference_model.files import write_whole
 from reference_model.lora import (
-    PLACES,
     LoRAConfig,
     LoRALinear,
     check_plain,
@@ -31,6 +29,7 @@ from reference_model.lora import (
     put_adapters,
     shape_of,
 )
+from reference_model.parts import roles_by_name
 from reference_model.peft_settings import PEFTSettings, read_settings
 from reference_model.reading import parse_json, quoted, shown
 from reference_model.tensor_files import Entry, read_file, same
@@ -240,16 +239,12 @@ def _config_of(stored: str, rank: int, largest_rank: int, settings: PEFTSettings
             f"{settings.path} gives rank {quoted(told)} for {stored}, but its A has rank {rank} "
             f"(at most {largest_rank}); save the adapter again"
         )
-    targets: tuple[LoRATarget, ...] = tuple(
-        target
-        for target, (suffix, _, of_parts) in PLACES.items()
-        if stored.endswith(suffix) and of_parts == 1
-    )
+    targets: Any = roles_by_name(stored)
     return LoRAConfig(
         rank,
         settings.alpha(stored),
         settings.scaling,
-        targets or ("qkv",),
+        targets if len(targets) == 1 else ("qkv",),
         "peft_gaussian" if settings.gaussian else "kaiming_uniform",
         dropout=settings.dropout(),
     )

@@ -22,6 +22,7 @@ from reference_model.config import check_choices
 from reference_model.errors import UserError
 from reference_model.files import write_whole
 from reference_model.model import GPT
+from reference_model.parts import parts_of
 
 Batches = Callable[[int], Tensor]  # step -> tokens (B, T + 1)
 Run = dict[str, Any]  # every field of the model's configuration and of the recipe, and the data
@@ -76,13 +77,13 @@ def learning_rate_factor(step: int, recipe: Recipe) -> float:
 def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Optimisers over all parameters; weight decay only on those with two dimensions."""
     hidden, embeddings, vectors = [], [], []
-    of_embeddings = {
-        id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()
-    }
-    for name, parameter in model.named_parameters():
+    tables: list[nn.Module] = [m for m in model.modules() if isinstance(m, nn.Embedding)]
+    tables += [part.module for part in parts_of(model) if part.role == "head"]
+    of_tables = {id(p) for table in tables for p in table.parameters()}
+    for parameter in model.parameters():
         if parameter.ndim < 2:
             vectors.append(parameter)
-        elif id(parameter) in of_embeddings or name.startswith("lm_head"):
+        elif id(parameter) in of_tables:
             embeddings.append(parameter)
         else:
             hidden.append(parameter)

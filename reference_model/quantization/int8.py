@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from reference_model.errors import UserError
 from reference_model.lora import plain_names, unload_merged
+from reference_model.parts import Role, is_transposed, parts_of
 from reference_model.quantization.grid import Grid, to_grid
 
 # How the product with a weight is computed:
@@ -225,6 +226,7 @@ def with_int8_linears(
 
     kept_alive = []  # an address names a weight only as long as the weight lives
     below_adapters = plain_names(result)
+    roles = {part.name: part.role for part in parts_of(result)}
     for place, module in list(result.named_modules()):
         name = below_adapters.get(place, place)
         if isinstance(module, _Int8Module):
@@ -233,7 +235,7 @@ def with_int8_linears(
         weight = getattr(module, "weight", None)
         if not isinstance(weight, nn.Parameter):
             continue
-        reason = skip(name) or _reason_to_stay(name, module)
+        reason = skip(name) or _reason_to_stay(module, roles.get(place))
         if reason is not None:
             skipped[name] = reason
             continue
@@ -243,8 +245,7 @@ def with_int8_linears(
             new: nn.Module = Int8Embedding(codes, steps, weight.dtype)
             replaced[name] = "look-up of int8 rows"
         else:
-            turned = type(module).__name__ == "Conv1D"  # transformers': (in, out)
-            codes, steps, zeros = codes_of(weight, grid, turned)
+            codes, steps, zeros = codes_of(weight, grid, is_transposed(module))
             bias = getattr(module, "bias", None)
             new = Int8Linear(codes, steps, zeros, bias, product)
             replaced[name] = product
@@ -272,14 +273,13 @@ def _check(product: Product, grid: Grid, model: nn.Module) -> None:
         )
 
 
-def _reason_to_stay(name: str, module: nn.Module) -> str | None:
+def _reason_to_stay(module: nn.Module, role: Role | None) -> str | None:
     """Why a module with a weight is not rewritten; None where it is."""
     if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
         return "a norm: next to no bytes"
     if isinstance(module, nn.Embedding):
-        positions = name.rpartition(".")[2] == "wpe"
-        return "positions: a step reads one row" if positions else None
-    if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D":
+        return "positions: a step reads one row" if role == "positions" else None
+    if isinstance(module, nn.Linear) or is_transposed(module):
         return None
     return f"a {type(module).__name__}, which is no linear"
 
@@ -295,7 +295,9 @@ def _check_ties(model: nn.Module, replaced: dict[str, str], rewritten: list[nn.P
     for name, parameter in model.named_parameters():
         if parameter.data_ptr() in addresses:
             stayed = name.removesuffix(".weight")
-            other = "lm_head" if "lm_head" in replaced else "wte"
+            # Of the two that share it, the one that was rewritten.
+            tied = [p.name for p in parts_of(model) if p.role in ("head", "embedding")]
+            other = next((name for name in reversed(tied) if name in replaced), "another module")
             raise UserError(
                 f"{other} is tied to {stayed}, which stays in floating point, so that both would "
                 "be held; skip both or neither"

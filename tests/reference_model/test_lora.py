@@ -325,7 +325,7 @@ def test_adapters_are_not_put_upon_adapters(tiny_model: Callable[..., GPT]) -> N
 
 def test_a_model_without_the_targets_is_refused() -> None:
     model = nn.Sequential(nn.Linear(2, 2))
-    with pytest.raises(UserError, match=r"no linear named attn\.c_attn"):
+    with pytest.raises(UserError, match="Sequential has no module that is known as its query"):
         add_adapters(model, LoRAConfig(rank=2))
     assert all(p.requires_grad for p in model.parameters())
 
