@@ -30,6 +30,7 @@ from reference_model.config import GPTConfig, preset
 from reference_model.costs import kv_cache_bytes, kv_row_projections
 from reference_model.generate import generate
 from reference_model.model import GPT
+from reference_model.parts import parts_with
 
 SAME = "cache.same-output"
 NEW_TOKENS, PROMPT_TOKENS = 15, 1  # as the claims about 15 tokens count them
@@ -190,7 +191,7 @@ def fifteenfold_projections(settings: Settings) -> list[Measurement]:
 
 
 def counted_rows(model: GPT, prompt: Tensor, new_tokens: int, use_cache: bool) -> list[int]:
-    """Rows that enter `attn.c_attn` at each step of a generation, the same in each layer.
+    """Rows that become keys at each step of a generation, the same in each layer.
 
     Raises ValueError where layers differ.
     """
@@ -199,8 +200,10 @@ def counted_rows(model: GPT, prompt: Tensor, new_tokens: int, use_cache: bool) -
     def counter(layer: int) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
         return lambda module, inputs, output: layers[layer].append(output[..., 0].numel())
 
-    projections = [m for name, m in model.named_modules() if name.endswith("attn.c_attn")]
-    handles = [m.register_forward_hook(counter(i)) for i, m in enumerate(projections)]
+    handles = [
+        part.module.register_forward_hook(counter(layer))
+        for layer, part in enumerate(parts_with(model, "key"))
+    ]
     try:
         generate(model, prompt, new_tokens, use_cache=use_cache)
     finally:

@@ -20,6 +20,7 @@ from benchmarks.results import Measurement, Parameter, measured
 from reference_model.checkpoints import load_reference
 from reference_model.config import preset
 from reference_model.model import GPT
+from reference_model.parts import Role, parts_of
 from reference_model.quantization.grid import Grid, rounded
 
 # Windows that are read, spread over all test plays.
@@ -27,11 +28,11 @@ WINDOWS: dict[Profile, int] = {"smoke": 4, "quick": 8, "full": 40}
 WINDOWS_OF_A_CELL = 10
 OUTLIER = 6  # standard deviations, as in LLM.int8() (2208.07339)
 PLANTED_CHANNELS, PLANTED_STRENGTH = (17, 101, 202), 100.0
-INPUTS = {
-    "attn.c_attn": "qkv",
-    "attn.c_proj": "attention projection",
-    "mlp.c_fc": "MLP in",
-    "mlp.c_proj": "MLP out",
+INPUTS: dict[Role, str] = {  # queries, keys and values read the same
+    "query": "qkv",
+    "attention_output": "attention projection",
+    "mlp_in": "MLP in",
+    "mlp_out": "MLP out",
 }
 W8, W4 = Grid(8, "per channel"), Grid(4, "per group")
 # Model → metric of a cosine → what is rounded, and the weights' grid.
@@ -156,9 +157,9 @@ def _watching(model: GPT, found: dict[Where, list[tuple[float, ...]]]) -> Iterat
         found.setdefault(where, []).append(input_statistics(arguments[0].detach()))
 
     handles = [
-        block.get_submodule(name).register_forward_pre_hook(partial(watch, (layer, kind)))
-        for layer, block in enumerate(model.h)
-        for name, kind in INPUTS.items()
+        part.module.register_forward_pre_hook(partial(watch, (part.layer, INPUTS[part.role])))
+        for part in parts_of(model)
+        if part.layer is not None and part.role in INPUTS
     ]
     try:
         yield

@@ -20,21 +20,23 @@ from benchmarks.stats import Estimate, scaled
 from reference_model.checkpoints import load_reference
 from reference_model.config import preset
 from reference_model.model import GPT
+from reference_model.parts import Role, parts_of
 from reference_model.quantization.grid import Codes, Grid, to_grid
 
 Array = NDArray[np.float64]
 
 INT8, INT4 = Grid(8, "per channel"), Grid(4, "per group")
-# Module kinds, and how the names of their parameters end.
-KINDS: dict[str, tuple[str, ...]] = {
-    "embedding": ("wte.weight",),
-    "qkv": ("attn.c_attn.weight",),
-    "attention projection": ("attn.c_proj.weight",),
-    "MLP in": ("mlp.c_fc.weight",),
-    "MLP out": ("mlp.c_proj.weight",),
-    "norms": tuple(f"ln_{which}.{what}" for which in "12f" for what in ("weight", "bias")),
-    "head": ("lm_head.weight",),
+# Kinds of modules, and their roles.
+KINDS: dict[str, tuple[Role, ...]] = {
+    "embedding": ("embedding",),
+    "qkv": ("query", "key", "value"),
+    "attention projection": ("attention_output",),
+    "MLP in": ("mlp_in",),
+    "MLP out": ("mlp_out",),
+    "norms": ("norm",),
+    "head": ("head",),
 }
+LINEARS_OF_A_LAYER = ("qkv", "attention projection", "MLP in", "MLP out")
 # Windows that are read, spread over all test plays; None: all of them, since what INT8 costs a kind
 # of module is of the size of what forty windows scatter.
 WINDOWS: dict[Profile, int | None] = {"smoke": 20, "quick": 20, "full": None}
@@ -127,23 +129,33 @@ def untied(model: GPT) -> GPT:
     return result.eval()
 
 
-def names_of(model: GPT, endings: tuple[str, ...], within: str = "") -> tuple[str, ...]:
+def names_of(model: GPT, kind: str, layer: int | None = None) -> tuple[str, ...]:
+    """Parameters of a kind, of one layer or of all: weights, and of norms all that they have."""
+    modules = {
+        part.name
+        for part in parts_of(model)
+        if part.role in KINDS[kind] and layer in (None, part.layer)
+    }
     return tuple(
         name
         for name, _ in model.named_parameters()
-        if name.endswith(endings) and name.startswith(within)
+        if name.rpartition(".")[0] in modules and (kind == "norms" or name.endswith(".weight"))
     )
 
 
 def kinds(model: GPT, grid: Grid) -> list[Part]:
-    return [Part({"kind": k}, names_of(model, ends), grid, "") for k, ends in KINDS.items()]
+    return [Part({"kind": kind}, names_of(model, kind), grid, "") for kind in KINDS]
 
 
 def layers(model: GPT, grid: Grid) -> list[Part]:
     """All linears of one block, its norms left alone."""
-    linears = tuple(end for ends in KINDS.values() for end in ends if ".c_" in end)
     return [
-        Part({"layer": layer}, names_of(model, linears, f"h.{layer}."), grid, "layer_")
+        Part(
+            {"layer": layer},
+            tuple(name for kind in LINEARS_OF_A_LAYER for name in names_of(model, kind, layer)),
+            grid,
+            "layer_",
+        )
         for layer in range(model.config.n_layer)
     ]
 
@@ -151,9 +163,9 @@ def layers(model: GPT, grid: Grid) -> list[Part]:
 def kinds_of_layers(model: GPT, grid: Grid) -> list[Part]:
     return [
         Part({"layer": layer, "kind": kind}, names, grid, "map_")
-        for kind, endings in KINDS.items()
+        for kind in KINDS
         for layer in range(model.config.n_layer)
-        if (names := names_of(model, endings, f"h.{layer}."))
+        if (names := names_of(model, kind, layer))
     ]
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from benchmarks.instruments.texts import play_windows
 from reference_model.cache import KVCache
 from reference_model.checkpoints import load_reference
+from reference_model.parts import Role, parts_with
 
 OUTLIERS, STRENGTH = 2, 20.0  # channels, and how many times as large
 LEAST_WINDOWS = 8  # of text from which vectors are drawn, spread over all test plays
@@ -30,11 +31,13 @@ def keys_and_values(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
         len(windows) * length * per_token, generator=torch.Generator().manual_seed(seed)
     )[:count]
     found = []
-    biases = torch.stack(
-        [model.get_parameter(f"h.{i}.attn.c_attn.bias") for i in range(config.n_layer)]
-    ).view(config.n_layer, 3, 1, config.n_head, 1, config.d_head)
-    for part, held in ((1, cache.keys), (2, cache.values)):
-        vectors = torch.stack(held) - biases[:, part]  # (L, B, H, T, D)
+    roles: tuple[tuple[Role, list[Tensor]], ...] = (("key", cache.keys), ("value", cache.values))
+    for role, held in roles:
+        biases = torch.stack(
+            [part.module.get_parameter("bias")[part.outputs] for part in parts_with(model, role)]
+        )
+        of_heads = biases.view(config.n_layer, 1, config.n_head, 1, config.d_head)
+        vectors = torch.stack(held) - of_heads  # (L, B, H, T, D)
         found.append(vectors.flatten(0, -2)[order])
     return found[0], found[1]
 

@@ -44,6 +44,7 @@ from reference_model.checkpoints import load_reference
 from reference_model.costs import LoRATarget
 from reference_model.lora import Adapter, InitA, LoRAConfig, lora_linears
 from reference_model.model import GPT
+from reference_model.parts import parts_of
 from reference_model.training import Batches, batch_loss
 
 CLAIM = "lora.real-init"
@@ -79,11 +80,11 @@ def gradients(model: GPT, batch: Tensor) -> list[Tensor]:
     model.requires_grad_(True)
     batch_loss(model, batch).backward()
     found: list[Tensor] = []
-    for layer in range(model.config.n_layer):
-        for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc"):
-            gradient = model.get_parameter(f"h.{layer}.{name}.weight").grad
+    for part in parts_of(model):
+        if part.role in TARGETS:
+            gradient = part.module.get_parameter("weight").grad
             assert gradient is not None
-            found += gradient.chunk(3) if name == "attn.c_attn" else [gradient]
+            found.append(gradient[part.outputs])
     model.zero_grad(set_to_none=True)
     return found
 

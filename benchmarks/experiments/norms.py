@@ -33,6 +33,7 @@ from benchmarks.stats import (
 )
 from reference_model.config import GPTConfig, Initialization, NormPlacement
 from reference_model.model import GPT
+from reference_model.parts import parts_with
 
 CLAIM = "norm.gradient-profile"
 VOCABULARY, CONTEXT, D_HEAD = 256, 32, 64
@@ -163,16 +164,14 @@ def build(
 
 
 def gradient_norms(model: GPT, batch_size: int) -> NDArray[np.float64]:
-    """Norm of the gradient of each layer's `mlp.c_proj.weight`, (L,), first layer first.
+    """Norm of the gradient of what each layer's MLP ends with, (L,), first layer first.
 
     The loss is the mean cross-entropy of random tokens, each predicted from random ones before it.
     """
     size = (batch_size, model.config.context_length + 1)
     tokens = torch.randint(model.config.vocab_size, size, device=model.wte.weight.device)
     loss = cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
-    matrices = [
-        weight for name, weight in model.named_parameters() if name.endswith("mlp.c_proj.weight")
-    ]
+    matrices = [part.module.get_parameter("weight") for part in parts_with(model, "mlp_out")]
     gradients = torch.autograd.grad(loss, matrices)
     return torch.stack([gradient.norm() for gradient in gradients]).double().cpu().numpy()
 

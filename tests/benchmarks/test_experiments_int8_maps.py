@@ -28,6 +28,7 @@ from benchmarks.experiments.int8_sensitivity import (
     kinds,
     kinds_of_layers,
     layers,
+    names_of,
     ratios,
     readings,
     rounded_part,
@@ -189,7 +190,7 @@ def test_a_kind_with_an_outlier_in_each_row_is_ranked_first(kind: str) -> None:
                 parameter[0] = 0.0
             elif parameter.ndim == 2:
                 parameter.mul_(5)
-            if name.endswith(KINDS[kind]):
+            if name in names_of(model, kind):
                 parameter[:, 0] = 100.0 * parameter.abs().max()
     parts = kinds(model, INT4)
     found = readings(model, [rounded_part(model, part) for part in parts], drawn_windows(8))
