@@ -6,7 +6,6 @@ model of the Llama type has its own. Whoever adapts, rewrites or counts asks for
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -124,24 +123,28 @@ def roles_by_name(linear: str) -> tuple[Role, ...]:
 
 def _parts(modules: Mapping[str, nn.Module], prefix: str, kind: _Type) -> Iterator[Part]:
     """``prefix`` is what stands before the names of this type, such as "transformer."."""
-    in_layer = re.compile(rf"{re.escape(prefix + kind.layers)}\.(\d+)\.(.+)")
+    of_layers = f"{prefix}{kind.layers}."
     for name, module in modules.items():
-        above, _, last = name.rpartition(".")
-        # The head stands in this part of the model, or beside it.
-        homes = prefix == name.removesuffix(last), last == "lm_head" and prefix.startswith(above)
-        if last in kind.beside and any(homes):
-            yield Part(kind.beside[last], None, name, module, slice(None))
+        if not name.startswith(of_layers):
+            above, _, last = name.rpartition(".")
+            # The head stands in this part of the model, or beside it.
+            homes = (
+                prefix == name.removesuffix(last),
+                last == "lm_head" and prefix.startswith(above),
+            )
+            if last in kind.beside and any(homes):
+                yield Part(kind.beside[last], None, name, module, slice(None))
             continue
-        match = in_layer.fullmatch(name)
-        if match is None or match[2] not in kind.within or isinstance(module, nn.Identity):
+        number, _, within = name.removeprefix(of_layers).partition(".")
+        roles = kind.within.get(within, ())
+        if not number.isdecimal() or isinstance(module, nn.Identity):
             continue
-        layer, roles = int(match[1]), kind.within[match[2]]
         if len(roles) == 1:
-            yield Part(roles[0], layer, name, module, slice(None))
-        else:
-            output = modules[f"{prefix}{kind.layers}.{layer}.{_named(kind, 'attention_output')}"]
+            yield Part(roles[0], int(number), name, module, slice(None))
+        elif roles:
+            output = modules[f"{of_layers}{number}.{_named(kind, 'attention_output')}"]
             for role, outputs in zip(roles, _shares(module, output), strict=True):
-                yield Part(role, layer, name, module, outputs)
+                yield Part(role, int(number), name, module, outputs)
 
 
 def _named(kind: _Type, role: Role) -> str:

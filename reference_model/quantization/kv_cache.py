@@ -12,6 +12,7 @@ from torch import Tensor
 from reference_model.attention import attend
 from reference_model.cache import KVCache
 from reference_model.errors import UserError
+from reference_model.parts import parts_of
 from reference_model.quantization.codec import Codec, Parts, nbytes_of
 
 if TYPE_CHECKING:
@@ -60,9 +61,9 @@ class QuantizedKVCache(KVCache):
         self.capacity, self.window = capacity, window
         self.block = math.lcm(*(codec.block for codec in codecs))
         # The model's own layers, not copies: their biases are no bytes of the cache.
-        self._projections = [
-            model.get_submodule(f"h.{layer}.attn.c_attn") for layer in range(config.n_layer)
-        ]
+        parts = parts_of(model)
+        of_keys, of_values = ([p for p in parts if p.role == role] for role in ("key", "value"))
+        self._projections = list(zip(of_keys, of_values, strict=True))
         drops = drop_biases and config.bias
         self._drops_key_bias, self._drops_value_bias = drops and config.position != "rope", drops
         shape = (2 // len(codecs), batch_size, config.n_head)
@@ -179,9 +180,16 @@ class QuantizedKVCache(KVCache):
         """b_k and b_v as far as they are dropped, else 0: (2, 1, H, 1, D); None where all are."""
         if not self._drops_value_bias:
             return None
-        bias = self._projections[layer].get_parameter("bias").detach()
+        keys, values = self._projections[layer]
+        if keys.module is values.module:  # where they lie side by side: nothing is copied
+            bias = keys.module.get_parameter("bias").detach()
+            both = bias[keys.outputs.start : values.outputs.stop]
+        else:
+            both = torch.cat(
+                [part.module.get_parameter("bias").detach() for part in (keys, values)]
+            )
         heads = self.stores[layer][0].recent.shape[2]
-        both = bias.view(3, 1, heads, 1, -1)[1:]
+        both = both.view(2, 1, heads, 1, -1)
         return both if self._drops_key_bias else torch.stack((torch.zeros_like(both[0]), both[1]))
 
     def _mask(
