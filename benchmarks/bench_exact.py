@@ -95,7 +95,7 @@ class Timed(Benchmark):
     """What the benchmarks do that other ones time, with small models."""
 
     version = "1"
-    params = (timed.TIMED,)
+    params = (timed.WAYS,)
     param_names = ("benchmark",)
 
     def setup(self, benchmark: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.exact_cases import tables
 from benchmarks.exact_cases.calls import CALLS
 from benchmarks.exact_cases.case import Case
-from benchmarks.exact_cases.timed import TIMED
+from benchmarks.exact_cases.timed import WAYS
 from reference_model.files import write_whole
 
 HEAD = """# What the gate's exact layer runs
@@ -35,7 +35,7 @@ ROOMS = {
     "What one call costs, and what it leaves behind": CALLS,
     "What the benchmarks do that are timed elsewhere": [
         Case(name, "2 layers, 256 wide", "as there", "a benchmark of something else", lambda: None)
-        for name in TIMED
+        for name in WAYS
     ],
 }
 

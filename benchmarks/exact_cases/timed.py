@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
@@ -27,18 +27,30 @@ LEFT_OUT = (
 )
 
 
+def _ways() -> tuple[str, ...]:
+    """Each timed benchmark with each choice of its parameters, as asv writes it."""
+    found = []
+    for name in NOT_COMPARED:
+        module, kind, _ = name.split(".")
+        if name in EXACT_BUT_LONG or name in LEFT_OUT:
+            continue
+        params = getattr(import_module(f"benchmarks.{module}"), kind).params
+        found += [f"{name}({', '.join(map(str, way))})" for way in itertools.product(*params)]
+    return tuple(found)
+
+
+WAYS = _ways()
+
+
 @cache
-def _timed(name: str) -> Mapping[str, Any]:
-    """Parameters of a benchmark → work of a call and bytes that it moves, or what it tracks."""
+def _measured(way: str) -> Any:
+    """`Cost` of a timed call, or the number that is tracked."""
     from asv_runner.discovery import get_benchmark_from_name
 
-    found = get_benchmark_from_name("benchmarks", name)
-    values: dict[str, Any] = {}
+    name = way.partition("(")[0]
+    at = [each for each in WAYS if each.partition("(")[0] == name].index(way)
     with in_miniature({**PROBES, "workloads.PROMPT_TOKENS": 16}):
-        for at, given in enumerate(itertools.product(*found._params)):
-            each = get_benchmark_from_name("benchmarks", f"{name}-{at}")
-            values[str(given)] = _value(each)
-    return values
+        return _value(get_benchmark_from_name("benchmarks", f"{name}-{at}"))
 
 
 def _value(found: Any) -> object:
@@ -64,16 +76,16 @@ class Cost:
     nbytes: int
 
 
-def work_of(name: str) -> float:
-    """FLOPs, or what is tracked. Each choice is weighed by its place: if two change, it shows."""
-    each = [e.flops if isinstance(e, Cost) else float(e) for e in _timed(name).values()]
-    return float(sum(place * value for place, value in enumerate(each, start=1)))
+def work_of(way: str) -> float:
+    """FLOPs of a timed call, or the number that is tracked."""
+    found = _measured(way)
+    return float(found.flops if isinstance(found, Cost) else found)
 
 
-def bytes_of(name: str) -> int:
-    """That the operators of a call read and write, each choice's weighed in the same way."""
-    each = [cost.nbytes for cost in _timed(name).values() if isinstance(cost, Cost)]
-    return sum(place * value for place, value in enumerate(each, start=1))
+def bytes_of(way: str) -> int:
+    """That the operators of a timed call read and write; 0 for what is tracked."""
+    found = _measured(way)
+    return found.nbytes if isinstance(found, Cost) else 0
 
 
 class _Benchmark:
@@ -139,7 +151,6 @@ def _micro(name: str) -> object:
     return found
 
 
-TIMED = tuple(name for name in NOT_COMPARED if name not in EXACT_BUT_LONG and name not in LEFT_OUT)
 CASES = tuple(
     Case(
         f"micro suite, {path.stem.removeprefix('test_')}",
