@@ -16,7 +16,7 @@ class Rounding(Benchmark):
     param_names = ("model", "granularity")
 
     def setup(self, model: str, granularity: str) -> None:
-        self.round = workloads.rounding(workloads.model_of(model), granularity)
+        self.round = int8_workloads.rounding(workloads.model_of(model), granularity)
 
     def time_rounding(self, model: str, granularity: str) -> None:
         self.round()
@@ -30,10 +30,10 @@ class RoundingError(Benchmark):
 
     def setup(self, model: str, granularity: str) -> None:
         self.model = workloads.model_of(model)
-        self.round = workloads.rounding(self.model, granularity)
+        self.round = int8_workloads.rounding(self.model, granularity)
 
     def track_rounding_error(self, model: str, granularity: str) -> float:
-        return workloads.relative_error(self.model, self.round())
+        return int8_workloads.relative_error(self.model, self.round())
 
 
 class Bytes(Benchmark):

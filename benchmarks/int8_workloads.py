@@ -13,6 +13,7 @@ from benchmarks.codec_workloads import held_out_tokens, reference_checkpoint
 from benchmarks.workloads import (
     Step,
     filled_cache,
+    finish,
     model_of,
     of_this_commit,
     repeated_step,
@@ -108,3 +109,33 @@ def _changed(model: GPT, way: str) -> Any:
     if norms:
         changed, _ = with_int8_norms(changed, NormScheme(weights="int8", input="int8"))
     return changed
+
+
+# ---- simulated rounding
+
+
+@of_this_commit()
+def rounding(model: GPT, granularity: str) -> Callable[[], GPT]:
+    """A copy of the model, its linears rounded to the grid of INT8."""
+    from reference_model.quantization.grid import Grid
+    from reference_model.quantization.rounding import with_rounded_linears
+
+    grid = Grid(granularity=granularity)  # type: ignore[arg-type]
+
+    def rounded() -> GPT:
+        copy, _ = with_rounded_linears(model, grid)
+        finish()
+        return copy
+
+    return rounded
+
+
+def relative_error(model: GPT, rounded: GPT) -> float:
+    """Root mean square of what changed, over that of the weights that changed."""
+    pairs = [
+        (before.detach().double(), after.detach().double())
+        for before, after in zip(model.parameters(), rounded.parameters(), strict=True)
+        if not before.equal(after)
+    ]
+    changed = sum(float((after - before).square().sum()) for before, after in pairs)
+    return float((changed / sum(float(before.square().sum()) for before, _ in pairs)) ** 0.5)

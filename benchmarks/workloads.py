@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import statistics
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cache, partial
@@ -135,15 +135,23 @@ def model_of(name: str, dtype: str = "float32", **choices: str) -> GPT:
     start()
     import torch
 
-    from reference_model.config import GPTConfig, preset
+    from reference_model.config import preset
     from reference_model.model import GPT
+
+    check_choices(choices)
+    model = GPT(preset(name, **choices)).eval()
+    return model.to(device=device(), dtype=getattr(torch, dtype))
+
+
+def check_choices(choices: Mapping[str, Any]) -> None:
+    """NotImplementedError for a field or an option that this commit's model does not have."""
+    from reference_model.config import GPTConfig
 
     hints, known = get_type_hints(GPTConfig), {field.name for field in fields(GPTConfig)}
     for field, value in choices.items():
-        if field not in known or value not in (get_args(hints[field]) or (value,)):
+        listed = get_args(hints[field]) if field in known and isinstance(value, str) else ()
+        if field not in known or value not in (listed or (value,)):
             raise NotImplementedError(f"this commit has no {field}={value!r}")
-    model = GPT(preset(name, **choices)).eval()
-    return model.to(device=device(), dtype=getattr(torch, dtype))
 
 
 @of_this_commit()
@@ -318,36 +326,6 @@ def _value(reading: Any) -> float:
     if hasattr(reading, "reason"):
         raise NotImplementedError(f"{reading.source}: {reading.reason}")
     return float(reading.value)
-
-
-# ---- INT8
-
-
-@of_this_commit()
-def rounding(model: GPT, granularity: str) -> Callable[[], GPT]:
-    """A copy of the model, its linears rounded to the grid of INT8."""
-    from reference_model.quantization.grid import Grid
-    from reference_model.quantization.rounding import with_rounded_linears
-
-    grid = Grid(granularity=granularity)  # type: ignore[arg-type]
-
-    def rounded() -> GPT:
-        copy, _ = with_rounded_linears(model, grid)
-        finish()
-        return copy
-
-    return rounded
-
-
-def relative_error(model: GPT, rounded: GPT) -> float:
-    """Root mean square of what changed, over that of the weights that changed."""
-    pairs = [
-        (before.detach().double(), after.detach().double())
-        for before, after in zip(model.parameters(), rounded.parameters(), strict=True)
-        if not before.equal(after)
-    ]
-    changed = sum(float((after - before).square().sum()) for before, after in pairs)
-    return float((changed / sum(float(before.square().sum()) for before, _ in pairs)) ** 0.5)
 
 
 # ---- the claims

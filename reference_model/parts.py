@@ -44,6 +44,7 @@ GPT2 = _Type(
     within={
         "attn.c_attn": ("query", "key", "value"),
         "attn.c_proj": ("attention_output",),
+        "mlp.c_gate": ("mlp_gate",),
         "mlp.c_fc": ("mlp_in",),
         "mlp.c_proj": ("mlp_out",),
         **dict.fromkeys(("ln_1", "ln_1_out", "ln_2", "ln_2_out"), ("norm",)),
@@ -152,12 +153,16 @@ def _named(kind: _Type, role: Role) -> str:
 
 
 def _shares(fused: nn.Module, output: nn.Module) -> tuple[slice, slice, slice]:
-    """Which outputs are queries, keys and values; `UserError` where these are no linears."""
-    shapes = [shape_of(linear) for linear in (fused, output)]
-    if None in shapes:
-        kinds = " and ".join(type(linear).__name__ for linear in (fused, output))
-        raise UserError(f"queries, keys and values come from linears, received {kinds}")
-    (_, total), (queries, _) = shapes  # type: ignore[misc]
+    """Which outputs are queries, keys and values; `UserError` where nothing tells how many."""
+    shape, of_output = shape_of(fused), shape_of(output)
+    bias = getattr(fused, "bias", None)  # of a product that shows no shape
+    if shape is None and bias is None:
+        raise UserError(
+            f"queries, keys and values come from a {type(fused).__name__}, which shows neither its "
+            "shape nor a bias; use nn.Linear, Conv1D or INT8"
+        )
+    total = len(bias) if shape is None else shape[1]  # type: ignore[arg-type]
+    queries = total // 3 if of_output is None else of_output[0]
     ends = queries, queries + (total - queries) // 2, total
     return slice(0, ends[0]), slice(ends[0], ends[1]), slice(ends[1], ends[2])
 

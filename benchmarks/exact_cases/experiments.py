@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.exact_cases.case import Case, refusal
-from benchmarks.exact_cases.miniatures import in_miniature
 from benchmarks.exact_cases.models import normal, small_model, tokens_of
+from benchmarks.exact_cases.stand_ins import in_miniature
 
 SEED = 7
 

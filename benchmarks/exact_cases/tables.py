@@ -7,6 +7,7 @@ from functools import cache
 
 from benchmarks.exact_cases import (
     caches,
+    casts,
     closed_forms,
     device,
     experiments,
@@ -36,7 +37,7 @@ SINGLE: Table = (
     *training.SINGLE,
 )
 ROUNDED: Table = (*caches.ROUNDED, *rewrites.ROUNDED, *training.ROUNDED)
-HALF: Table = (*outputs.HALF, *outputs.AUTOCAST, *rewrites.HALF)
+HALF: Table = (*outputs.HALF, *outputs.AUTOCAST, *casts.HALF, *rewrites.HALF)
 NUMBERS: Table = closed_forms.NUMBERS
 KNOWN: Table = (
     *statistics.CASES,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.exact_cases.case import Case
-from benchmarks.exact_cases.miniatures import PROBES, in_miniature
+from benchmarks.exact_cases.stand_ins import PROBES, in_miniature
 from benchmarks.gate_suite import EXACT_BUT_LONG, NOT_COMPARED
 
 MICRO = Path(__file__).resolve().parents[1] / "micro"

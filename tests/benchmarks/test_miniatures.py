@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.exact_cases import judging, miniatures
+from benchmarks.exact_cases import judging, miniatures, stand_ins
 from benchmarks.experiment import all_experiments
 from benchmarks.experiments import int8, norms
 from benchmarks.instruments import clock, texts
@@ -20,8 +20,8 @@ def test_the_exact_layer_runs_every_experiment_that_needs_no_library_of_an_extra
 
 def test_stand_ins_are_there_within_and_gone_afterwards() -> None:
     tokens = texts.reference_tokens("validation")
-    with miniatures.in_miniature({"experiments.norms.DEPTHS": (2,)}):
-        assert int8.load_reference().config.n_layer == miniatures.SIZES["n_layer"]
+    with stand_ins.in_miniature({"experiments.norms.DEPTHS": (2,)}):
+        assert int8.load_reference().config.n_layer == stand_ins.SIZES["n_layer"]
         assert len(texts.reference_tokens("validation")) < len(tokens)
         assert norms.DEPTHS == (2,)
     assert int8.load_reference is load_reference
@@ -31,10 +31,10 @@ def test_stand_ins_are_there_within_and_gone_afterwards() -> None:
 
 def test_the_clock_of_miniatures_runs_by_the_work() -> None:
     x = torch.ones(100, 100)
-    with miniatures.in_miniature({}):
+    with stand_ins.in_miniature({}):
         seconds = clock.interleaved_durations({"one": lambda: x @ x, "two": lambda: x @ x @ x}, 2)
     one, two = seconds["one"][0], seconds["two"][0]
-    assert two - one == one - miniatures.SECONDS_PER_CALL > 0
+    assert two - one == one - stand_ins.SECONDS_PER_CALL > 0
     assert seconds["one"][1] > one
 
 
