@@ -6,7 +6,7 @@ Exit status: 0 done, 2 the input was wrong.
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from reference_model.command_line import Parser, about, exit_status, seed, utf8
 from reference_model.config import PRESETS, GPTConfig, preset
@@ -102,9 +102,11 @@ def _choice(text: str) -> tuple[str, Any]:
     kind = get_type_hints(GPTConfig).get(name)
     if kind is bool and value in ("True", "False"):
         return name, value == "True"
-    if kind in (int, float):
+    for plain in (int, float):
+        if plain not in (kind, *get_args(kind)):
+            continue
         try:
-            return name, kind(value)
+            return name, plain(value)
         except ValueError:
             pass  # the configuration names the field and what it takes
     return name, value

@@ -16,6 +16,7 @@ RopeScaling = Literal["none", "interpolation", "ntk"]
 EmbeddingScale = Literal["none", "sqrt_width"]
 Norm = Literal["layernorm", "rmsnorm"]
 NormPlacement = Literal["pre", "post", "double", "deepnorm"]
+MLP = Literal["gelu", "swiglu"]
 Head = Literal["tied", "untied"]
 Initialization = Literal["placement", "gpt2", "xavier", "deepnorm"]
 
@@ -43,6 +44,7 @@ class GPTConfig:
     n_layer: int = 12
     n_head: int = 12
     n_embd: int = 768
+    d_mlp: int | None = None  # width of the MLP; None: 4·n_embd
 
     position: Position = "learned"
     rope_base: float = 10000.0
@@ -52,6 +54,7 @@ class GPTConfig:
     norm: Norm = "layernorm"
     norm_epsilon: float = 1e-5
     norm_placement: NormPlacement = "pre"
+    mlp: MLP = "gelu"  # swiglu: two linears in, one of which gates the other (2002.05202)
     head: Head = "tied"
     bias: bool = True  # in linears and in LayerNorm
     dropout: float = 0.0  # of embeddings and residual branches; attention weights keep their kernel
@@ -61,7 +64,9 @@ class GPTConfig:
         check_choices(self)
         for name, hint in get_type_hints(type(self)).items():
             value = getattr(self, name)
-            if hint is int and (
+            if value is None and type(None) in get_args(hint):
+                continue
+            if int in (hint, *get_args(hint)) and (
                 not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST
             ):
                 raise UserError(
@@ -111,6 +116,11 @@ class GPTConfig:
     def d_head(self) -> int:
         """Width D of one head."""
         return self.n_embd // self.n_head
+
+    @property
+    def mlp_width(self) -> int:
+        """How many numbers stand between the MLP's linears."""
+        return 4 * self.n_embd if self.d_mlp is None else self.d_mlp
 
     @property
     def initialization_in_force(self) -> Literal["gpt2", "xavier", "deepnorm"]:

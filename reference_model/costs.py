@@ -6,13 +6,15 @@ attention. Norms, activations, softmax and biases are left out, as is usual.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from reference_model.config import GPTConfig
 from reference_model.errors import UserError
 
 # qkv: one adapter over the fused projection of all three, as PEFT makes of c_attn.
-LoRATarget = Literal["query", "key", "value", "qkv", "attention_output", "mlp_in", "mlp_out"]
+LoRATarget = Literal[
+    "query", "key", "value", "qkv", "attention_output", "mlp_gate", "mlp_in", "mlp_out"
+]
 
 
 def parameters_by_part(config: GPTConfig) -> dict[str, int]:
@@ -21,14 +23,20 @@ def parameters_by_part(config: GPTConfig) -> dict[str, int]:
     per_norm = C + (C * bias if config.norm == "layernorm" else 0)
     per_block = 4 if config.norm_placement == "double" else 2
     final = 0 if config.norm_placement in ("post", "deepnorm") else 1
+    M, into = config.mlp_width, linears_into_mlp(config)
     return {
         "token embedding": config.vocab_size * C,
         "positions": config.context_length * C if config.position == "learned" else 0,
         "attention": L * (4 * C * C + 4 * C * bias),
-        "mlp": L * (8 * C * C + 5 * C * bias),
+        "mlp": L * ((into + 1) * C * M + (into * M + C) * bias),
         "norms": (L * per_block + final) * per_norm,
         "head": config.vocab_size * C if config.head == "untied" else 0,
     }
+
+
+def linears_into_mlp(config: GPTConfig) -> int:
+    """How many linears read what enters the MLP: a gate is one more."""
+    return 2 if config.mlp == "swiglu" else 1
 
 
 def parameter_count(config: GPTConfig) -> int:
@@ -72,7 +80,7 @@ def forward_flops(
     pairs = T * S if attention == "executed" else T * past + T * (T + 1) // 2
     return Flops(
         projections=config.n_layer * 8 * C * C * T,
-        mlp=config.n_layer * 16 * C * C * T,
+        mlp=config.n_layer * 2 * (linears_into_mlp(config) + 1) * C * config.mlp_width * T,
         attention=config.n_layer * 4 * C * pairs,
         head=2 * C * config.vocab_size * (1 if last_only else T),
     )
@@ -120,21 +128,21 @@ def read_weight_bytes(config: GPTConfig, bytes_per_value: int = 4) -> int:
 
 def lora_parameters(config: GPTConfig, rank: int, targets: Iterable[LoRATarget]) -> int:
     """Parameters of rank-r adapters on these projections of every layer: r·(in + out) each."""
-    C = config.n_embd
+    C, M = config.n_embd, config.mlp_width
     shapes: dict[LoRATarget, tuple[int, int]] = {
         "query": (C, C),
         "key": (C, C),
         "value": (C, C),
         "qkv": (C, 3 * C),
         "attention_output": (C, C),
-        "mlp_in": (C, 4 * C),
-        "mlp_out": (4 * C, C),
+        "mlp_in": (C, M),
+        "mlp_out": (M, C),
     }
+    if config.mlp == "swiglu":
+        shapes["mlp_gate"] = (C, M)
     total = 0
     for target in targets:
         if target not in shapes:
-            raise UserError(
-                f"unknown LoRA target {target!r}; use one of {', '.join(get_args(LoRATarget))}"
-            )
+            raise UserError(f"unknown LoRA target {target!r}; use one of {', '.join(shapes)}")
         total += rank * sum(shapes[target])
     return config.n_layer * total

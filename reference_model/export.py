@@ -24,6 +24,7 @@ GPT2 = {
     "embedding_scale": "none",
     "norm": "layernorm",
     "norm_placement": "pre",
+    "mlp": "gelu",
 }
 
 
@@ -79,7 +80,7 @@ def huggingface_fields(config: GPTConfig) -> dict[str, Any]:
         "n_embd": config.n_embd,
         "n_layer": config.n_layer,
         "n_head": config.n_head,
-        "n_inner": None,
+        "n_inner": config.d_mlp,
         "activation_function": "gelu_new",
         "layer_norm_epsilon": config.norm_epsilon,
         "resid_pdrop": config.dropout,

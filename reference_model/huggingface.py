@@ -122,13 +122,9 @@ def config_from_huggingface(fields: Mapping[str, Any], source: Path) -> GPTConfi
     tied = fields.get("tie_word_embeddings", True)
     if not isinstance(tied, bool):
         raise UserError(f"{source} has tie_word_embeddings={quoted(tied)}; use true or false")
-    config = checked({**sizes, "head": "tied" if tied else "untied"}, source)
-    inner, context = fields.get("n_inner"), fields.get("n_ctx")
-    if inner is not None and inner != 4 * config.n_embd:
-        raise UserError(
-            f"{source} has n_inner={quoted(inner)}, which the reference model cannot represent; "
-            f"its MLP is always 4·n_embd={4 * config.n_embd} wide"
-        )
+    choices = {"head": "tied" if tied else "untied", "d_mlp": fields.get("n_inner")}
+    config = checked({**sizes, **choices}, source)
+    context = fields.get("n_ctx")
     if context is not None and context != config.context_length:
         notice(
             f"{source} has n_ctx={quoted(context)} and {config.context_length} positions; n_ctx "

@@ -54,16 +54,23 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linears around GPT-2's tanh approximation of GELU."""
+    """gelu    W′ gelu(W x), by GPT-2's tanh approximation
+
+    swiglu  W′ (silu(G x) · W x): a gate G beside W
+    """
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.c_fc = Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
-        self.c_proj = Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
+        C, M = config.n_embd, config.mlp_width
+        self.c_gate = Linear(C, M, bias=config.bias) if config.mlp == "swiglu" else None
+        self.c_fc = Linear(C, M, bias=config.bias)
+        self.c_proj = Linear(M, C, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, C) → (B, T, C)."""
-        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+        if self.c_gate is None:
+            return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+        return self.c_proj(F.silu(self.c_gate(x)) * self.c_fc(x))
 
 
 class Block(nn.Module):
@@ -173,7 +180,7 @@ class GPT(nn.Module):
         |----------|--------------------|------------------------------------------------|
         | gpt2     | N(0, 0.02²)        | N(0, 0.02²/2L)                                 |
         | xavier   | Xavier, gain 1     | Xavier, gain 1 (the theorem's, 2002.04745)     |
-        | deepnorm | query, key: gain 1 | gain β, as for value and mlp.c_fc (2203.00555) |
+        | deepnorm | query, key: gain 1 | gain β, as for value and the MLP's (2203.00555) |
 
         Xavier treats query, key and value as three matrices of their own, and is normal, not
         uniform. An untied head is an embedding of the output side: N(0, 0.02²).

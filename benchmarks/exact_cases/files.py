@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,12 @@ def _logits(model: Any) -> object:
     with torch.inference_mode():
         logits = model(tokens_of(model, 2, 7))
     parameters = len(list(model.parameters()))  # what is tied is one
-    return [logits, str(model.wte.weight.dtype), model.config, model.training, parameters]
+    chosen = {  # what is not the default: a field that is new changes nothing
+        each.name: getattr(model.config, each.name)
+        for each in fields(model.config)
+        if getattr(model.config, each.name) != each.default
+    }
+    return [logits, str(model.wte.weight.dtype), chosen, model.training, parameters]
 
 
 def _listed(folder: Path) -> object:

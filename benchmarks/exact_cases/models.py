@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.workloads import of_this_commit, start
+from benchmarks.workloads import check_choices, of_this_commit, start
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,13 +24,14 @@ SIZES: dict[str, int] = {
 
 @of_this_commit()
 def small_model(dtype: str = "float32", **choices: Any) -> GPT:
-    """A model of `SIZES` in evaluation mode, filled by `fill`."""
+    """A model of `SIZES` in evaluation mode, filled by `fill`; skipped without these choices."""
     start()
     import torch
 
     from reference_model.config import GPTConfig
     from reference_model.model import GPT
 
+    check_choices(choices)
     model = GPT(GPTConfig(**{**SIZES, **choices})).eval()
     fill(model)
     return model.to(getattr(torch, dtype))

@@ -164,9 +164,23 @@ CHOICES: dict[str, dict[str, Any]] = {
         "head": "untied",
     },
     "alibi, post, no bias": {"position": "alibi", "norm_placement": "post", "bias": False},
+    "swiglu": {"mlp": "swiglu"},
+    "swiglu, 31 wide, no bias": {"mlp": "swiglu", "d_mlp": 31, "bias": False},
+    "mlp 31 wide": {"d_mlp": 31},
 }
-HALVES = ("as GPT-2", "rope", "alibi, three heads", "rmsnorm, double", "deepnorm", "no bias")
-TRAINED = ("as GPT-2", "rmsnorm, double", "alibi, post, no bias", "rmsnorm, no bias, rope, untied")
+HALVES = (
+    "as GPT-2",
+    "rope",
+    "alibi, three heads",
+    "rmsnorm, double",
+    "deepnorm",
+    "no bias",
+    "swiglu",
+)
+TRAINED = (
+    *("as GPT-2", "rmsnorm, double", "alibi, post, no bias", "rmsnorm, no bias, rope, untied"),
+    "swiglu, 31 wide, no bias",
+)
 STARTS = {
     "gpt2": {"initialization": "gpt2"},
     "xavier": {"initialization": "xavier", "head": "untied"},

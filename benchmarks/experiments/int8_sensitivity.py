@@ -31,7 +31,7 @@ KINDS: dict[str, tuple[Role, ...]] = {
     "embedding": ("embedding",),
     "qkv": ("query", "key", "value"),
     "attention projection": ("attention_output",),
-    "MLP in": ("mlp_in",),
+    "MLP in": ("mlp_gate", "mlp_in"),
     "MLP out": ("mlp_out",),
     "norms": ("norm",),
     "head": ("head",),

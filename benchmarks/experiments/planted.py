@@ -6,10 +6,10 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 
 from reference_model.errors import UserError
 from reference_model.model import GPT
+from reference_model.parts import Role, parts_of
 
 
 @torch.no_grad()
@@ -17,10 +17,10 @@ def with_planted_outliers(model: GPT, channels: Sequence[int], strength: float) 
     """A copy whose normed activations are ``strength`` times as large in ``channels``.
 
     In every block γ and β of both norms are multiplied there, and the columns of the linear that
-    reads them (attn.c_attn, mlp.c_fc) divided: SmoothQuant (2211.10438), turned around. Outputs are
-    the same but for the last bits; a step that must span a whole row of activations, or of weights,
-    becomes coarser. Raises `UserError` where no LayerNorm stands right before these linears, for a
-    channel that is not there, and for a strength that is not positive.
+    reads them (attention's, and the MLP's) divided: SmoothQuant (2211.10438), turned around.
+    Outputs are the same but for the last bits; a step that must span a whole row of activations, or
+    of weights, becomes coarser. Raises `UserError` where no LayerNorm stands right before these
+    linears, for a channel that is not there, and for a strength that is not positive.
     """
     config = model.config
     if config.norm != "layernorm" or config.norm_placement != "pre":
@@ -36,12 +36,13 @@ def with_planted_outliers(model: GPT, channels: Sequence[int], strength: float) 
             f"{config.n_embd - 1} and a strength above 0"
         )
     result, at = copy.deepcopy(model), list(channels)
-    for block in result.h:
-        for norm_name, linear_name in (("ln_1", "attn.c_attn"), ("ln_2", "mlp.c_fc")):
-            norm, linear = block.get_submodule(norm_name), block.get_submodule(linear_name)
-            assert isinstance(norm, nn.LayerNorm)
-            assert isinstance(linear, nn.Linear)
-            for parameter in norm.parameters():
+    parts = parts_of(result)
+    readers: dict[str, tuple[Role, ...]] = {"ln_1": ("query",), "ln_2": ("mlp_gate", "mlp_in")}
+    for layer, block in enumerate(result.h):
+        for name, roles in readers.items():
+            for parameter in block.get_submodule(name).parameters():
                 parameter[at] *= strength
-            linear.weight[:, at] /= strength
+            for part in parts:
+                if part.layer == layer and part.role in roles:
+                    part.module.get_parameter("weight")[:, at] /= strength
     return result

@@ -38,13 +38,15 @@ def test_every_combination_builds_runs_learns_and_generates(
         INITIALIZATIONS,
     )
     tokens = torch.tensor([[3, 1, 4], [1, 5, 2]])
-    for norm, embedding_scale, head, bias, initialization in others:
+    for number, (norm, embedding_scale, head, bias, initialization) in enumerate(others):
         config = GPTConfig(
             vocab_size=7,
             context_length=6,
             n_layer=1,
             n_head=2,
             n_embd=8,
+            d_mlp=(None, 12)[number // 2 % 2],
+            mlp=("gelu", "swiglu")[number % 2],
             position=position,
             rope_scaling=rope_scaling,
             rope_scaling_factor=1.0 if rope_scaling == "none" else 2.0,
@@ -78,6 +80,8 @@ def test_every_part_of_the_closed_form_equals_the_modules_of_that_part() -> None
         {"norm_placement": "double", "norm": "rmsnorm"},
         {"norm_placement": "post", "bias": False},
         {"head": "tied", "position": "rope"},
+        {"mlp": "swiglu", "d_mlp": 12},
+        {"mlp": "swiglu", "bias": False},
     ):
         model = GPT(config.replace(**changes))
         counted = dict.fromkeys(parameters_by_part(model.config), 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import get_args, get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
@@ -14,7 +14,9 @@ from reference_model.errors import UserError
 from reference_model.model import GPT
 
 CHOICES = {
-    name: get_args(hint) for name, hint in get_type_hints(GPTConfig).items() if get_args(hint)
+    name: get_args(hint)
+    for name, hint in get_type_hints(GPTConfig).items()
+    if get_origin(hint) is Literal
 }
 
 
@@ -36,6 +38,7 @@ def test_the_choices_are_these() -> None:
         "embedding_scale": ("none", "sqrt_width"),
         "norm": ("layernorm", "rmsnorm"),
         "norm_placement": ("pre", "post", "double", "deepnorm"),
+        "mlp": ("gelu", "swiglu"),
         "head": ("tied", "untied"),
         "initialization": ("placement", "gpt2", "xavier", "deepnorm"),
     }
@@ -55,6 +58,13 @@ def test_an_unknown_option_is_named_with_its_field_and_the_known_ones(
 @pytest.mark.parametrize("name", ["vocab_size", "context_length", "n_layer", "n_head", "n_embd"])
 def test_a_size_is_a_whole_number_of_at_least_one(name: str, value: object) -> None:
     assert f"{name}={value!r} is not a size" in refusal(**{name: value})
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.0, True, "12"])
+def test_the_mlps_width_is_a_size_or_four_times_the_models(value: object) -> None:
+    assert f"d_mlp={value!r} is not a size" in refusal(d_mlp=value)
+    assert GPTConfig(n_embd=24).mlp_width == 96
+    assert GPTConfig(n_embd=24, d_mlp=7).mlp_width == 7
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def test_what_gpt2_has_no_place_for_is_refused_by_name(
 def test_every_field_of_a_configuration_is_written_or_refused() -> None:
     written = {
         *("vocab_size", "context_length", "n_layer", "n_head", "n_embd", "norm_epsilon"),
-        *("head", "bias", "dropout"),
+        *("head", "bias", "dropout", "d_mlp"),
     }
     of_rope, of_new_weights = {"rope_base", "rope_scaling", "rope_scaling_factor"}, "initialization"
     fields = {field.name for field in dataclasses.fields(GPTConfig)}

@@ -215,7 +215,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "another width of the MLP": (
         lambda folder: edit_json(folder / "config.json", n_inner=48),
-        r"n_inner=48.*64",
+        r"h\.0\.mlp\.c_fc\.weight of shape \(64, 16\).*\(48, 16\)",
     ),
     "impossible heads": (
         lambda folder: edit_json(folder / "config.json", n_head=3),
