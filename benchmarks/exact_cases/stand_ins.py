@@ -22,8 +22,6 @@ SUITE, OURS = "benchmarks.", "benchmarks.exact_cases."
 SIZES = {"vocab_size": 256, "n_layer": 2, "n_head": 4, "n_embd": 256, "context_length": 256}
 LETTERS, PLAYS, TOPICS = 600, 3, 12  # of each text; a token is a letter
 SECONDS_PER_FLOP, SECONDS_PER_CALL = 1e-8, 1e-3
-
-
 PROBES = {  # small ones, of a machine that is not asked
     "instruments.limits.READ_BYTES": {"cpu": 2**20},
     "instruments.limits.MATRIX_SIDE": {"cpu": 64},
@@ -43,26 +41,15 @@ class Smaller:
 @contextmanager
 def in_miniature(sizes: Mapping[str, Any]) -> Iterator[None]:
     """Within, every experiment has the small model, the made-up texts and the clock of work."""
-    from benchmarks import assets
-    from benchmarks.instruments import clock, memory, topics
     from reference_model import checkpoints, config
 
     stand_ins = [
         (checkpoints.load_reference, _checkpoint),
         (checkpoints.reference_tokenizer, _tokenizer),
         (config.preset, partial(_preset, config.preset)),
-        (assets.play_texts, _plays),
-        (clock.interleaved_durations, _durations),
-        (clock.generation_timing, _generation),
-        (memory.held_rss, _held),
-        (memory.peak_rss, lambda *given: {"increase": _held(*given)}),
-        (vars(topics)["TOPICS"], {f"topic {i}": _text(f"topic {i}") for i in range(TOPICS)}),
+        *((_home(place)[place.rpartition(".")[2]], other) for place, other in OF_SUITE.items()),
     ]
-    modules = [
-        vars(module)
-        for name, module in list(sys.modules.items())
-        if name.startswith(SUITE) and not name.startswith(OURS)
-    ]
+    modules = list(_modules())
     replaced: list[tuple[dict[str, Any], str, Any]] = []
     _forget(modules)
     try:
@@ -73,8 +60,7 @@ def in_miniature(sizes: Mapping[str, Any]) -> Iterator[None]:
                         names[name] = stand_in
                         replaced.append((names, name, real))
         for place, smaller in sizes.items():
-            module, _, name = place.rpartition(".")
-            names = vars(import_module(f"{SUITE}{module}"))
+            names, name = _home(place), place.rpartition(".")[2]
             replaced.append((names, name, names[name]))
             names[name] = smaller.of(names[name]) if isinstance(smaller, Smaller) else smaller
         yield
@@ -82,6 +68,20 @@ def in_miniature(sizes: Mapping[str, Any]) -> Iterator[None]:
         for names, name, real in replaced:
             names[name] = real
         _forget(modules)
+
+
+def _modules() -> Iterator[dict[str, Any]]:
+    """The names of each module of the suite that was imported, but for the cases."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith(SUITE) and not name.startswith(OURS):
+            yield vars(module)
+
+
+def _home(place: str) -> dict[str, Any]:
+    """The names of the module that has ``place``: its own, or where it has moved to."""
+    module, _, name = place.rpartition(".")
+    names = vars(import_module(f"{SUITE}{module}"))
+    return names if name in names else next(each for each in _modules() if name in each)
 
 
 def _forget(modules: Sequence[Mapping[str, Any]]) -> None:
@@ -162,6 +162,17 @@ def _held(target: str, arguments: Mapping[str, Any], threads: int) -> Any:
     from benchmarks.instruments.readings import Reading
 
     return Reading(1e8 * (1 + random.Random(str(arguments)).random()), "bytes", "made up")
+
+
+# Of this suite, by module and name.
+OF_SUITE: dict[str, Any] = {
+    "assets.play_texts": _plays,
+    "instruments.clock.interleaved_durations": _durations,
+    "instruments.clock.generation_timing": _generation,
+    "instruments.memory.held_rss": _held,
+    "instruments.memory.peak_rss": lambda *given: {"increase": _held(*given)},
+    "instruments.topics.TOPICS": {f"topic {i}": _text(f"topic {i}") for i in range(TOPICS)},
+}
 
 
 class Profiled:
