@@ -18,6 +18,7 @@ from typing import Any
 from benchmarks.exact_cases.case import Case
 from benchmarks.exact_cases.stand_ins import PROBES, in_miniature
 from benchmarks.gate_suite import EXACT_BUT_LONG, NOT_COMPARED
+from benchmarks.workloads import of_this_commit
 
 MICRO = Path(__file__).resolve().parents[1] / "micro"
 HEAD = "lm_head"  # of GPT-2's width: 39 M weights take a second to round
@@ -43,6 +44,7 @@ WAYS = _ways()
 
 
 @cache
+@of_this_commit()
 def _measured(way: str) -> Any:
     """`Cost` of a timed call, or the number that is tracked."""
     from asv_runner.discovery import get_benchmark_from_name

@@ -151,10 +151,8 @@ MEMORY = (
         (KV_CACHE, "import math\n", "import copy\nimport math\n"),
         (
             KV_CACHE,
-            '            model.get_submodule(f"h.{layer}.attn.c_attn") '
-            "for layer in range(config.n_layer)\n",
-            '            copy.deepcopy(model.get_submodule(f"h.{layer}.attn.c_attn"))\n'
-            "            for layer in range(config.n_layer)\n",
+            "        parts = parts_of(model)\n",
+            "        parts = copy.deepcopy(parts_of(model))\n",
         ),
     ),
     fault(
