@@ -6,7 +6,9 @@ import mmap
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 from benchmarks.exact_cases.caches import WIDTH, codec_of
 from benchmarks.exact_cases.case import Case, refusal
@@ -104,6 +106,7 @@ def _bytes() -> object:
     module = torch.nn.Module()
     whole = torch.zeros(1000)
     module.register_buffer("view", whole[:10])
+    module.register_buffer("other view", whole[10:20])  # of the same bytes
     module.register_buffer("small", torch.zeros(7, dtype=torch.float16))
     module.register_buffer("unsaved", torch.zeros(99), persistent=False)
     tied, untied = small_model(), small_model(head="untied")
@@ -166,6 +169,26 @@ def _clock() -> object:
         refusal(lambda: clock.fresh_process_samples("m:f", {}, 1, 0)),
         clock.generation_timing(model := small_model(), tokens_of(model, 2, 3), 4).batch_size,
     ]
+
+
+def _processes() -> object:
+    """As many as were asked for, each with its own answer; what they are told; one that fails."""
+    import subprocess
+
+    from benchmarks.instruments import clock
+
+    told: list[object] = []
+
+    def run(command: list[str], input: str, env: dict[str, str], **options: object) -> Any:
+        told.append([command[-2:], input, [env[f"{each}_NUM_THREADS"] for each in ("OMP", "MKL")]])
+        failed = len(told) > 3
+        return SimpleNamespace(
+            returncode=int(failed), stdout=f'{{"which": {len(told)}}}', stderr="lost\n" * failed
+        )
+
+    with mock.patch.object(subprocess, "run", run):
+        found = clock.fresh_process_samples("m:f", {"a": 1}, processes=3, threads=2)
+        return [found, refusal(lambda: clock.fresh_process_samples("m:f", {}, 1, 1)), told]
 
 
 def _limits() -> object:
@@ -317,6 +340,13 @@ CASES = (
         "none",
         "a warm-up that counts, or an order that is fixed",
         _clock,
+    ),
+    Case(
+        "processes",
+        "3 that answer, 1 that fails",
+        "none",
+        "one answer that stands for all",
+        _processes,
     ),
     Case(
         "limits",

@@ -106,7 +106,7 @@ MINIATURES = (
     Miniature(
         "lora.activation-stability",
         "quick",
-        ({"scaling": "alpha/r"}, {"scaling": "alpha/sqrt(r)"}),
+        ({},),
         rest=True,
         sizes={
             "experiments.lora_training.MARKS": {"quick": (1, 2)},
@@ -130,7 +130,11 @@ MINIATURES = (
         "quick",
         sizes={"experiments.positions.TRAINING": Smaller(steps=2, seeds={"sqrt_width": 2})},
     ),
-    Miniature("norm.gradient-profile", "smoke", sizes={"experiments.norms.DEPTHS": (2, 8, 9)}),
+    Miniature(
+        "norm.gradient-profile",
+        "smoke",
+        sizes={"experiments.norms.DEPTHS": (2, 8, 9), "experiments.norms.SWEEP": Smaller(seeds=2)},
+    ),
     Miniature(
         "cache.same-output",
         "smoke",
@@ -222,7 +226,20 @@ MINIATURES = (
         sizes={"experiments.kv_quality.SEEDS": 2, "experiments.kv_quality.PROBED_WINDOWS": 3},
     ),
     Miniature("int8.weights-quality", "smoke"),
-    Miniature("int8.weights-quality", "full"),
+    Miniature(
+        "int8.weights-quality",
+        "full",
+        (
+            {"variant": "INT8 per group"},
+            {"factorial": "float32 weights"},
+            {"factorial": "INT8, norms skipped"},
+            {"factorial": "INT8, norms too"},
+        ),
+        sizes={
+            "experiments.int8_factorial.BITS": (3,),
+            "experiments.int8_factorial.WINDOWS": {"full": 3},
+        },
+    ),
     Miniature("int8.norm-damage", "smoke", sizes={"experiments.int8.WINDOWS": {"smoke": 2}}),
     Miniature(
         "int8.activation-range",

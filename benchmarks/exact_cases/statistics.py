@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.exact_cases.case import Case, refusal
 
-SEED, REPEATS = 20_261_129, 400
+SEED, REPEATS = 20_261_129, 200
 
 
 def _samples(*shape: int, seed: int = SEED) -> Any:

@@ -51,7 +51,7 @@ def _measured(way: str) -> Any:
 
     name = way.partition("(")[0]
     at = [each for each in WAYS if each.partition("(")[0] == name].index(way)
-    with in_miniature({**PROBES, "workloads.PROMPT_TOKENS": 16}):
+    with in_miniature({**PROBES, "workloads.PROMPT_TOKENS": 16, "workloads.NEW_TOKENS": 4}):
         return _value(get_benchmark_from_name("benchmarks", f"{name}-{at}"))
 
 
