@@ -263,7 +263,6 @@ def _claims() -> tuple[str, ...]:
 # Untimed experiments of a second or less: what they find in the smoke profile, to the digit.
 EXPERIMENTS = (
     "lora.trainable-share",
-    "lora.product-variance",
     "position.parameters",
     "tying.saving-small",
     "tying.saving-large",

@@ -86,6 +86,7 @@ FIRST_STEP = {
     "experiments.lora_first_step.BATCH_SIZE": 2,
 }
 MINIATURES = (
+    Miniature("lora.product-variance", "smoke", ({"width": 64},)),
     Miniature(
         "lora.update-variance",
         "smoke",

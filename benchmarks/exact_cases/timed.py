@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
@@ -21,6 +22,7 @@ from benchmarks.gate_suite import EXACT_BUT_LONG, NOT_COMPARED
 from benchmarks.workloads import of_this_commit
 
 MICRO = Path(__file__).resolve().parents[1] / "micro"
+MOST_BYTES = 4 * 2**20  # that a call of the micro suite moves and is made
 HEAD = "lm_head"  # of GPT-2's width: 39 M weights take a second to round
 LEFT_OUT = (
     "bench_cache.DeviceMemory.track_nvml_memory",  # asks a device
@@ -90,6 +92,10 @@ def bytes_of(way: str) -> int:
     return found.nbytes if isinstance(found, Cost) else 0
 
 
+class _TooLarge(Exception):
+    """A call that would take too long to be counted, or to be compared with float64."""
+
+
 class _Benchmark:
     """What the micro suite's tests ask pytest-benchmark for: each is called once, and counted."""
 
@@ -116,6 +122,8 @@ def _timed_by(benchmark: _Benchmark) -> Callable[..., Any]:
 
     def run(function: Callable[[], Any], *, nbytes: int, flops: int = 0, **labels: object) -> Any:
         benchmark.extra_info.update(bytes=nbytes, flops=flops, **labels)
+        if nbytes > MOST_BYTES:
+            raise _TooLarge
         return benchmark(function)
 
     return run
@@ -146,7 +154,7 @@ def _micro(name: str) -> object:
             }
             asked = inspect.signature(function).parameters
             torch.manual_seed(0)
-            with torch.inference_mode():
+            with torch.inference_mode(), suppress(_TooLarge):
                 function(**given, **{k: v for k, v in fixtures.items() if k in asked})
             flops = [cost.flops for cost in benchmark.costs]
             found[f"{test} {given}"] = [benchmark.extra_info, flops]
