@@ -80,11 +80,6 @@ class Part:
     module: nn.Module
     outputs: slice  # of the module's outputs; all of them where it has one role
 
-    @property
-    def weight_name(self) -> str:
-        """Of the module's weight, as `named_parameters` calls it."""
-        return f"{self.name}.weight"
-
 
 def parts_of(model: nn.Module) -> list[Part]:
     """Every module with a known role, in the model's order; empty for another type of model.
@@ -127,13 +122,11 @@ def _parts(modules: Mapping[str, nn.Module], prefix: str, kind: _Type) -> Iterat
     of_layers = f"{prefix}{kind.layers}."
     for name, module in modules.items():
         if not name.startswith(of_layers):
-            above, _, last = name.rpartition(".")
+            last = name.rpartition(".")[2]
+            above = name.removesuffix(last)
             # The head stands in this part of the model, or beside it.
-            homes = (
-                prefix == name.removesuffix(last),
-                last == "lm_head" and prefix.startswith(above),
-            )
-            if last in kind.beside and any(homes):
+            home = prefix.startswith(above) if last == "lm_head" else prefix == above
+            if last in kind.beside and home:
                 yield Part(kind.beside[last], None, name, module, slice(None))
             continue
         number, _, within = name.removeprefix(of_layers).partition(".")

@@ -73,7 +73,7 @@ def test_queries_keys_and_values_of_one_module_are_three_parts_of_it() -> None:
     (first, second) = parts_with(model, "key")
     assert told(first) == ("key", 0, "h.0.attn.c_attn", slice(128, 256))
     assert second.module is model.h[1].attn.c_attn
-    assert second.weight_name == "h.1.attn.c_attn.weight"
+    assert second.name == "h.1.attn.c_attn"
 
 
 @pytest.mark.parametrize("above", ["", "transformer.", "base_model.model.transformer."])
@@ -87,6 +87,8 @@ def test_gpt2_of_transformers_has_the_same_parts_under_whatever_stands_above(abo
         f"{above}ln_f": nn.LayerNorm(WIDTH),
         above.removesuffix("transformer.") + "lm_head": nn.Linear(WIDTH, 9),
         "score.wte": nn.Linear(2, 2),  # of something else
+        "transform.lm_head": nn.Linear(2, 2),
+        "base.lm_head": nn.Linear(2, 2),
     }
     found = [told(part) for part in parts_of(tree(names))]
     assert [role for role, *_ in found] == [
@@ -131,6 +133,15 @@ def test_adapters_are_put_on_the_llama_type_by_role() -> None:
     assert adapted.name == "model.layers.0.self_attn.v_proj"
     with pytest.raises(UserError, match="no module that is known as its qkv"):
         add_adapters(llama(), LoRAConfig(2, targets=("qkv",)))
+
+
+def test_int8_rewrites_the_llama_type_and_leaves_its_norms() -> None:
+    from reference_model.quantization.int8 import with_int8_linears
+
+    made = with_int8_linears(llama(layers=1), "dequantize")
+    roles = {part.name: part.role for part in parts_of(llama(layers=1))}
+    assert {roles[name] for name in made.skipped} == {"norm"}
+    assert made.replaced.keys() | made.skipped.keys() == roles.keys()
 
 
 def test_another_type_of_model_has_no_parts_and_says_which_one_is_missing() -> None:
