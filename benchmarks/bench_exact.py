@@ -20,15 +20,15 @@ class _Fingerprints(Benchmark):
     def setup(self, case: str) -> None:
         self.fingerprint = tables.fingerprint_of(self.table, case)
 
+    def track_fingerprint(self, case: str) -> float:
+        return self.fingerprint
+
 
 class Double(_Fingerprints):
     """In float64, where another order of sums shows least."""
 
     table = tables.DOUBLE
     params = (tables.names(table),)
-
-    def track_fingerprint(self, case: str) -> float:
-        return self.fingerprint
 
 
 class Single(_Fingerprints):
@@ -37,18 +37,12 @@ class Single(_Fingerprints):
     table = tables.SINGLE
     params = (tables.names(table),)
 
-    def track_fingerprint(self, case: str) -> float:
-        return self.fingerprint
-
 
 class Rounded(_Fingerprints):
     """Where numbers are rounded on the way: another order of sums may move one by a step."""
 
     table = tables.ROUNDED
     params = (tables.names(table),)
-
-    def track_fingerprint(self, case: str) -> float:
-        return self.fingerprint
 
 
 class Half(_Fingerprints):
@@ -57,18 +51,12 @@ class Half(_Fingerprints):
     table = tables.HALF
     params = (tables.names(table),)
 
-    def track_fingerprint(self, case: str) -> float:
-        return self.fingerprint
-
 
 class Numbers(_Fingerprints):
     """Formulas and rules, without a model."""
 
     table = tables.NUMBERS
     params = (tables.names(table),)
-
-    def track_fingerprint(self, case: str) -> float:
-        return self.fingerprint
 
 
 class KnownAnswers(_Fingerprints):
@@ -77,18 +65,12 @@ class KnownAnswers(_Fingerprints):
     table = tables.KNOWN
     params = (tables.names(table),)
 
-    def track_fingerprint(self, case: str) -> float:
-        return self.fingerprint
-
 
 class KnownRounded(_Fingerprints):
     """The same where a model's numbers are rounded on the way."""
 
     table = tables.KNOWN_ROUNDED
     params = (tables.names(table),)
-
-    def track_fingerprint(self, case: str) -> float:
-        return self.fingerprint
 
 
 class Timed(Benchmark):

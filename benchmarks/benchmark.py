@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import wraps
+from inspect import unwrap
 from typing import Any
 
 
@@ -17,13 +18,13 @@ class Benchmark:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        for name, method in list(vars(cls).items()):
+        for name in dir(cls):  # those of its bases as well, under its own name
             if name.startswith("track_"):
-                setattr(cls, name, _finite(method))
+                setattr(cls, name, _finite(cls, unwrap(getattr(cls, name))))
 
 
-def _finite(track: Callable[..., Any]) -> Callable[..., Any]:
-    name = f"{track.__module__.rpartition('.')[2]}.{track.__qualname__}"
+def _finite(owner: type, track: Callable[..., Any]) -> Callable[..., Any]:
+    name = f"{owner.__module__.rpartition('.')[2]}.{owner.__qualname__}.{track.__name__}"
 
     @wraps(track)
     def tracked(self: Any, *given: Any) -> Any:

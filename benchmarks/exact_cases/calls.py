@@ -179,8 +179,7 @@ def _rewriting(kind: str) -> Call:
     from reference_model.quantization.norms import NormScheme, with_int8_norms
     from reference_model.quantization.rounding import with_rounded_linears
 
-    if kind == "packed":
-        skip_packed(kind)
+    skip_packed(kind)
     made: dict[str, Callable[[Any], object]] = {
         "dequantize": lambda model: with_int8_linears(model, "dequantize"),
         "by group": lambda model: with_int8_linears(model, "dequantize", Grid(4, "per group")),

@@ -33,16 +33,14 @@ def _cast(kind: str, dtype: str) -> object:
     return [[(name, each) for part in held for name, each in part], refusal(lambda: read(model))]
 
 
-HALF = (
-    *(
-        Case(
-            f"{kind}, cast to {dtype}",
-            READ,
-            dtype,
-            "steps or adapters that are cast as weights are",
-            partial(_cast, kind, dtype),
-        )
-        for kind in ("dequantize", "int_mm", "packed", "norms", "adapters")
-        for dtype in ("bfloat16", "float16")
-    ),
+HALF = tuple(
+    Case(
+        f"{kind}, cast to {dtype}",
+        READ,
+        dtype,
+        "steps or adapters that are cast as weights are",
+        partial(_cast, kind, dtype),
+    )
+    for kind in ("dequantize", "int_mm", "packed", "norms", "adapters")
+    for dtype in ("bfloat16", "float16")
 )
