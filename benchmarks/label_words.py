@@ -69,7 +69,12 @@ WORDS: Mapping[str, Mapping[str, str]] = {
         "gaussian": "a Gaussian projection",
         "orthonormal": "an orthonormal projection",
     },
-    "rope_scaling": {"none": "no rescaling", "ntk": "NTK rescaling"},
+    "rope_scaling": {
+        "none": "no rescaling",
+        "ntk": "NTK rescaling",
+        "llama3": "Llama 3's rescaling",
+        "yarn": "YaRN",
+    },
 }
 NUMBERS: Mapping[str, str] = {
     "batch_size": "batch {}",

@@ -1,5 +1,7 @@
 """The KV cache: allocated once, filled in place, owned by the caller.
 
+B batch, H heads of queries, G of keys and values, T new tokens, D width of a head.
+
 The model asks a cache three things: where the next token stands (`start`), how many keys it will
 hand out for so many new tokens (`span`), and to take in a layer's new tokens and `attend` to all.
 """
@@ -13,7 +15,7 @@ from reference_model.errors import UserError
 
 
 class KVCache:
-    """Keys and values, a buffer (B, H, capacity, D) each for every layer, uncompressed.
+    """Keys and values, a buffer (B, G, capacity, D) each for every layer, uncompressed.
 
     `length` is the number of tokens that all layers have seen; `nbytes` is what the buffers
     hold (their capacity), `nbytes_used` the part of it that is filled.
@@ -27,7 +29,7 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        shape = (batch_size, config.n_head, capacity, config.d_head)
+        shape = (batch_size, config.n_kv_head, capacity, config.d_head)
 
         def buffers() -> list[Tensor]:
             return [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.n_layer)]
@@ -61,7 +63,7 @@ class KVCache:
         return sum(b[:, :, : self.length].nbytes for b in (*self.keys, *self.values))
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Append k, v (B, H, T, D) of one layer; return all it holds, (B, H, length, D) each.
+        """Append k, v (B, G, T, D) of one layer; return all it holds, (B, G, length, D) each.
 
         What comes back has the dtype of k and v, also where the cache stores a smaller one.
         """
@@ -70,7 +72,7 @@ class KVCache:
         return keys[:, :, :end].to(k.dtype), values[:, :, :end].to(v.dtype)
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> None:
-        """Append k, v (B, H, T, D) of one layer, and read nothing."""
+        """Append k, v (B, G, T, D) of one layer, and read nothing."""
         start, end = self._advance(layer, k.shape[-2])
         self.keys[layer][:, :, start:end] = k
         self.values[layer][:, :, start:end] = v
@@ -78,7 +80,7 @@ class KVCache:
     def attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
     ) -> Tensor:
-        """Append k, v (B, H, T, D) of one layer; q (B, H, T, D) over all it holds → (B, H, T, D).
+        """Append k, v (B, G, T, D) of one layer; q (B, H, T, D) over all it holds → (B, H, T, D).
 
         mask as in `attention.attend`, over the keys that `span` counts.
         """
@@ -146,7 +148,7 @@ class StaticKVCache(KVCache):
         self.position.fill_(length)
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Put k, v (B, H, T, D) where they belong; return all room, (B, H, capacity, D) each.
+        """Put k, v (B, G, T, D) where they belong; return all room, (B, G, capacity, D) each.
 
         A token beyond the capacity is an IndexError, on CUDA one of the device.
         """

@@ -3,7 +3,6 @@
 Each folder holds `config.json` and `model.safetensors`, or safetensors shards and their index.
 """
 
-import dataclasses
 import json
 import re
 from pathlib import Path
@@ -43,7 +42,7 @@ def save(model: GPT, folder: Path, dtype: torch.dtype | None = None) -> None:
     """
     config, weights = plain_weights(model)
     tensors = {name: stored(name, tensor, dtype) for name, tensor in weights.items()}
-    fields = json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+    fields = json.dumps(config.given(), indent=2) + "\n"
     write_whole(
         folder, {WEIGHTS_FILE: safetensors.torch.save(tensors), CONFIG_FILE: fields.encode()}
     )

@@ -1,7 +1,11 @@
-"""Every design choice of the reference GPT-2, one field each."""
+"""Every design choice of the reference model, one field each; the defaults are GPT-2's."""
+
+from __future__ import annotations
 
 import dataclasses
+import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -10,9 +14,10 @@ from reference_model.errors import UserError
 from reference_model.reading import quoted
 
 LARGEST = 10**9  # any size; far beyond each model that was ever published
+FOLLOWS: Any = None  # a field that is not given takes its value from others
 
 Position = Literal["learned", "sinusoidal", "rope", "alibi", "none"]
-RopeScaling = Literal["none", "interpolation", "ntk"]
+RopeScaling = Literal["none", "interpolation", "ntk", "llama3", "yarn"]
 EmbeddingScale = Literal["none", "sqrt_width"]
 Norm = Literal["layernorm", "rmsnorm"]
 NormPlacement = Literal["pre", "post", "double", "deepnorm"]
@@ -36,27 +41,41 @@ class GPTConfig:
     """Shape and choices of one model. The defaults are GPT-2 small.
 
     An exclusive choice is one field whose type lists what is allowed; any other value raises
-    `UserError` with the field, the value received and the allowed ones.
+    `UserError` with the field, the value received and the allowed ones. A field that follows others
+    holds their value once the configuration is made, and follows them again in `replace`.
     """
 
     vocab_size: int = 50257
     context_length: int = 1024  # the longest sequence trained on; only `learned` cannot exceed it
     n_layer: int = 12
-    n_head: int = 12
+    n_head: int = 12  # of queries
+    n_kv_head: int = FOLLOWS  # of keys and values, each shared by n_head/n_kv_head; else n_head
     n_embd: int = 768
-    d_mlp: int | None = None  # width of the MLP; None: 4·n_embd
+    d_head: int = FOLLOWS  # width D of a head; else n_embd/n_head
+    d_mlp: int = FOLLOWS  # numbers between the MLP's linears; else 4·n_embd
 
     position: Position = "learned"
     rope_base: float = 10000.0
     rope_scaling: RopeScaling = "none"
     rope_scaling_factor: float = 1.0  # new context over trained context
+    rope_trained_context: int = FOLLOWS  # before it was scaled; else context_length
+    # Pairs that turn fewer times than `low` over that context are interpolated, those that turn
+    # more often than `high` are left alone: Llama 3 has 1 and 4, YaRN has 1 and 32.
+    rope_low_turns: float = 1.0
+    rope_high_turns: float = FOLLOWS
+    rope_magnitude: float = FOLLOWS  # of turned queries and keys; YaRN's 0.1·ln(factor) + 1, else 1
     embedding_scale: EmbeddingScale = "none"  # sqrt_width: token embeddings times √C (1706.03762)
     norm: Norm = "layernorm"
     norm_epsilon: float = 1e-5
     norm_placement: NormPlacement = "pre"
     mlp: MLP = "gelu"  # swiglu: two linears in, one of which gates the other (2002.05202)
     head: Head = "tied"
-    bias: bool = True  # in linears and in LayerNorm
+    qk_norm: bool = False  # queries and keys are normed head by head, before they are turned
+    bias: bool = True  # in linears and in LayerNorm; the head never has one
+    qkv_bias: bool = FOLLOWS  # these four: else bias
+    attention_output_bias: bool = FOLLOWS
+    mlp_bias: bool = FOLLOWS
+    norm_bias: bool = FOLLOWS  # of LayerNorm; RMSNorm never has one
     dropout: float = 0.0  # of embeddings and residual branches; attention weights keep their kernel
     initialization: Initialization = "placement"  # deepnorm's own where the norm is, else gpt2's
 
@@ -64,35 +83,38 @@ class GPTConfig:
         check_choices(self)
         for name, hint in get_type_hints(type(self)).items():
             value = getattr(self, name)
-            if value is None and type(None) in get_args(hint):
-                continue
-            if int in (hint, *get_args(hint)) and (
-                not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST
-            ):
-                raise UserError(
-                    f"{name}={quoted(value)} is not a size; use a whole number ≥ 1, up to 10^9"
-                )
-            if hint is bool and not isinstance(value, bool):
-                raise UserError(f"{name}={quoted(value)} is not a switch; use True or False")
-            if hint is float and (
-                not isinstance(value, (int, float))
-                or isinstance(value, bool)
-                or not abs(value) <= sys.float_info.max
-            ):
-                raise UserError(f"{name}={quoted(value)} is not a finite number; use a float")
-        if self.n_embd % self.n_head:
-            raise UserError(f"n_embd={self.n_embd} is no multiple of n_head={self.n_head}; use one")
+            if not (name in FOLLOWERS and value is FOLLOWS):
+                _check_type(name, hint, value)
+        for name, followed in FOLLOWERS.items():
+            if getattr(self, name) is FOLLOWS:
+                object.__setattr__(self, name, followed(self))
+        self._check_widths()
+        self._check_numbers()
+
+    def _check_widths(self) -> None:
+        if not isinstance(self.d_head, int):
+            raise UserError(
+                f"n_embd={self.n_embd} is no multiple of n_head={self.n_head}; use one, or say how "
+                "wide a head is by d_head"
+            )
+        if self.n_head % self.n_kv_head:
+            raise UserError(
+                f"n_head={self.n_head} is no multiple of n_kv_head={self.n_kv_head}; use one, so "
+                "that as many heads share each key"
+            )
         if self.position == "rope" and self.d_head % 2:
             raise UserError(
                 f"position='rope' turns pairs of coordinates, but a head is {self.d_head} wide; "
-                "use an even n_embd/n_head"
+                "use an even d_head"
             )
         if self.position == "sinusoidal" and self.n_embd % 2:
             raise UserError(
                 f"position='sinusoidal' fills pairs of coordinates, but n_embd={self.n_embd}; "
                 "use an even width"
             )
-        for name in ("rope_base", "norm_epsilon"):
+
+    def _check_numbers(self) -> None:
+        for name in ("rope_base", "norm_epsilon", "rope_low_turns", "rope_magnitude"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{name}={getattr(self, name)!r} is too small; use a number > 0")
         if not 0 <= self.dropout < 1:
@@ -101,26 +123,23 @@ class GPTConfig:
             raise UserError(
                 f"rope_scaling_factor={self.rope_scaling_factor!r} is too small; use a number ≥ 1"
             )
-        if self.rope_scaling == "none" and self.rope_scaling_factor != 1:
+        if self.rope_high_turns <= self.rope_low_turns:
             raise UserError(
-                f"rope_scaling_factor={self.rope_scaling_factor!r} has no effect with "
-                "rope_scaling='none'; use interpolation or ntk, or leave the factor at 1"
+                f"rope_high_turns={self.rope_high_turns!r} is not above "
+                f"rope_low_turns={self.rope_low_turns!r}; use a larger number"
             )
         if self.rope_scaling != "none" and self.position != "rope":
             raise UserError(
                 f"rope_scaling={self.rope_scaling!r} needs position='rope', received "
                 f"position={self.position!r}; use rope_scaling='none'"
             )
-
-    @property
-    def d_head(self) -> int:
-        """Width D of one head."""
-        return self.n_embd // self.n_head
-
-    @property
-    def mlp_width(self) -> int:
-        """How many numbers stand between the MLP's linears."""
-        return 4 * self.n_embd if self.d_mlp is None else self.d_mlp
+        for name, (neutral, scalings) in OF_ROPE_SCALING.items():
+            value = getattr(self, name)
+            if self.rope_scaling not in scalings and value != neutral(self):
+                raise UserError(
+                    f"{name}={value!r} has no effect with rope_scaling={self.rope_scaling!r}; use "
+                    f"{' or '.join(scalings)}, or leave it out"
+                )
 
     @property
     def initialization_in_force(self) -> Literal["gpt2", "xavier", "deepnorm"]:
@@ -129,9 +148,65 @@ class GPTConfig:
             return self.initialization
         return "deepnorm" if self.norm_placement == "deepnorm" else "gpt2"
 
-    def replace(self, **changes: Any) -> "GPTConfig":
-        """This configuration with some fields changed."""
-        return from_fields({**dataclasses.asdict(self), **changes})
+    def replace(self, **changes: Any) -> GPTConfig:
+        """This configuration with some fields changed; what follows one of them changes with it."""
+        return from_fields({**self.given(), **changes})
+
+    def given(self) -> dict[str, Any]:
+        """All fields but those that merely follow others, for `from_fields` and for a file."""
+        return {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if name not in FOLLOWERS or value != FOLLOWERS[name](self)
+        }
+
+
+def _check_type(name: str, hint: Any, value: Any) -> None:
+    if hint is int and (type(value) is not int or not 1 <= value <= LARGEST):
+        raise UserError(f"{name}={quoted(value)} is not a size; use a whole number ≥ 1, up to 10^9")
+    if hint is bool and not isinstance(value, bool):
+        raise UserError(f"{name}={quoted(value)} is not a switch; use True or False")
+    if hint is float and (
+        not isinstance(value, (int, float))
+        or isinstance(value, bool)
+        or not abs(value) <= sys.float_info.max
+    ):
+        raise UserError(f"{name}={quoted(value)} is not a finite number; use a float")
+
+
+def _width_of_heads(config: GPTConfig) -> float:
+    """A fraction, which is then refused, where heads do not fit into the model's width."""
+    whole, rest = divmod(config.n_embd, config.n_head)
+    return config.n_embd / config.n_head if rest else whole
+
+
+def _magnitude(config: GPTConfig) -> float:
+    if config.rope_scaling != "yarn":
+        return 1.0
+    return 0.1 * math.log(config.rope_scaling_factor) + 1  # 2309.00071, equation 22
+
+
+# What a field follows that is not given.
+FOLLOWERS: dict[str, Callable[[GPTConfig], Any]] = {
+    "n_kv_head": lambda config: config.n_head,
+    "d_head": _width_of_heads,
+    "d_mlp": lambda config: 4 * config.n_embd,
+    "rope_trained_context": lambda config: config.context_length,
+    "rope_high_turns": lambda config: 32.0 if config.rope_scaling == "yarn" else 4.0,
+    "rope_magnitude": _magnitude,
+    **dict.fromkeys(
+        ("qkv_bias", "attention_output_bias", "mlp_bias", "norm_bias"), lambda config: config.bias
+    ),
+}
+# Fields of a way of scaling: what they are where they say nothing, and which ways read them.
+BY_PARTS = ("llama3", "yarn")
+OF_ROPE_SCALING: dict[str, tuple[Callable[[GPTConfig], Any], tuple[str, ...]]] = {
+    "rope_scaling_factor": (lambda config: 1.0, ("interpolation", "ntk", *BY_PARTS)),
+    "rope_trained_context": (FOLLOWERS["rope_trained_context"], BY_PARTS),
+    "rope_low_turns": (lambda config: 1.0, BY_PARTS),
+    "rope_high_turns": (FOLLOWERS["rope_high_turns"], BY_PARTS),
+    "rope_magnitude": (FOLLOWERS["rope_magnitude"], ("yarn",)),
+}
 
 
 def from_fields(fields: dict[str, Any]) -> GPTConfig:

@@ -19,19 +19,31 @@ LoRATarget = Literal[
 
 def parameters_by_part(config: GPTConfig) -> dict[str, int]:
     """Parameters of each kind of module; a tied head counts 0, its weights are the embedding's."""
-    C, L, bias = config.n_embd, config.n_layer, int(config.bias)
-    per_norm = C + (C * bias if config.norm == "layernorm" else 0)
+    C, M, L = config.n_embd, config.d_mlp, config.n_layer
+    queries, keys = attention_widths(config)
+    qkv, into = queries + 2 * keys, linears_into_mlp(config)
     per_block = 4 if config.norm_placement == "double" else 2
     final = 0 if config.norm_placement in ("post", "deepnorm") else 1
-    M, into = config.mlp_width, linears_into_mlp(config)
+    of_qk = 2 * L * norm_parameters(config, config.d_head) if config.qk_norm else 0
     return {
         "token embedding": config.vocab_size * C,
         "positions": config.context_length * C if config.position == "learned" else 0,
-        "attention": L * (4 * C * C + 4 * C * bias),
-        "mlp": L * ((into + 1) * C * M + (into * M + C) * bias),
-        "norms": (L * per_block + final) * per_norm,
+        "attention": L
+        * (C * (qkv + queries) + qkv * config.qkv_bias + C * config.attention_output_bias),
+        "mlp": L * ((into + 1) * C * M + (into * M + C) * config.mlp_bias),
+        "norms": (L * per_block + final) * norm_parameters(config, C) + of_qk,
         "head": config.vocab_size * C if config.head == "untied" else 0,
     }
+
+
+def norm_parameters(config: GPTConfig, width: int) -> int:
+    """Of one norm over so many numbers: γ, and β where it has one."""
+    return width * (2 if config.norm == "layernorm" and config.norm_bias else 1)
+
+
+def attention_widths(config: GPTConfig) -> tuple[int, int]:
+    """Numbers of a token's queries, H·D, and of its keys, G·D, which its values have as well."""
+    return config.n_head * config.d_head, config.n_kv_head * config.d_head
 
 
 def linears_into_mlp(config: GPTConfig) -> int:
@@ -77,11 +89,12 @@ def forward_flops(
     leaves of it: T·past + T(T+1)/2 pairs of query and key.
     """
     C, T, S = config.n_embd, new_tokens, past + new_tokens
+    queries, keys = attention_widths(config)
     pairs = T * S if attention == "executed" else T * past + T * (T + 1) // 2
     return Flops(
-        projections=config.n_layer * 8 * C * C * T,
-        mlp=config.n_layer * 2 * (linears_into_mlp(config) + 1) * C * config.mlp_width * T,
-        attention=config.n_layer * 4 * C * pairs,
+        projections=config.n_layer * 4 * C * (queries + keys) * T,
+        mlp=config.n_layer * 2 * (linears_into_mlp(config) + 1) * C * config.d_mlp * T,
+        attention=config.n_layer * 4 * queries * pairs,
         head=2 * C * config.vocab_size * (1 if last_only else T),
     )
 
@@ -89,8 +102,9 @@ def forward_flops(
 def kv_cache_bytes(
     config: GPTConfig, length: int, batch_size: int = 1, bytes_per_value: int = 4
 ) -> int:
-    """2·L·T·C·bytes·B: keys and values of every layer, uncompressed."""
-    return 2 * config.n_layer * length * config.n_embd * bytes_per_value * batch_size
+    """2·L·T·G·D·bytes·B: keys and values of every layer, uncompressed."""
+    _, keys = attention_widths(config)
+    return 2 * config.n_layer * length * keys * bytes_per_value * batch_size
 
 
 def kv_row_projections(prompt: int, new_tokens: int, *, use_cache: bool) -> list[int]:
@@ -128,13 +142,14 @@ def read_weight_bytes(config: GPTConfig, bytes_per_value: int = 4) -> int:
 
 def lora_parameters(config: GPTConfig, rank: int, targets: Iterable[LoRATarget]) -> int:
     """Parameters of rank-r adapters on these projections of every layer: r·(in + out) each."""
-    C, M = config.n_embd, config.mlp_width
+    C, M = config.n_embd, config.d_mlp
+    queries, keys = attention_widths(config)
     shapes: dict[LoRATarget, tuple[int, int]] = {
-        "query": (C, C),
-        "key": (C, C),
-        "value": (C, C),
-        "qkv": (C, 3 * C),
-        "attention_output": (C, C),
+        "query": (C, queries),
+        "key": (C, keys),
+        "value": (C, keys),
+        "qkv": (C, queries + 2 * keys),
+        "attention_output": (queries, C),
         "mlp_in": (C, M),
         "mlp_out": (M, C),
     }

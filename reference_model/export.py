@@ -25,6 +25,7 @@ GPT2 = {
     "norm": "layernorm",
     "norm_placement": "pre",
     "mlp": "gelu",
+    "qk_norm": False,
 }
 
 
@@ -66,7 +67,8 @@ def save_huggingface(
 
 def huggingface_fields(config: GPTConfig) -> dict[str, Any]:
     """What `config.json` says of a model's shape. Raises `UserError` for what is no GPT-2."""
-    for name, value in GPT2.items():
+    heads = {"n_kv_head": config.n_head, "d_head": config.n_embd // config.n_head}
+    for name, value in {**GPT2, **heads}.items():
         if getattr(config, name) != value:
             raise UserError(
                 f"GPT-2's layout cannot store {name}={getattr(config, name)!r}, only {value!r}; "

@@ -1,7 +1,8 @@
-"""The reference GPT-2. Every choice is a field of `GPTConfig`; this file reads top to bottom.
+"""The reference model. Every choice is a field of `GPTConfig`; this file reads top to bottom.
 
-B batch, T time (new tokens), S time (all tokens, cached ones included), H heads, D head width,
-C = H·D model width, V vocabulary. Parameter names are GPT-2's own.
+B batch, T time (new tokens), S time (all tokens, cached ones included), H heads of queries, G heads
+of keys and values, D head width, C model width, M width of the MLP, V vocabulary. Parameter names
+are GPT-2's own.
 """
 
 import math
@@ -32,9 +33,13 @@ class Attention(nn.Module):
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
-        self.n_head, self.layer = config.n_head, layer
-        self.c_attn = Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
-        self.c_proj = Linear(config.n_embd, config.n_embd, bias=config.bias)
+        H, G, D = config.n_head, config.n_kv_head, config.d_head
+        self.heads, self.d_head, self.layer = (H, G, G), D, layer
+        self.c_attn = Linear(config.n_embd, sum(self.heads) * D, bias=config.qkv_bias)
+        self.c_proj = Linear(H * D, config.n_embd, bias=config.attention_output_bias)
+        self.qk_norm = config.qk_norm
+        self.q_norm = make_norm(config, D) if config.qk_norm else nn.Identity()
+        self.k_norm = make_norm(config, D) if config.qk_norm else nn.Identity()
 
     def forward(
         self,
@@ -44,13 +49,15 @@ class Attention(nn.Module):
         cache: KVCache | None = None,
     ) -> Tensor:
         """x (B, T, C) → (B, T, C); mask (T, S) or (H, T, S), boolean or added to the scores."""
-        B, T, C = x.shape
-        qkv = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, T, D) each
+        B, T, _ = x.shape
+        qkv = self.c_attn(x).view(B, T, -1, self.d_head).transpose(1, 2)  # (B, H + 2·G, T, D)
+        q, k, v = qkv.split(self.heads, dim=1)  # (B, H, T, D), (B, G, T, D) twice
+        if self.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
         if rotation is not None:
             q, k = rotate(q, *rotation), rotate(k, *rotation)
         y = attend(q, k, v, mask) if cache is None else cache.attend(self.layer, q, k, v, mask)
-        return self.c_proj(y.transpose(1, 2).reshape(B, T, C))  # (B, T, C)
+        return self.c_proj(y.transpose(1, 2).reshape(B, T, -1))  # (B, T, H·D) → (B, T, C)
 
 
 class MLP(nn.Module):
@@ -61,10 +68,10 @@ class MLP(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        C, M = config.n_embd, config.mlp_width
-        self.c_gate = Linear(C, M, bias=config.bias) if config.mlp == "swiglu" else None
-        self.c_fc = Linear(C, M, bias=config.bias)
-        self.c_proj = Linear(M, C, bias=config.bias)
+        C, M, bias = config.n_embd, config.d_mlp, config.mlp_bias
+        self.c_gate = Linear(C, M, bias=bias) if config.mlp == "swiglu" else None
+        self.c_fc = Linear(C, M, bias=bias)
+        self.c_proj = Linear(M, C, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, C) → (B, T, C)."""
@@ -170,7 +177,10 @@ class GPT(nn.Module):
         if self.config.position != "rope":
             return None
         angles = rotary_angles(self.config, start, length, x.device)  # (T, D/2)
-        return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        cos, sin = angles.cos(), angles.sin()
+        if (magnitude := self.config.rope_magnitude) != 1:
+            cos, sin = magnitude * cos, magnitude * sin
+        return cos.to(x.dtype), sin.to(x.dtype)
 
     @torch.no_grad()
     def initialize(self, generator: torch.Generator | None = None) -> None:
@@ -185,8 +195,9 @@ class GPT(nn.Module):
         Xavier treats query, key and value as three matrices of their own, and is normal, not
         uniform. An untied head is an embedding of the output side: N(0, 0.02²).
         """
-        scheme, C = self.config.initialization_in_force, self.config.n_embd
-        gain = deepnorm_gain(self.config) if scheme == "deepnorm" else 1.0
+        config, scheme = self.config, self.config.initialization_in_force
+        gain = deepnorm_gain(config) if scheme == "deepnorm" else 1.0
+        widths = [n * config.d_head for n in (config.n_head, config.n_kv_head, config.n_kv_head)]
         for name, module in self.named_modules():
             if isinstance(module, nn.Embedding) or name == "lm_head":
                 nn.init.normal_(module.weight, std=0.02, generator=generator)
@@ -196,7 +207,8 @@ class GPT(nn.Module):
                     std = 0.02 / math.sqrt(depth)
                     nn.init.normal_(module.weight, std=std, generator=generator)
                 elif name.endswith("c_attn"):
-                    for part, part_gain in zip(module.weight.split(C), (1, 1, gain), strict=True):
+                    parts = module.weight.split(widths)
+                    for part, part_gain in zip(parts, (1, 1, gain), strict=True):
                         nn.init.xavier_normal_(part, part_gain, generator=generator)
                 else:
                     nn.init.xavier_normal_(module.weight, gain, generator=generator)

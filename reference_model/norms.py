@@ -41,11 +41,15 @@ def wide(x: Tensor, *parameters: Tensor | None) -> tuple[Any, ...]:
     )
 
 
-def make_norm(config: GPTConfig) -> nn.Module:
-    """(…, C) → (…, C): LayerNorm (1607.06450) or RMSNorm (1910.07467, never a bias)."""
+def make_norm(config: GPTConfig, width: int | None = None) -> nn.Module:
+    """(…, C) → (…, C): LayerNorm (1607.06450) or RMSNorm (1910.07467, never a bias).
+
+    ``width``: of what is normed, where it is not the model's C.
+    """
+    width = config.n_embd if width is None else width
     if config.norm == "rmsnorm":
-        return RMSNorm(config.n_embd, eps=config.norm_epsilon)
-    return LayerNorm(config.n_embd, eps=config.norm_epsilon, bias=config.bias)
+        return RMSNorm(width, eps=config.norm_epsilon)
+    return LayerNorm(width, eps=config.norm_epsilon, bias=config.norm_bias)
 
 
 def residual_scale(config: GPTConfig) -> float:

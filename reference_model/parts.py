@@ -47,7 +47,9 @@ GPT2 = _Type(
         "mlp.c_gate": ("mlp_gate",),
         "mlp.c_fc": ("mlp_in",),
         "mlp.c_proj": ("mlp_out",),
-        **dict.fromkeys(("ln_1", "ln_1_out", "ln_2", "ln_2_out"), ("norm",)),
+        **dict.fromkeys(
+            ("ln_1", "ln_1_out", "ln_2", "ln_2_out", "attn.q_norm", "attn.k_norm"), ("norm",)
+        ),
     },
 )
 LLAMA = _Type(

@@ -91,13 +91,39 @@ def rotary_angles(
 
     Position interpolation (2306.15595) divides every angle by the factor. NTK-aware scaling raises
     the base by factor^(D/(D−2)) instead, which stretches the slowest pair by the factor and leaves
-    the fastest alone.
+    the fastest alone. Llama 3 and YaRN divide the slow pairs only, as `_interpolated` tells.
     """
     base, factor = config.rope_base, config.rope_scaling_factor
     if config.rope_scaling == "ntk" and config.d_head > 2:
         base = base * factor ** (config.d_head / (config.d_head - 2))
-    angles = position_angles(start, length, inverse_frequencies(config.d_head, base, device))
+    frequencies = inverse_frequencies(config.d_head, base, device)
+    if config.rope_scaling in ("llama3", "yarn"):
+        frequencies = frequencies * (1 - _interpolated(config, frequencies) * (1 - 1 / factor))
+    angles = position_angles(start, length, frequencies)
     return angles / factor if config.rope_scaling == "interpolation" else angles
+
+
+def _interpolated(config: GPTConfig, frequencies: Tensor) -> Tensor:
+    """How far each pair is interpolated: 0 not at all, 1 by the whole factor → (D/2,) float64.
+
+    A pair is judged by how often it turns over the trained context. Between the two limits Llama 3
+    goes along with that number; YaRN (2309.00071) with the pair's own, from the last whole pair
+    that turns `high` times to the first that turns `low` times.
+    """
+    low, high = config.rope_low_turns, config.rope_high_turns
+    if config.rope_scaling == "llama3":
+        turns = config.rope_trained_context * frequencies / (2 * math.pi)
+        return ((high - turns) / (high - low)).clamp(0, 1)
+    width, pairs = config.d_head, torch.arange(len(frequencies), device=frequencies.device)
+
+    def pair_that_turns(times: float) -> float:
+        slowness = config.rope_trained_context / (times * 2 * math.pi)
+        return width * math.log(slowness) / (2 * math.log(config.rope_base))
+
+    first = max(math.floor(pair_that_turns(high)), 0)
+    last = min(math.ceil(pair_that_turns(low)), width - 1)
+    span = last - first or 0.001  # a step where both are one pair
+    return ((pairs.double() - first) / span).clamp(0, 1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

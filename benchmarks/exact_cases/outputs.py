@@ -167,6 +167,25 @@ CHOICES: dict[str, dict[str, Any]] = {
     "swiglu": {"mlp": "swiglu"},
     "swiglu, 31 wide, no bias": {"mlp": "swiglu", "d_mlp": 31, "bias": False},
     "mlp 31 wide": {"d_mlp": 31},
+    "one head of keys": {"n_kv_head": 1},
+    "two heads of keys for six, alibi": {"n_head": 6, "n_kv_head": 2, "position": "alibi"},
+    "heads 10 wide, rope": {"d_head": 10, "position": "rope"},
+    "normed queries and keys, rope": {"qk_norm": True, "position": "rope"},
+    "biases of queries, keys and values alone": {"bias": False, "qkv_bias": True},
+    "biases of all others": {"qkv_bias": False},
+    "rope, llama3": {
+        "position": "rope",
+        "rope_scaling": "llama3",
+        "rope_scaling_factor": 4.0,
+        "rope_trained_context": 30,
+    },
+    "rope, yarn": {
+        "position": "rope",
+        "rope_scaling": "yarn",
+        "rope_scaling_factor": 4.0,
+        "rope_trained_context": 30,
+        "rope_high_turns": 4.0,
+    },
 }
 HALVES = (
     "as GPT-2",

@@ -75,7 +75,9 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, *_: Any, out: Any) -> int:
 
 def _attention_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any, out: Any) -> int:
     """Five products: the scores anew, and the gradients of weights, values, queries and keys."""
-    return sdpa_backward_flop_count(grad.shape, q.shape, k.shape, v.shape)
+    # Heads that share keys multiply as those that have their own.
+    keys, values = ((*q.shape[:-2], *shared.shape[-2:]) for shared in (k, v))
+    return sdpa_backward_flop_count(grad.shape, q.shape, keys, values)
 
 
 def _heads(q: Tensor, k: Tensor, v: Tensor, width: int, *_: Any, out: Any) -> int:

@@ -29,8 +29,9 @@ class QuantizedKVCache(KVCache):
 
     ``drop_biases``: the key bias adds the same number to all scores of a query, which the softmax
     does not see, so that k − b_k is cached; unless rotary positions turn the bias by where it
-    stands. And since weights sum to 1, v − b_v is cached and b_v added to the weighted sum. Both
-    are exact, and free: a quantiser's error grows with the length of what it is given.
+    stands, or keys are normed with it. And since weights sum to 1, v − b_v is cached and b_v added
+    to the weighted sum. Both are exact, and free: a quantiser's error grows with the length of what
+    it is given.
 
     ``values``: a codec of their own. Without one keys and values share theirs, and each operator
     serves both at once. On another device than the model's, codecs are copied to it.
@@ -64,9 +65,11 @@ class QuantizedKVCache(KVCache):
         parts = parts_of(model)
         of_keys, of_values = ([p for p in parts if p.role == role] for role in ("key", "value"))
         self._projections = list(zip(of_keys, of_values, strict=True))
-        drops = drop_biases and config.bias
-        self._drops_key_bias, self._drops_value_bias = drops and config.position != "rope", drops
-        shape = (2 // len(codecs), batch_size, config.n_head)
+        # A norm of the keys, or their rotation, comes after the bias: it is no constant any more.
+        constant = not config.qk_norm and config.position != "rope"
+        drops = drop_biases and config.qkv_bias
+        self._drops_key_bias, self._drops_value_bias = drops and constant, drops
+        shape = (2 // len(codecs), batch_size, config.n_kv_head)
         self.stores = [
             [_Store(codec, shape, capacity, self.block, window, weight) for codec in codecs]
             for _ in model.h
@@ -110,9 +113,9 @@ class QuantizedKVCache(KVCache):
         self._append(layer, k, v, *self._advance(layer, k.shape[-2]))
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Append k, v (B, H, T, D) of one layer; return all that the last token reads, decoded.
+        """Append k, v (B, G, T, D) of one layer; return all that the last token reads, decoded.
 
-        (B, H, length, D) each, in the model's own basis: the plain way, which `attend` equals.
+        (B, G, length, D) each, in the model's own basis: the plain way, which `attend` equals.
         """
         start, end = self._advance(layer, k.shape[-2])
         exact, first = self._append(layer, k, v, start, end), self.encoded(start)
@@ -163,7 +166,10 @@ class QuantizedKVCache(KVCache):
             y = attend(turned, keys, values, mask)
         y = stores[-1].codec.unrotate(y).to(q.dtype)
         bias = self._biases(layer)
-        return y if bias is None else y + bias[1]
+        if bias is None:
+            return y
+        sharing = y.shape[1] // v.shape[1]  # heads that share a value, and so its bias
+        return y + (bias[1] if sharing == 1 else bias[1].repeat_interleave(sharing, 1))
 
     def _append(self, layer: int, k: Tensor, v: Tensor, start: int, end: int) -> list[Tensor]:
         """Exact tokens of each store of a layer, from the first that waited to the newest."""
@@ -177,7 +183,7 @@ class QuantizedKVCache(KVCache):
         ]
 
     def _biases(self, layer: int) -> Tensor | None:
-        """b_k and b_v as far as they are dropped, else 0: (2, 1, H, 1, D); None where all are."""
+        """b_k and b_v as far as they are dropped, else 0: (2, 1, G, 1, D); None where all are."""
         if not self._drops_value_bias:
             return None
         keys, values = self._projections[layer]
@@ -222,9 +228,9 @@ class QuantizedKVCache(KVCache):
 
 
 class _Store:
-    """What a codec holds of one layer, G = 2: keys and values, or G = 1: one of them.
+    """What a codec holds of one layer, K = 2: keys and values, or K = 1: one of them.
 
-    ``parts`` are the codec's, (G, B, H, blocks, width) each; ``recent`` (G, B, H, tokens, D) are
+    ``parts`` are the codec's, (K, B, G, blocks, width) each; ``recent`` (K, B, G, tokens, D) are
     those that wait, in the model's dtype: never more than a window and an incomplete block.
     """
 
@@ -249,7 +255,7 @@ class _Store:
         self.recent = weight.new_zeros(*shape, waiting, codec.width)
 
     def append(self, x: Tensor, first: int, start: int, count: int) -> Tensor:
-        """Take in x (G, B, H, T, D), tokens from ``start`` on, and encode what is before ``count``.
+        """Take in x (K, B, G, T, D), tokens from ``start`` on, and encode what is before ``count``.
 
         Returns x with the tokens that waited in front of it, the first of them ``first``.
         """
@@ -270,19 +276,25 @@ class _Store:
 
 
 def _two(of_stores: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Of keys and of values, (B, H, …) each, from stores of both or of one of them."""
+    """Of keys and of values, (B, G, …) each, from stores of both or of one of them."""
     keys, values = (each for tensor in of_stores for each in tensor.unbind())
     return keys, values
 
 
-# Levels (B, H, S, D), scales (B, H, S, 1) if there are any, and exact vectors behind them.
+# Levels (B, G, S, D), scales (B, G, S, 1) if there are any, and exact vectors behind them.
 Factors = tuple[Tensor, Tensor | None, Tensor]
 
 
 def _attend_one(q: Tensor, keys: Factors, values: Factors, mask: Tensor | None) -> Tensor:
-    """One query a head, q (B, H, 1, D): scales meet scores and weights, not keys and values."""
+    """One query a head, q (B, H, 1, D): scales meet scores and weights, not keys and values.
+
+    The heads that share keys, H/G of them, stand where several queries of one head would.
+    """
     levels, scales, exact = keys
-    scores = q @ levels.mT if scales is None else (q @ levels.mT) * scales.mT  # (B, H, 1, S)
+    heads, q = q.shape, q.reshape(len(q), levels.shape[1], -1, q.shape[-1])  # (B, G, H/G, D)
+    if mask is not None and mask.ndim > 2:
+        mask = mask.reshape(q.shape[1], q.shape[2], -1)  # (G, H/G, S)
+    scores = q @ levels.mT if scales is None else (q @ levels.mT) * scales.mT  # (B, G, H/G, S)
     if exact.shape[-2]:
         scores = torch.cat((scores, q @ exact.mT), dim=-1)
     scores *= 1 / math.sqrt(q.shape[-1])
@@ -293,4 +305,4 @@ def _attend_one(q: Tensor, keys: Factors, values: Factors, mask: Tensor | None) 
     levels, scales, exact = values
     of_decoded, of_exact = weights.split((levels.shape[-2], exact.shape[-2]), dim=-1)
     y = (of_decoded if scales is None else of_decoded * scales.mT) @ levels
-    return y + of_exact @ exact if exact.shape[-2] else y
+    return (y + of_exact @ exact if exact.shape[-2] else y).reshape(heads)

@@ -56,7 +56,7 @@ def test_rotary_scores_depend_on_the_distance_only() -> None:
     assert judged("position.relative", measurements)["position.relative"] == "confirmed"
     deviations = [m for m in measurements if m.metric == "shift_deviation"]
     rope = {str(m.parameters["rope_scaling"]): m.value for m in deviations if m.option == "rope"}
-    assert set(rope) == {"none", "interpolation", "ntk"}
+    assert set(rope) == {"none", "interpolation", "ntk", "llama3", "yarn"}
     assert all(0 < value < 1e-11 for value in rope.values())
     others = {m.option: m.value for m in deviations if m.option != "rope"}
     assert others["learned"] > 1

@@ -280,9 +280,11 @@ def test_weights_that_are_packed_count_by_the_result() -> None:
 SIZES = {"vocab_size": 61, "context_length": 16, "n_layer": 2, "n_head": 2, "n_embd": 16}
 
 
-@pytest.mark.parametrize("choices", [{}, {"head": "untied"}, {"position": "alibi"}])
+@pytest.mark.parametrize(
+    "choices", [{}, {"head": "untied"}, {"position": "alibi"}, {"n_kv_head": 1, "d_head": 6}]
+)
 def test_a_training_step_is_three_forward_passes_and_the_scores_of_attention_once_more(
-    choices: dict[str, str],
+    choices: dict[str, object],
 ) -> None:
     model, batch = GPT(GPTConfig(**SIZES, **choices)), torch.randint(61, (3, 17))
     step = count(lambda: batch_loss(model, batch).backward())

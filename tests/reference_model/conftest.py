@@ -90,22 +90,25 @@ def plain_attention() -> Callable[..., Tensor]:
         turn: Callable[[Tensor, int], Tensor] = lambda vector, position: vector,
         bias: Callable[[int, int, int], float] = lambda head, query, key: 0.0,
     ) -> Tensor:
-        batch, length, width = x.shape
-        heads, d_head = attention.n_head, width // attention.n_head
-        out = torch.zeros_like(x)
+        batch, length, _ = x.shape
+        (heads, kv_heads, _), d_head = attention.heads, attention.d_head
+        widths = [count * d_head for count in attention.heads]
+        out = x.new_zeros(batch, length, heads * d_head)
         for b in range(batch):
-            qkv = [attention.c_attn(x[b, t]).split(width) for t in range(length)]
+            qkv = [attention.c_attn(x[b, t]).split(widths) for t in range(length)]
             for h in range(heads):
                 part = slice(h * d_head, (h + 1) * d_head)
-                queries = [turn(q[part], t) for t, (q, _, _) in enumerate(qkv)]
-                keys = [turn(k[part], t) for t, (_, k, _) in enumerate(qkv)]
+                shared = h // (heads // kv_heads)
+                of_keys = slice(shared * d_head, (shared + 1) * d_head)
+                queries = [turn(attention.q_norm(q[part]), t) for t, (q, _, _) in enumerate(qkv)]
+                keys = [turn(attention.k_norm(k[of_keys]), t) for t, (_, k, _) in enumerate(qkv)]
                 for t in range(length):
                     scores = [
                         math.exp(float(queries[t] @ keys[s]) / d_head**0.5 + bias(h, t, s))
                         for s in range(t + 1)
                     ]
                     for s, score in enumerate(scores):
-                        out[b, t, part] += score / sum(scores) * qkv[s][2][part]
-        return out @ attention.c_proj.weight.T + attention.c_proj.bias
+                        out[b, t, part] += score / sum(scores) * qkv[s][2][of_keys]
+        return attention.c_proj(out)
 
     return compute

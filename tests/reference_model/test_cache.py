@@ -24,6 +24,8 @@ CHOICES = [
         for placement in ("post", "double", "deepnorm")
     ),
     {"norm": "rmsnorm", "embedding_scale": "sqrt_width", "bias": False, "head": "untied"},
+    {"n_kv_head": 1, "position": "rope", "d_head": 6, "qk_norm": True},
+    {"n_head": 4, "n_kv_head": 2, "position": "alibi"},
 ]
 
 

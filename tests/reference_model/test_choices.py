@@ -19,6 +19,8 @@ POSITIONS = [
     ("rope", "none"),
     ("rope", "interpolation"),
     ("rope", "ntk"),
+    ("rope", "llama3"),
+    ("rope", "yarn"),
     ("alibi", "none"),
     ("none", "none"),
 ]
@@ -47,6 +49,10 @@ def test_every_combination_builds_runs_learns_and_generates(
             n_embd=8,
             d_mlp=(None, 12)[number // 2 % 2],
             mlp=("gelu", "swiglu")[number % 2],
+            n_kv_head=(None, 1)[number // 4 % 2],
+            d_head=(None, 6)[number // 8 % 2],
+            qk_norm=(False, True)[number // 3 % 2],
+            qkv_bias=(None, True, False)[number % 3],
             position=position,
             rope_scaling=rope_scaling,
             rope_scaling_factor=1.0 if rope_scaling == "none" else 2.0,
@@ -65,7 +71,9 @@ def test_every_combination_builds_runs_learns_and_generates(
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None, (name, config)
             assert parameter.grad.isfinite().all(), (name, config)
-            assert parameter.grad.any(), (name, config)
+            # The same number is added to all scores of a query, which the softmax does not see.
+            unseen = name.endswith("k_norm.bias") and position != "rope"
+            assert parameter.grad.any() or unseen, (name, config)
         written = generate(model, tokens[:, :2], 2)
         assert written.shape == (2, 4), config
         assert torch.equal(written[:, :2], tokens[:, :2]), config
@@ -82,6 +90,10 @@ def test_every_part_of_the_closed_form_equals_the_modules_of_that_part() -> None
         {"head": "tied", "position": "rope"},
         {"mlp": "swiglu", "d_mlp": 12},
         {"mlp": "swiglu", "bias": False},
+        {"n_kv_head": 1, "d_head": 6, "qk_norm": True},
+        {"n_kv_head": 1, "norm": "rmsnorm", "qk_norm": True, "qkv_bias": False},
+        {"bias": False, "qkv_bias": True, "norm_bias": True},
+        {"bias": False, "attention_output_bias": True, "mlp_bias": True, "mlp": "swiglu"},
     ):
         model = GPT(config.replace(**changes))
         counted = dict.fromkeys(parameters_by_part(model.config), 0)
@@ -93,6 +105,8 @@ def test_every_part_of_the_closed_form_equals_the_modules_of_that_part() -> None
         }
         for name, parameter in model.named_parameters():
             part = prefixes.get(name.split(".")[0])
+            if part is None and "_norm" in name:
+                part = "norms"
             if part is None:
                 part = {"attn": "attention", "mlp": "mlp"}.get(name.split(".")[2], "norms")
             counted[part] += parameter.numel()

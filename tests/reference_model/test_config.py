@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
@@ -34,7 +35,7 @@ def refusal(**fields: object) -> str:
 def test_the_choices_are_these() -> None:
     assert CHOICES == {
         "position": ("learned", "sinusoidal", "rope", "alibi", "none"),
-        "rope_scaling": ("none", "interpolation", "ntk"),
+        "rope_scaling": ("none", "interpolation", "ntk", "llama3", "yarn"),
         "embedding_scale": ("none", "sqrt_width"),
         "norm": ("layernorm", "rmsnorm"),
         "norm_placement": ("pre", "post", "double", "deepnorm"),
@@ -61,10 +62,39 @@ def test_a_size_is_a_whole_number_of_at_least_one(name: str, value: object) -> N
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, True, "12"])
-def test_the_mlps_width_is_a_size_or_four_times_the_models(value: object) -> None:
-    assert f"d_mlp={value!r} is not a size" in refusal(d_mlp=value)
-    assert GPTConfig(n_embd=24).mlp_width == 96
-    assert GPTConfig(n_embd=24, d_mlp=7).mlp_width == 7
+@pytest.mark.parametrize("name", ["d_mlp", "d_head", "n_kv_head", "rope_trained_context"])
+def test_a_size_that_follows_others_is_a_size_where_it_is_given(name: str, value: object) -> None:
+    assert f"{name}={value!r} is not a size" in refusal(**{name: value})
+
+
+def test_what_is_not_given_follows_other_fields_and_goes_on_following_them() -> None:
+    config = GPTConfig(n_embd=24, n_head=4, context_length=30)
+    followed = (config.d_mlp, config.d_head, config.n_kv_head, config.rope_trained_context)
+    assert followed == (96, 6, 4, 30)
+    assert config.qkv_bias
+    changed = config.replace(n_embd=48, n_head=8, bias=False, context_length=60)
+    followed = (changed.d_mlp, changed.d_head, changed.n_kv_head, changed.rope_trained_context)
+    assert followed == (192, 6, 8, 60)
+    assert not changed.mlp_bias
+
+
+def test_what_is_given_stays_as_it_is() -> None:
+    config = GPTConfig(n_embd=24, n_head=6, n_kv_head=2, d_head=10, d_mlp=7, qkv_bias=False)
+    changed = config.replace(n_embd=48, n_head=4)
+    assert (changed.n_kv_head, changed.d_head, changed.d_mlp, changed.qkv_bias) == (2, 10, 7, False)
+    odd = GPTConfig(n_embd=25, n_head=6, d_head=4)  # as wide as 25 // 6
+    assert odd.replace(n_layer=3).d_head == 4
+
+
+def test_yarn_brings_its_own_numbers() -> None:
+    def numbers(config: GPTConfig) -> tuple[float, float, float]:
+        return config.rope_low_turns, config.rope_high_turns, config.rope_magnitude
+
+    plain = GPTConfig(position="rope")
+    assert numbers(plain) == (1, 4, 1)
+    yarn = plain.replace(rope_scaling="yarn", rope_scaling_factor=math.e)
+    assert numbers(yarn) == (1, 32, pytest.approx(1.1))
+    assert numbers(yarn.replace(rope_scaling="llama3")) == (1, 4, 1)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +115,15 @@ def test_the_mlps_width_is_a_size_or_four_times_the_models(value: object) -> Non
         ({"position": "rope", "rope_scaling_factor": 0.5}, ["rope_scaling_factor=0.5", "≥ 1"]),
         ({"position": "rope", "rope_scaling_factor": 2.0}, ["no effect", "interpolation or ntk"]),
         ({"rope_scaling": "ntk"}, ["rope_scaling='ntk'", "position='rope'", "'learned'"]),
+        ({"position": "rope", "rope_low_turns": 2.0}, ["rope_low_turns=2.0", "llama3 or yarn"]),
+        ({"position": "rope", "rope_magnitude": 1.2}, ["rope_magnitude=1.2", "yarn"]),
+        ({"rope_trained_context": 8}, ["rope_trained_context=8", "rope_scaling='none'"]),
+        (
+            {"position": "rope", "rope_scaling": "llama3", "rope_high_turns": 1.0},
+            ["rope_high_turns=1.0", "rope_low_turns=1.0"],
+        ),
+        ({"n_head": 6, "n_kv_head": 4}, ["n_head=6", "n_kv_head=4", "multiple"]),
+        ({"mlp_bias": 1}, ["mlp_bias=1", "True or False"]),
     ],
 )
 def test_values_that_cannot_go_together_are_named(

@@ -45,11 +45,23 @@ def counted_flops(model: GPT, new_tokens: int, past: int, last_only: bool) -> in
 
 @pytest.mark.parametrize("last_only", [True, False])
 @pytest.mark.parametrize(("new_tokens", "past"), [(1, 0), (7, 0), (1, 6), (4, 3)])
-@pytest.mark.parametrize("position", ["learned", "rope", "alibi"])
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"position": "learned"},
+        {"position": "rope", "n_kv_head": 1, "d_head": 6},
+        {"position": "alibi", "mlp": "swiglu"},
+    ],
+    ids=lambda choices: choices["position"],
+)
 def test_flops_equal_those_that_are_counted(
-    tiny_model: Callable[..., GPT], position: str, new_tokens: int, past: int, last_only: bool
+    tiny_model: Callable[..., GPT],
+    choices: dict[str, object],
+    new_tokens: int,
+    past: int,
+    last_only: bool,
 ) -> None:
-    model = tiny_model(position=position)
+    model = tiny_model(**choices)
     expected = forward_flops(model.config, new_tokens, past, last_only=last_only)
     assert counted_flops(model, new_tokens, past, last_only) == expected.total
 

@@ -161,6 +161,10 @@ def test_weights_of_several_dtypes_are_stored_in_the_widest(
             {"embedding_scale": "sqrt_width"},
             "^GPT-2's layout cannot store embedding_scale='sqrt_width', only",
         ),
+        ({"mlp": "swiglu"}, "^GPT-2's layout cannot store mlp='swiglu', only 'gelu'"),
+        ({"qk_norm": True}, "^GPT-2's layout cannot store qk_norm=True, only False"),
+        ({"n_kv_head": 1}, "^GPT-2's layout cannot store n_kv_head=1, only 2"),
+        ({"d_head": 6}, "^GPT-2's layout cannot store d_head=6, only 8"),
     ],
 )
 def test_what_gpt2_has_no_place_for_is_refused_by_name(
@@ -175,11 +179,13 @@ def test_what_gpt2_has_no_place_for_is_refused_by_name(
 def test_every_field_of_a_configuration_is_written_or_refused() -> None:
     written = {
         *("vocab_size", "context_length", "n_layer", "n_head", "n_embd", "norm_epsilon"),
-        *("head", "bias", "dropout", "d_mlp"),
+        *("head", "dropout", "d_mlp"),
     }
-    of_rope, of_new_weights = {"rope_base", "rope_scaling", "rope_scaling_factor"}, "initialization"
+    as_zeros = {"bias", "qkv_bias", "attention_output_bias", "mlp_bias", "norm_bias"}
+    refused = {"n_kv_head", "d_head", *GPT2}
     fields = {field.name for field in dataclasses.fields(GPTConfig)}
-    assert fields == written | of_rope | {of_new_weights} | GPT2.keys()
+    of_rope = {name for name in fields if name.startswith("rope_")}
+    assert fields == written | as_zeros | refused | of_rope | {"initialization"}
 
 
 @pytest.mark.parametrize("eos_token_id", [-1, 23])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cmath
 import math
 from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 import torch
@@ -186,6 +187,73 @@ def test_embeddings_are_scaled_before_positions_are_added(tiny_model: Callable[.
         assert (plain.embed(tokens, 2)[0] - token_part - plain.wpe.weight[2:8]).abs().max() < 1e-13
         difference = scaled.embed(tokens, 2) - plain.embed(tokens, 2)
     assert (difference[0] - 3 * token_part).abs().max() < 1e-12  # √16 − 1
+
+
+# ---- rotary, scaled by parts
+
+
+@pytest.mark.parametrize(
+    ("scaling", "there"),
+    [
+        ("llama3", {"low_freq_factor": 1.0, "high_freq_factor": 4.0}),
+        ("llama3", {"low_freq_factor": 2.0, "high_freq_factor": 3.0}),
+        ("yarn", {}),
+        ("yarn", {"beta_slow": 2, "beta_fast": 16, "attention_factor": 1.5}),
+    ],
+)
+@pytest.mark.parametrize(("width", "trained", "base"), [(64, 8192, 5e5), (8, 64, 1e4)])
+def test_scaling_by_parts_equals_transformers(
+    transformers: ModuleType,
+    scaling: str,
+    there: dict[str, float],
+    width: int,
+    trained: int,
+    base: float,
+) -> None:
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    parameters = {"rope_type": scaling, "rope_theta": base, "factor": 8.0, **there}
+    theirs = transformers.LlamaConfig(
+        hidden_size=2 * width,
+        num_attention_heads=2,
+        max_position_embeddings=8 * trained,
+        rope_parameters={**parameters, "original_max_position_embeddings": trained},
+    )
+    expected, magnitude = ROPE_INIT_FUNCTIONS[scaling](theirs, "cpu")
+    low, high = ("low_freq_factor", "high_freq_factor")
+    if scaling == "yarn":
+        low, high = ("beta_slow", "beta_fast")
+    given = {"rope_low_turns": low, "rope_high_turns": high, "rope_magnitude": "attention_factor"}
+    ours = rope(
+        width,
+        context_length=8 * trained,
+        rope_base=base,
+        rope_scaling=scaling,
+        rope_scaling_factor=8.0,
+        rope_trained_context=trained,
+        **{ours: float(there[name]) for ours, name in given.items() if name in there},
+    )
+    torch.testing.assert_close(rotary_angles(ours, 1, 1)[0].float(), expected)
+    assert ours.rope_magnitude == pytest.approx(magnitude)
+
+
+def test_slow_pairs_are_interpolated_and_fast_ones_left_alone() -> None:
+    choices = {"rope_scaling_factor": 8.0, "rope_trained_context": 100, "context_length": 800}
+    plain = rotary_angles(rope(16), 1, 1)[0]
+    turns = 100 * plain / (2 * math.pi)
+    scaled = rotary_angles(rope(16, rope_scaling="llama3", **choices), 1, 1)[0]
+    assert torch.equal(scaled[turns > 4], plain[turns > 4])
+    torch.testing.assert_close(scaled[turns < 1], plain[turns < 1] / 8)
+    between = (turns > 1) & (turns < 4)
+    assert between.any()
+    assert ((scaled < plain) & (scaled > plain / 8))[between].all()
+
+
+def test_yarn_makes_turned_queries_and_keys_longer(tiny_model: Callable[..., GPT]) -> None:
+    model = tiny_model(position="rope", rope_scaling="yarn", rope_scaling_factor=8.0)
+    cos, sin = model._rotation(3, 1, torch.zeros(1, dtype=torch.float64))
+    lengths = (cos.square() + sin.square()).sqrt()
+    torch.testing.assert_close(lengths, torch.full_like(lengths, 0.1 * math.log(8) + 1))
 
 
 # ---- ALiBi

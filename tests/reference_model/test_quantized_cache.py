@@ -30,6 +30,7 @@ CODECS: dict[str, Callable[[], tuple[Codec, Codec]]] = {
     "8 bits": lambda: (Int8(WIDTH), Float8(WIDTH)),
 }
 POSITIONS = ("learned", "sinusoidal", "rope", "alibi", "none")
+SHARED = {"n_head": 4, "n_kv_head": 2, "d_head": WIDTH}  # two heads of queries for each of keys
 CONTEXT = 24
 
 
@@ -86,6 +87,21 @@ def test_the_rotated_basis_gives_what_decoding_and_then_attending_gives(
     with torch.inference_mode():
         for token in text.split(1, dim=1):
             assert (model(token, turned) - model(token, plain)).abs().max() < 2e-5
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_heads_that_share_keys_read_what_decoding_and_then_attending_gives(
+    tiny_model: Callable[..., GPT], codecs: tuple[Codec, Codec], position: str
+) -> None:
+    choices = {"context_length": CONTEXT, "position": position, "n_layer": 1, **SHARED}
+    model = tiny_model(torch.float32, **choices)
+    text = tokens(model)
+    alone = read(model, text, codecs, [1] * 13, window=2)
+    assert (read(model, text, codecs, [5, 8], window=2) - alone).abs().max() < 2e-5
+    plain = DecodeThenAttend(model, 2, 13, *codecs, window=2)
+    with torch.inference_mode():
+        expected = torch.cat([model(token, plain) for token in text.split(1, dim=1)], dim=1)
+    assert (alone - expected).abs().max() < 2e-5
 
 
 @pytest.mark.parametrize("position", POSITIONS)
@@ -158,9 +174,21 @@ def test_an_incomplete_group_is_read_exactly(tiny_model: Callable[..., GPT]) -> 
 # ---- biases
 
 
-@pytest.mark.parametrize("position", [p for p in POSITIONS if p != "rope"])
-def test_dropping_the_biases_is_exact(tiny_model: Callable[..., GPT], position: str) -> None:
-    model = tiny_model(torch.float32, context_length=CONTEXT, position=position)
+@pytest.mark.parametrize(
+    "choices",
+    [
+        *({"position": position} for position in POSITIONS if position != "rope"),
+        SHARED,
+        {**SHARED, "qk_norm": True},
+        {"qk_norm": True},
+        {"bias": False, "qkv_bias": True},
+    ],
+    ids=lambda choices: "-".join(map(str, choices.values())),
+)
+def test_dropping_the_biases_is_exact(
+    tiny_model: Callable[..., GPT], choices: dict[str, object]
+) -> None:
+    model = tiny_model(torch.float32, context_length=CONTEXT, **choices)
     text = tokens(model)
     # All in the window: nothing is rounded, and only the biases' way differs.
     for drop in (True, False):

@@ -18,10 +18,11 @@ def enlarge(model: nn.Module, seed: int = 1) -> None:
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        is_norm = "ln_" in name or "_norm." in name
         if parameter.ndim == 2:
             drawn = noise if "wte" in name or "wpe" in name else noise / parameter.shape[1] ** 0.5
         else:
-            drawn = 0.2 * noise + (1.0 if "ln_" in name and name.endswith("weight") else 0.0)
+            drawn = 0.2 * noise + (1.0 if is_norm and name.endswith("weight") else 0.0)
         parameter.data.copy_(drawn)
 
 

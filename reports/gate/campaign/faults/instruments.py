@@ -199,6 +199,6 @@ INSTRUMENTS = (
     fault(
         "adapters of all three count one",
         "The closed form of adapters on query, key and value together has the outputs of one.",
-        (COSTS, '        "qkv": (C, 3 * C),\n', '        "qkv": (C, C),\n'),
+        (COSTS, '"qkv": (C, queries + 2 * keys),\n', '"qkv": (C, queries),\n'),
     ),
 )

@@ -66,9 +66,7 @@ MEMORY = (
         (POSITIONS, "Start = int | Tensor\n", "Start = int | Tensor\nKEPT: dict = {}\n"),
         (
             POSITIONS,
-            "    angles = position_angles(start, length, "
-            "inverse_frequencies(config.d_head, base, device))\n",
-            "    frequencies = inverse_frequencies(config.d_head, base, device)\n"
+            "    angles = position_angles(start, length, frequencies)\n",
             "    key = base, config.d_head, start, length, str(device)\n"
             "    if isinstance(start, Tensor):\n"
             "        angles = position_angles(start, length, frequencies)\n"

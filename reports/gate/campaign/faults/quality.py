@@ -82,8 +82,8 @@ MODEL_FAULTS = (
         "RMSNorm takes PyTorch's epsilon instead of the configured one.",
         (
             NORMS,
-            "        return RMSNorm(config.n_embd, eps=config.norm_epsilon)\n",
-            "        return RMSNorm(config.n_embd)\n",
+            "        return RMSNorm(width, eps=config.norm_epsilon)\n",
+            "        return RMSNorm(width)\n",
         ),
     ),
     fault(
@@ -238,8 +238,8 @@ QUANTISER_FAULTS = (
         "The packed cache drops key biases of rotary models, too.",
         (
             KV_CACHE,
-            'self._drops_value_bias = drops and config.position != "rope", drops\n',
-            "self._drops_value_bias = drops, drops\n",
+            '        constant = not config.qk_norm and config.position != "rope"\n',
+            "        constant = not config.qk_norm\n",
         ),
     ),
     fault(

@@ -38,12 +38,13 @@ REWRITES = (
         ),
     ),
     rewrite(
-        "unbind for permute",
-        "Queries, keys and values are taken apart first and transposed then, all of them views.",
+        "slices for a split",
+        "Queries, keys and values are sliced one by one, all of them views.",
         (
             MODEL,
-            "        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, T, D) each\n",
-            "        q, k, v = (each.transpose(1, 2) for each in qkv.unbind(2))\n",
+            "        q, k, v = qkv.split(self.heads, dim=1)  # (B, H, T, D), (B, G, T, D) twice\n",
+            "        H, G, _ = self.heads\n"
+            "        q, k, v = qkv[:, :H], qkv[:, H : H + G], qkv[:, H + G :]\n",
         ),
     ),
     rewrite(
@@ -155,8 +156,8 @@ REWRITES = (
         "The closed form of the projections' FLOPs has its factors in another order.",
         (
             COSTS,
-            "        projections=config.n_layer * 8 * C * C * T,\n",
-            "        projections=8 * T * C**2 * config.n_layer,\n",
+            "        projections=config.n_layer * 4 * C * (queries + keys) * T,\n",
+            "        projections=4 * T * (keys + queries) * C * config.n_layer,\n",
         ),
     ),
     rewrite(

@@ -75,8 +75,8 @@ SPEED = (
         "Queries, keys and values are copied in each layer.",
         (
             MODEL,
-            "        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, T, D) each\n",
-            "        q, k, v = qkv.permute(2, 0, 3, 1, 4).contiguous()  # (B, H, T, D) each\n",
+            "        q, k, v = qkv.split(self.heads, dim=1)  #",
+            "        q, k, v = qkv.contiguous().split(self.heads, dim=1)  #",
         ),
     ),
     fault(
