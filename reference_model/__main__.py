@@ -53,7 +53,7 @@ def _parser() -> Parser:
         type=Path,
         help="a folder in this project's layout (default: the shipped one)",
     )
-    source.add_argument("--huggingface", type=Path, help="a GPT-2 folder in Hugging Face's layout")
+    source.add_argument("--huggingface", type=Path, help="a folder in Hugging Face's layout")
     generate.add_argument("--prompt", type=utf8, default="ROMEO\n", help="text to continue")
     generate.add_argument(
         "--tokens", type=int, default=120, help="how many to write (default: 120)"
@@ -116,8 +116,8 @@ def _generate(options: argparse.Namespace) -> str:
     import torch
 
     from reference_model import checkpoints, tokenizer_file
+    from reference_model.families.decoding import read_ends
     from reference_model.generate import check_request, generate
-    from reference_model.huggingface import read_ends
     from reference_model.quantization.kv_cache import QuantizedKVCache
     from reference_model.quantization.turboquant import TurboQuant
 

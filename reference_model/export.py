@@ -1,32 +1,23 @@
-"""A model as a GPT-2 folder in the Hugging Face layout, which transformers reads."""
+"""A model as a folder in the Hugging Face layout, of GPT-2 or of the Llama type."""
 
 from __future__ import annotations
 
 import json
 from functools import reduce
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from reference_model.checkpoints import CONFIG_FILE, CONV1D, WEIGHTS_FILE
+from reference_model.checkpoints import CONFIG_FILE, WEIGHTS_FILE
 from reference_model.config import GPTConfig
 from reference_model.errors import UserError
+from reference_model.families import gpt2, llama
+from reference_model.families.family import Family
 from reference_model.files import write_whole
 from reference_model.model import GPT
 from reference_model.plain import plain_weights, stored
-
-# What GPT-2 is: any other value of these choices has no place in its layout.
-GPT2 = {
-    "position": "learned",
-    "embedding_scale": "none",
-    "norm": "layernorm",
-    "norm_placement": "pre",
-    "mlp": "gelu",
-    "qk_norm": False,
-}
 
 
 def save_huggingface(
@@ -34,13 +25,15 @@ def save_huggingface(
 ) -> None:
     """Write `config.json` and `model.safetensors`, which transformers reads to the same logits.
 
-    Weights are cast to dtype, if one is given; merged adapters are part of them. Biases that the
-    model does not have are written as zeros. ``eos_token_id`` is the token after which
-    transformers' `generate` stops; the model does not know its own. Raises `UserError` for what
-    GPT-2's layout cannot hold, by the choice's name, and as `checkpoints.save` does.
+    Weights are cast to dtype, if one is given; merged adapters are part of them. A model with
+    RMSNorm becomes a Llama, Qwen2 or Qwen3, any other a GPT-2, where biases that it does not have
+    are written as zeros. ``eos_token_id`` is the token after which transformers' `generate` stops;
+    the model does not know its own. Raises `UserError` for what that layout cannot hold, by the
+    choice's name, and as `checkpoints.save` does.
     """
     config, weights = plain_weights(model)
-    fields = huggingface_fields(config)
+    family = family_for(config)
+    fields = family.fields(config)
     if eos_token_id is not None and not 0 <= eos_token_id < config.vocab_size:
         raise UserError(
             f"eos_token_id={eos_token_id!r} is no token of the model; "
@@ -49,10 +42,13 @@ def save_huggingface(
     if dtype is None:  # transformers reads all weights in the one that the configuration names
         dtype = reduce(torch.promote_types, (tensor.dtype for tensor in weights.values()))
     tensors = {}
-    for name, tensor in _with_biases(weights).items():
-        turned = tensor.T if name.endswith(CONV1D) else tensor
-        there = name if name == "lm_head.weight" else f"transformer.{name}"
-        tensors[there] = stored(name, turned, dtype)
+    held = _with_biases(weights) if family is gpt2.FAMILY else weights
+    for name, tensor in held.items():
+        sources = family.sources(name, config)
+        parts = tensor.split([source.count or len(tensor) for source in sources])
+        for source, part in zip(sources, parts, strict=True):
+            turned = part.T if source.transposed else part
+            tensors[family.full_name(source)] = stored(name, turned, dtype)
     # Tokens that are left out would be GPT-2's own 50256, whatever the vocabulary.
     fields |= {"bos_token_id": None, "eos_token_id": eos_token_id}
     fields |= {"dtype": str(dtype).removeprefix("torch.")}
@@ -65,31 +61,9 @@ def save_huggingface(
     )
 
 
-def huggingface_fields(config: GPTConfig) -> dict[str, Any]:
-    """What `config.json` says of a model's shape. Raises `UserError` for what is no GPT-2."""
-    heads = {"n_kv_head": config.n_head, "d_head": config.n_embd // config.n_head}
-    for name, value in {**GPT2, **heads}.items():
-        if getattr(config, name) != value:
-            raise UserError(
-                f"GPT-2's layout cannot store {name}={getattr(config, name)!r}, only {value!r}; "
-                "use checkpoints.save, which writes this project's own layout"
-            )
-    return {
-        "architectures": ["GPT2LMHeadModel"],
-        "model_type": "gpt2",
-        "vocab_size": config.vocab_size,
-        "n_positions": config.context_length,
-        "n_embd": config.n_embd,
-        "n_layer": config.n_layer,
-        "n_head": config.n_head,
-        "n_inner": config.d_mlp,
-        "activation_function": "gelu_new",
-        "layer_norm_epsilon": config.norm_epsilon,
-        "resid_pdrop": config.dropout,
-        "embd_pdrop": config.dropout,
-        "attn_pdrop": 0.0,
-        "tie_word_embeddings": config.head == "tied",
-    }
+def family_for(config: GPTConfig) -> Family:
+    """The one whose layout is nearest: the Llama type's where norms are RMSNorm, else GPT-2's."""
+    return llama.FAMILY if config.norm == "rmsnorm" else gpt2.FAMILY
 
 
 def _with_biases(weights: dict[str, Tensor]) -> dict[str, Tensor]:

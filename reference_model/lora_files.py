@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from reference_model.errors import UserError, notice
+from reference_model.families import gpt2
 from reference_model.files import write_whole
 from reference_model.lora import (
     LoRAConfig,
@@ -112,7 +113,7 @@ def load_adapters(model: nn.Module, folder: Path) -> list[str]:
     check_plain(model)
     settings = read_settings(folder / CONFIG_FILE)
     file = folder / WEIGHTS_FILE
-    entries, metadata = read_file(file)
+    entries, metadata = read_file(file, gpt2.FAMILY.names)
     notes = _notes(metadata, file)
     found = {}
     for own, pair in _pairs(entries, model, file).items():

@@ -3,9 +3,10 @@
 Headers are read first, so that sizes can be checked before anything is allocated.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, prod
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,11 @@ WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 MOST_SHARDS = 500  # DeepSeek-V3, of 671 B parameters, has 163
 MOST_HEADER_BYTES = 10_000_000  # of 580 tensors, as many as GPT-2 xl has, some 70,000
 
-# What stands before a parameter's own name: data parallelism's, torch.compile's and PEFT's wrapper,
-# and transformers' GPT-2 with a head.
-WRAPPERS = ("module.", "_orig_mod.", "base_model.model.", "transformer.")
+# What stands before a parameter's own name: data parallelism's, torch.compile's and PEFT's wrapper.
+WRAPPERS = ("module.", "_orig_mod.", "base_model.model.")
 # PEFT keeps an adapted linear under this name.
 WRAPPED_LINEAR = ".base_layer."
-# Causal masks that old GPT-2 files carry as if they were weights, as in h.0.attn.masked_bias.
-MASKS = (".attn.bias", ".attn.masked_bias")
+MOST_AT_ONCE = 2**23  # numbers of a tensor in memory, beside those that they are copied to
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 
 
@@ -38,7 +37,6 @@ class Entry:
     key: str
     shape: tuple[int, ...]
     dtype: str
-    opened: Any
 
     def read(self, dtype: torch.dtype | None = None) -> Tensor:
         """The tensor, in a dtype if one is given, else as it is stored.
@@ -46,15 +44,35 @@ class Entry:
         Raises `UserError` for anything but floating point, and for what is not finite, or not in
         this dtype: attention may answer such a query with numbers, as PyTorch's own does on a CPU.
         """
+        with self._open() as opened:
+            return self._checked(opened.get_tensor(self.key), dtype)
+
+    def pieces(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+        """The same some rows at a time, and which rows; each piece is let go before the next.
+
+        The file is opened for each: what was read of a mapped file counts as memory until then.
+        """
+        rows = max(1, MOST_AT_ONCE // max(1, prod(self.shape[1:]))) if self.shape else 1
+        for start in range(0, self.shape[0] if self.shape else 1, rows):
+            at = slice(start, start + rows)
+            with self._open() as opened:
+                piece = opened.get_slice(self.key)
+                yield at, self._checked(piece[at] if self.shape else piece[...], dtype)
+
+    @contextmanager
+    def _open(self) -> Iterator[Any]:
         if self.dtype not in FLOATS:
             raise UserError(
                 f"{self.file} has {shown(self.key)} as {self.dtype}, which are no weights; "
                 f"store them as one of {', '.join(FLOATS)}"
             )
         try:
-            tensor: Tensor = self.opened.get_tensor(self.key)
+            with safe_open(self.file, framework="pt") as opened:
+                yield opened
         except (SafetensorError, OSError) as error:
             raise UserError(f"{self.file} cannot be read ({error}); fetch it again") from None
+
+    def _checked(self, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
         tensor = tensor if dtype is None else tensor.to(dtype)
         whole = tensor.half() if tensor.dtype.itemsize == 1 else tensor  # float8 has no least
         if whole.numel() and not all(map(isfinite, whole.aminmax())):
@@ -65,14 +83,25 @@ class Entry:
         return tensor
 
 
-def own_name(key: str) -> str:
-    """A parameter's name within the model, without wrappers around the model or the linear."""
-    for wrapper in WRAPPERS:
-        key = key.removeprefix(wrapper)
-    return key.replace(WRAPPED_LINEAR, ".")
+@dataclass(frozen=True)
+class Names:
+    """How a family names its tensors.
+
+    ``prefix``: before all names in a model with a head; ``derived``: ends of the names of what is
+    no weight.
+    """
+
+    prefix: str = ""
+    derived: tuple[str, ...] = ()
+
+    def own(self, key: str) -> str:
+        """A parameter's name within the model, without wrappers around the model or the linear."""
+        for wrapper in (*WRAPPERS, self.prefix):
+            key = key.removeprefix(wrapper)
+        return key.replace(WRAPPED_LINEAR, ".")
 
 
-def read_folder(folder: Path) -> dict[str, Entry]:
+def read_folder(folder: Path, names: Names) -> dict[str, Entry]:
     """Own name → tensor, of a folder's one file or of its shards. Raises as `read_file` does.
 
     As in transformers, an index beside the one file is left alone, which is told. Index and shards
@@ -80,10 +109,10 @@ def read_folder(folder: Path) -> dict[str, Entry]:
     """
     single, index = folder / WEIGHTS_FILE, folder / INDEX_FILE
     if not index.exists():
-        return read_file(single)[0]
+        return read_file(single, names)[0]
     if single.exists():
         notice(f"{folder} has {WEIGHTS_FILE} and {INDEX_FILE}; {WEIGHTS_FILE} is read")
-        return read_file(single)[0]
+        return read_file(single, names)[0]
     place = read_json(index).get("weight_map")
     if not isinstance(place, dict) or not all(map(_is_file_name, place.values())):
         raise UserError(f"{index} has no weight_map of file names; fetch it again")
@@ -98,17 +127,17 @@ def read_folder(folder: Path) -> dict[str, Entry]:
         raise UserError(
             f"{index} and {name} do not agree on who holds {shown(key)}; fetch the folder again"
         )
-    return _one_name_each(entries, {})
+    return _one_name_each(entries, {}, names)
 
 
-def read_file(file: Path) -> tuple[dict[str, Entry], dict[str, str]]:
+def read_file(file: Path, names: Names) -> tuple[dict[str, Entry], dict[str, str]]:
     """Own name → tensor, and the metadata of a file.
 
     Raises `UserError` where the file is missing or damaged, and where it holds two different
     tensors under two spellings of one name.
     """
     entries, metadata = _open(file)
-    return _one_name_each(entries, metadata), metadata
+    return _one_name_each(entries, metadata, names), metadata
 
 
 def same(one: Tensor, other: Tensor) -> bool:
@@ -136,27 +165,29 @@ def _open(file: Path) -> tuple[list[Entry], dict[str, str]]:
                 f"{file} has a header of {header:,} bytes, more than {MOST_HEADER_BYTES:,}; "
                 "write it again"
             )
-        opened = safe_open(file, framework="pt")
-        entries = []
-        for key in sorted(opened.keys()):
-            piece = opened.get_slice(key)
-            entries.append(Entry(file, key, tuple(piece.get_shape()), piece.get_dtype(), opened))
-        return entries, opened.metadata() or {}
+        with safe_open(file, framework="pt") as opened:
+            entries = []
+            for key in sorted(opened.keys()):
+                piece = opened.get_slice(key)
+                entries.append(Entry(file, key, tuple(piece.get_shape()), piece.get_dtype()))
+            return entries, opened.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"{file} is not a whole safetensors file ({error}); fetch or write it again"
         ) from None
 
 
-def _one_name_each(entries: Iterable[Entry], links: dict[str, str]) -> dict[str, Entry]:
+def _one_name_each(
+    entries: Iterable[Entry], links: dict[str, str], names: Names
+) -> dict[str, Entry]:
     """Own name → tensor; ``links`` is what `safetensors.torch.save_model` leaves of tied ones.
 
     It writes one of them, and the others' names, with the name of the one, into the metadata.
     """
     named: dict[str, Entry] = {}
     for entry in entries:
-        name = own_name(entry.key)
-        if name.endswith(MASKS):
+        name = names.own(entry.key)
+        if names.derived and name.endswith(names.derived):
             continue
         other = named.setdefault(name, entry)
         if other is entry:
@@ -167,6 +198,6 @@ def _one_name_each(entries: Iterable[Entry], links: dict[str, str]) -> dict[str,
                 "with different numbers; delete one of them"
             )
     for removed, kept in links.items():
-        if own_name(kept) in named:
-            named.setdefault(own_name(removed), named[own_name(kept)])
+        if names.own(kept) in named:
+            named.setdefault(names.own(removed), named[names.own(kept)])
     return named

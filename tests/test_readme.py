@@ -85,9 +85,9 @@ def test_a_model_of_ones_own_is_read_as_the_readme_says(
 def test_another_family_is_refused_by_name_as_the_readme_says(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
+    (tmp_path / "config.json").write_text('{"model_type": "gemma"}', encoding="utf-8")
     assert main(own_model(root, tmp_path)) == 2
-    assert "'llama'" in capsys.readouterr().err
+    assert "'gemma'" in capsys.readouterr().err
 
 
 def test_the_gate_of_ones_own_repository_is_the_guides_which_a_test_follows(root: Path) -> None:

@@ -151,7 +151,7 @@ def _adapters(layout: str, **fields: Any) -> object:
 
 def _settings() -> object:
     """Configurations of Hugging Face's: which are read, as what, and which are refused."""
-    from reference_model.huggingface import config_from_huggingface
+    from reference_model.families.gpt2 import config as config_from_huggingface
 
     changes: tuple[dict[str, Any], ...] = (
         {},
@@ -178,7 +178,7 @@ def _settings() -> object:
 
 
 def _ends() -> object:
-    from reference_model.huggingface import read_ends
+    from reference_model.families.decoding import read_ends
 
     found = []
     with tempfile.TemporaryDirectory() as name:

@@ -19,8 +19,8 @@ from reference_model import checkpoints
 from reference_model.__main__ import main
 from reference_model.config import GPTConfig
 from reference_model.errors import Notice, UserError
+from reference_model.families.decoding import read_ends
 from reference_model.generate import generate, stream
-from reference_model.huggingface import read_ends
 from reference_model.model import GPT
 
 pytestmark = pytest.mark.K2

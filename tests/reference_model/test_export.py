@@ -17,9 +17,10 @@ from torch import Tensor
 from reference_model.checkpoints import load_huggingface
 from reference_model.config import GPTConfig
 from reference_model.errors import UserError
-from reference_model.export import GPT2, save_huggingface
+from reference_model.export import save_huggingface
+from reference_model.families import gpt2
+from reference_model.families.decoding import read_ends
 from reference_model.generate import generate
-from reference_model.huggingface import read_ends
 from reference_model.lora import merge_adapters
 from reference_model.model import GPT
 from tests.reference_model.tiny import TOKENS, adapted
@@ -147,7 +148,7 @@ def test_weights_of_several_dtypes_are_stored_in_the_widest(
         ({"position": "sinusoidal"}, "^GPT-2's layout cannot store position='sinusoidal', only"),
         ({"position": "alibi"}, "^GPT-2's layout cannot store position='alibi', only"),
         ({"position": "none"}, "^GPT-2's layout cannot store position='none', only"),
-        ({"norm": "rmsnorm"}, "^GPT-2's layout cannot store norm='rmsnorm', only 'layern"),
+        ({"norm": "rmsnorm"}, "^llama's layout cannot store position='learned', only 'rope'"),
         ({"norm_placement": "post"}, "^GPT-2's layout cannot store norm_placement='post', only"),
         (
             {"norm_placement": "double"},
@@ -182,7 +183,7 @@ def test_every_field_of_a_configuration_is_written_or_refused() -> None:
         *("head", "dropout", "d_mlp"),
     }
     as_zeros = {"bias", "qkv_bias", "attention_output_bias", "mlp_bias", "norm_bias"}
-    refused = {"n_kv_head", "d_head", *GPT2}
+    refused = {"n_kv_head", "d_head", *gpt2.CHOICES}
     fields = {field.name for field in dataclasses.fields(GPTConfig)}
     of_rope = {name for name in fields if name.startswith("rope_")}
     assert fields == written | as_zeros | refused | of_rope | {"initialization"}

@@ -206,8 +206,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         r"activation_function='relu'.*gelu_new",
     ),
     "another family": (
-        lambda folder: edit_json(folder / "config.json", model_type="llama"),
-        r"model_type='llama'.*gpt2",
+        lambda folder: edit_json(folder / "config.json", model_type="gemma"),
+        r"model_type='gemma'.*gpt2",
     ),
     "another attention": (
         lambda folder: edit_json(folder / "config.json", scale_attn_by_inverse_layer_idx=True),

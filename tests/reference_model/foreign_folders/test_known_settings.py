@@ -10,7 +10,7 @@ import pytest
 
 from reference_model.config import GPTConfig
 from reference_model.errors import UserError
-from reference_model.huggingface import config_from_huggingface
+from reference_model.families.gpt2 import config as config_from_huggingface
 
 pytestmark = pytest.mark.K2
 

@@ -7,6 +7,7 @@ from reports.gate.campaign.faults.places import (
     BASELINES,
     CHECKPOINTS,
     GENERATE,
+    GPT2,
     GRID,
     INT8,
     KV_CACHE,
@@ -166,7 +167,7 @@ FILE_FAULTS = (
         "attention's square matrix is not turned",
         "A square Conv1D weight of Hugging Face's layout is read and written unturned.",
         (
-            CHECKPOINTS,
+            GPT2,
             'CONV1D = ("attn.c_attn.weight", "attn.c_proj.weight", ',
             'CONV1D = ("attn.c_attn.weight", ',
         ),
@@ -176,8 +177,8 @@ FILE_FAULTS = (
         "A head that differs from the embedding it is said to be tied to is replaced by it.",
         (
             CHECKPOINTS,
-            "not torch.equal(head, wte):\n",
-            "head.shape != wte.shape:\n",
+            "and both and not _same(folder.entries, wte, head, dtype):\n",
+            "and not both:\n",
         ),
     ),
 )

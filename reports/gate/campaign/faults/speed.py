@@ -192,13 +192,11 @@ SPEED = (
     ),
     fault(
         "loading copies each tensor",
-        "Tensors that a folder holds as the model wants them are copied once more.",
+        "What a folder holds is copied once more on its way into the model.",
         (
             CHECKPOINTS,
-            "        tensors[name] = tensor.T.contiguous() "
-            "if name.endswith(transposed) else tensor\n",
-            "        turned = tensor.T if name.endswith(transposed) else tensor\n"
-            "        tensors[name] = turned.clone(memory_format=torch.contiguous_format)\n",
+            "            (parameter.T if transposed else parameter)[at] = piece\n",
+            "            (parameter.T if transposed else parameter)[at] = piece.clone()\n",
         ),
     ),
 )
