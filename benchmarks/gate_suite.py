@@ -110,6 +110,7 @@ NOT_COMPARED = {
     "bench_cache.Generation.track_seconds_per_token": "a time",
     "bench_cache.PeakMemory.track_peak_memory": "resident memory differs from process to process; "
     "a copy that is made and freed shows in the bytes that a step moves",
+    "bench_files.Loading.track_peak_over_weights": "resident memory, as above",
     "bench_cache.DeviceMemory.track_nvml_memory": "what else uses the GPU is part of it",
     "bench_lora.OverPlain.track_forward_over_plain": "a time",
     "bench_lora.OverPlain.track_step_over_full": "a time",

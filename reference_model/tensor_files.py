@@ -25,7 +25,7 @@ MOST_HEADER_BYTES = 10_000_000  # of 580 tensors, as many as GPT-2 xl has, some 
 WRAPPERS = ("module.", "_orig_mod.", "base_model.model.")
 # PEFT keeps an adapted linear under this name.
 WRAPPED_LINEAR = ".base_layer."
-MOST_AT_ONCE = 2**23  # numbers of a tensor in memory, beside those that they are copied to
+MOST_AT_ONCE = 2**21  # numbers of a tensor in memory, beside those that they are copied to
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from benchmarks.exact_cases.case import Case, refusal
-from benchmarks.exact_cases.models import SIZES
-from benchmarks.workloads import of_this_commit
+from benchmarks.exact_cases.models import SIZES, chosen
+from benchmarks.workloads import check_choices, of_this_commit
 
 VARIANTS: tuple[dict[str, Any], ...] = (
     {},
@@ -18,6 +19,13 @@ VARIANTS: tuple[dict[str, Any], ...] = (
     {"norm_placement": "post", "position": "rope"},
     {"norm_placement": "deepnorm", "position": "none"},
     {"norm": "rmsnorm", "bias": False, "norm_placement": "double", "position": "alibi"},
+)
+OF_LLAMA: tuple[dict[str, Any], ...] = (
+    {"n_kv_head": 1},
+    {"d_head": 10, "n_kv_head": 1, "qk_norm": True},
+    {"norm": "rmsnorm", "qk_norm": True, "position": "rope", "mlp": "swiglu", "d_mlp": 31},
+    {"bias": False, "qkv_bias": True},
+    {"qkv_bias": False, "norm_bias": False},
 )
 TARGETS = ("query", "key", "value", "qkv", "attention_output", "mlp_in", "mlp_out")
 
@@ -30,12 +38,22 @@ def _configs() -> list[Any]:
     return [*PRESETS.values(), *(GPTConfig(**{**sizes, **variant}) for variant in VARIANTS)]
 
 
-def _costs() -> object:
+@of_this_commit()
+def _configs_of_llama() -> list[Any]:
+    from reference_model.config import GPTConfig
+
+    sizes: dict[str, Any] = SIZES
+    for variant in OF_LLAMA:
+        check_choices(variant)
+    return [GPTConfig(**{**sizes, **variant}) for variant in OF_LLAMA]
+
+
+def _costs(configs: Callable[[], list[Any]] = _configs) -> object:
     from reference_model import costs
 
     kinds: tuple[Any, ...] = ("executed", "useful")
     found: list[object] = []
-    for config in _configs():
+    for config in configs():
         found += [costs.parameters_by_part(config), costs.parameter_count(config)]
         found += [costs.weight_bytes(config), costs.weight_bytes(config, 2)]
         found += [costs.read_weight_bytes(config), costs.read_weight_bytes(config, 1)]
@@ -85,8 +103,8 @@ def _configurations() -> object:
     found: list[object] = [refusal(partial(GPTConfig, **{**sizes, **each})) for each in wrong]
     found += [refusal(lambda: from_fields({"layers": 2})), refusal(lambda: preset("gpt5"))]
     for config in _configs():
-        found += [config, config.d_head, config.initialization_in_force]
-    return [*found, preset("toy", head="untied").replace(n_layer=7)]
+        found += [chosen(config), config.d_head, config.initialization_in_force]
+    return [*found, chosen(preset("toy", head="untied").replace(n_layer=7))]
 
 
 def _scales() -> object:
@@ -102,6 +120,13 @@ NUMBERS = (
         "none",
         "a formula that forgets a part",
         _costs,
+    ),
+    Case(
+        "costs by formula, heads that share keys",
+        "5 configurations, T 1 to 7, past 0 to 31",
+        "none",
+        "a formula that forgets a part",
+        partial(_costs, _configs_of_llama),
     ),
     Case(
         "configurations",

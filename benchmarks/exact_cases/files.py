@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.exact_cases.case import Case, Raised, refusal
-from benchmarks.exact_cases.models import small_model, tokens_of
+from benchmarks.exact_cases.models import chosen, small_model, tokens_of
 
 GPT2 = {
     "model_type": "gpt2",
@@ -20,6 +19,15 @@ GPT2 = {
     "n_layer": 2,
     "n_head": 3,
 }
+LLAMA = {
+    "model_type": "llama",
+    "vocab_size": 61,
+    "max_position_embeddings": 33,
+    "hidden_size": 42,
+    "intermediate_size": 50,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+}
 
 
 def _logits(model: Any) -> object:
@@ -28,12 +36,8 @@ def _logits(model: Any) -> object:
     with torch.inference_mode():
         logits = model(tokens_of(model, 2, 7))
     parameters = len(list(model.parameters()))  # what is tied is one
-    chosen = {  # what is not the default: a field that is new changes nothing
-        each.name: getattr(model.config, each.name)
-        for each in fields(model.config)
-        if getattr(model.config, each.name) != each.default
-    }
-    return [logits, str(model.wte.weight.dtype), chosen, model.training, parameters]
+    about = [str(model.wte.weight.dtype), chosen(model.config), model.training, parameters]
+    return [logits, *about]
 
 
 def _listed(folder: Path) -> object:
@@ -177,6 +181,37 @@ def _settings() -> object:
     return [refusal(partial(config_from_huggingface, {**GPT2, **each}, place)) for each in changes]
 
 
+def _settings_of_llama() -> object:
+    """The same of the Llama type, and of folders that are of no known one."""
+    from reference_model.checkpoints import family_of
+
+    changes: tuple[dict[str, Any], ...] = (
+        {},
+        {"model_type": "qwen2", "num_key_value_heads": 1},
+        {"model_type": "qwen3", "num_key_value_heads": 1, "head_dim": 10},
+        {"model_type": "mistral", "num_key_value_heads": 1, "sliding_window": None},
+        {"model_type": "mistral", "num_key_value_heads": 1, "sliding_window": 8},
+        {"model_type": "gemma"},
+        {"attention_bias": True, "mlp_bias": True, "rms_norm_eps": 1e-5},
+        {"rope_theta": 500.0},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+        {"rope_scaling": {"type": "linear", "factor": 2.0}},
+        {"rope_scaling": {"rope_type": "llama3", "factor": 2.0, "low_freq_factor": 2.0}},
+        {"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "beta_fast": 16}},
+        {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
+        {"rope_scaling": {"rope_type": "linear"}},
+        {"tie_word_embeddings": True},
+        {"hidden_act": "gelu"},
+        {"unheard_of": 1},
+    )
+    place = Path("config.json")
+
+    def read(fields: dict[str, Any]) -> object:
+        return chosen(family_of(fields, place).config(fields, place))
+
+    return [refusal(partial(read, {**LLAMA, **each})) for each in changes]
+
+
 def _ends() -> object:
     from reference_model.families.decoding import read_ends
 
@@ -205,7 +240,8 @@ def _checkpoint() -> object:
     model = reference_checkpoint()
     with torch.inference_mode():
         logits = model(torch.tensor([ids[-1]]))
-    return [ids, texts_again, logits, model.config, checkpoints.reference_card()["config"]]
+    card = checkpoints.reference_card()["config"]
+    return [ids, texts_again, logits, chosen(model.config), card]
 
 
 LINEARS = (
@@ -261,6 +297,7 @@ def _settings_of_peft() -> object:
         return [*found, refusal(partial(read, path))]
 
 
+OF_LLAMA = {"position": "rope", "norm": "rmsnorm", "mlp": "swiglu", "bias": False}
 SAVED: tuple[tuple[str, str | None, dict[str, Any]], ...] = (
     ("reference", None, {"position": "rope", "norm": "rmsnorm", "norm_placement": "double"}),
     ("reference", "float16", {"head": "untied", "bias": False, "position": "alibi"}),
@@ -268,11 +305,14 @@ SAVED: tuple[tuple[str, str | None, dict[str, Any]], ...] = (
     ("huggingface", "bfloat16", {"head": "untied", "bias": False}),
     ("reference", None, {"dtype": "bfloat16", "position": "sinusoidal"}),
     ("huggingface", None, {"dtype": "bfloat16"}),
+    ("huggingface", None, {**OF_LLAMA, "n_kv_head": 1, "qkv_bias": True}),
+    ("huggingface", "float16", {**OF_LLAMA, "head": "untied", "qk_norm": True, "d_head": 10}),
 )
 SINGLE = (
     *(
         Case(
-            f"saved and loaded, {layout}, {choices.get('dtype', 'float32')} as {stored}",
+            f"saved and loaded, {layout}, {choices.get('dtype', 'float32')} as {stored}"
+            f"{', Llama type' if 'mlp' in choices else ''}",
             "2 layers, 42 wide",
             "float32 and as saved",
             "a tensor or a field that is lost",
@@ -321,6 +361,13 @@ SINGLE = (
         "none",
         "a field that is dropped in silence",
         _settings,
+    ),
+    Case(
+        "settings of the Llama type",
+        "17 configurations",
+        "none",
+        "a field that is dropped in silence",
+        _settings_of_llama,
     ),
     Case("ends of a text", "5 folders", "none", "an end that is not read", _ends),
     Case(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.workloads import check_choices, of_this_commit, start
@@ -35,6 +36,13 @@ def small_model(dtype: str = "float32", **choices: Any) -> GPT:
     model = GPT(GPTConfig(**{**SIZES, **choices})).eval()
     fill(model)
     return model.to(getattr(torch, dtype))
+
+
+def chosen(config: Any) -> dict[str, Any]:
+    """Fields that are not as by default and follow no other: one that is new changes nothing."""
+    given = config.given() if hasattr(config, "given") else asdict(config)
+    defaults = {each.name: each.default for each in fields(config)}
+    return {name: value for name, value in given.items() if value != defaults[name]}
 
 
 def fill(module: nn.Module) -> None:

@@ -27,6 +27,7 @@ HEAD = "lm_head"  # of GPT-2's width: 39 M weights take a second to round
 LEFT_OUT = (
     "bench_cache.DeviceMemory.track_nvml_memory",  # asks a device
     "bench_lora.Exponents.track_deviation_from_law",  # draws its own matrices, for a second
+    "bench_files.Loading.track_peak_over_weights",  # writes a whole model, for a second
 )
 
 

@@ -64,6 +64,7 @@ SUITE = {
     "bench_gate.Work.track_bytes_moved",
     "bench_gate.Work.track_flops",
     "bench_gate.Work.track_operators",
+    "bench_files.Loading.track_peak_over_weights",
     "bench_head.Decode.time_step",
     "bench_head.Weights.track_weight_bytes",
     "bench_int8.Bytes.track_bytes_over_float32",
@@ -211,6 +212,7 @@ def test_every_benchmark_gives_a_finite_number_for_all_its_parameters(
             found.func(*found._current_params)  # a clock gives a number wherever this ends
             continue
         value = found.do_run()
+        found.do_teardown()
         assert math.isfinite(value)
         assert value > 0 or name in MAY_BE_NEGATIVE or (value == 0 and name in MAY_BE_ZERO)
 

@@ -1,0 +1,24 @@
+"""Reading the folder of a published model: the most memory that it takes."""
+
+from benchmarks import file_workloads
+from benchmarks.benchmark import Benchmark
+
+timeout = 120
+
+
+class Loading(Benchmark):
+    """1: the model itself and nothing else. What libraries take to build a model counts, too."""
+
+    version = "1"
+    unit = "× the model's bytes"
+    params = (tuple(file_workloads.FAMILIES), ("float32", "bfloat16"))
+    param_names = ("family", "dtype")
+
+    def setup(self, family: str, dtype: str) -> None:
+        self.folder, self.config = file_workloads.saved(family)
+
+    def teardown(self, family: str, dtype: str) -> None:
+        self.folder.cleanup()
+
+    def track_peak_over_weights(self, family: str, dtype: str) -> float:
+        return file_workloads.peak_over_weights(self.folder.name, self.config, dtype)
