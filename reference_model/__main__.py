@@ -1,17 +1,26 @@
-"""python -m reference_model describe | generate: what a choice costs, and what the model writes.
+"""python -m reference_model describe | generate | score: costs, what a model writes, its losses.
 
 Exit status: 0 done, 2 the input was wrong.
 """
 
+from __future__ import annotations
+
 import argparse
+import json
 import sys
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from reference_model.command_line import Parser, about, exit_status, seed, utf8
 from reference_model.config import PRESETS, GPTConfig, preset
 from reference_model.errors import UserError
 from reference_model.printing import say
+from reference_model.reading import read_bytes
+
+if TYPE_CHECKING:
+    from reference_model.models import Opened
+
+MOST_TEXT = 2**30  # bytes
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def command() -> None:
         options = _parser().parse_args(arguments)
-        say(_describe(options) if options.command == "describe" else _generate(options))
+        say(COMMANDS[options.command](options))
 
     return exit_status(command)
 
@@ -27,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m reference_model",
-        description="Say what a configuration costs, or let a model write.",
+        description="Say what a configuration costs, let a model write, or tell what a text costs.",
         example="describe gpt2 position=rope",
     )
     commands = parser.add_subparsers(dest="command", required=True)
@@ -47,13 +56,7 @@ def _parser() -> Parser:
         **about("continue a prompt, and print the text"),
         example="--prompt 'Enter KING' --tokens 60 --kv-bits 4",
     )
-    source = generate.add_mutually_exclusive_group()
-    source.add_argument(
-        "--checkpoint",
-        type=Path,
-        help="a folder in this project's layout (default: the shipped one)",
-    )
-    source.add_argument("--huggingface", type=Path, help="a folder in Hugging Face's layout")
+    _add_model(generate)
     generate.add_argument("--prompt", type=utf8, default="ROMEO\n", help="text to continue")
     generate.add_argument(
         "--tokens", type=int, default=120, help="how many to write (default: 120)"
@@ -76,7 +79,32 @@ def _parser() -> Parser:
         choices=(2, 3, 4),
         help="compress keys and values with TurboQuant to this many bits per number",
     )
+
+    score = commands.add_parser(
+        "score",
+        **about("tell what a text costs a model, in nats a token and bits a byte"),
+        example="--model reference --text README.md",
+    )
+    _add_model(score)
+    score.add_argument("--text", type=Path, required=True, help="a file in UTF-8")
+    score.add_argument(
+        "--window", type=int, help="tokens that are read at once (default: its context, up to 1024)"
+    )
+    score.add_argument("--stride", type=int, help="between windows (default: half a window)")
+    score.add_argument("--json", action="store_true", help="print it as JSON")
     return parser
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--model",
+        default="reference",
+        help="reference, a folder in our layout or Hugging Face's, or a .gguf file "
+        "(default: reference)",
+    )
+    for name, told in (("--checkpoint", "this project's"), ("--huggingface", "Hugging Face's")):
+        source.add_argument(name, type=Path, help=f"the same, of a folder in {told} layout")
 
 
 def _describe(options: argparse.Namespace) -> str:
@@ -115,19 +143,14 @@ def _choice(text: str) -> tuple[str, Any]:
 def _generate(options: argparse.Namespace) -> str:
     import torch
 
-    from reference_model import checkpoints, tokenizer_file
-    from reference_model.families.decoding import read_ends
+    from reference_model import tokenizer_file
     from reference_model.generate import check_request, generate
     from reference_model.quantization.kv_cache import QuantizedKVCache
     from reference_model.quantization.turboquant import TurboQuant
 
-    if options.huggingface:
-        folder, model = options.huggingface, checkpoints.load_huggingface(options.huggingface)
-    else:
-        folder = options.checkpoint or checkpoints.REFERENCE_FOLDER
-        model = checkpoints.load(folder)
-    ends = () if options.past_end else read_ends(folder)
-    tokenizer = tokenizer_file.load_tokenizer(folder)
+    opened = _opened(options)
+    model, tokenizer = opened.model, opened.tokenizer
+    ends = () if options.past_end else opened.ends
     prompt = torch.tensor([tokenizer_file.encode(tokenizer, options.prompt)], dtype=torch.long)
     cache = None
     if options.kv_bits is not None:
@@ -135,7 +158,7 @@ def _generate(options: argparse.Namespace) -> str:
         check_request(model.config, prompt, options.tokens, options.temperature, options.top_k)
         codec = TurboQuant(model.config.d_head, options.kv_bits)
         cache = QuantizedKVCache(model, 1, prompt.shape[1] + options.tokens - 1, codec)
-    model.register_forward_hook(lambda *passed: _check_numbers(passed[-1], folder))
+    model.register_forward_hook(lambda *passed: _check_numbers(passed[-1], opened.place))
     sequence = generate(
         model,
         prompt,
@@ -149,6 +172,52 @@ def _generate(options: argparse.Namespace) -> str:
     )
     tokens = sequence[0].tolist()
     return tokenizer_file.decode(tokenizer, tokens[:-1] if tokens[-1] in ends else tokens)
+
+
+def _score(options: argparse.Namespace) -> str:
+    from reference_model.score import score
+
+    try:
+        text = read_bytes(options.text, MOST_TEXT).decode("utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{options.text} is not UTF-8; use a text file") from None
+    opened = _opened(options)
+    found = score(opened.model, opened.tokenizer, text, options.window, options.stride)
+    told = {
+        "model": str(opened.place),
+        "tokens": found.tokens,
+        "nats_per_token": found.nats_per_token,
+        "bits_per_byte": found.bits_per_byte,
+        "text_bytes": found.text_bytes,
+        "window": found.window,
+        "stride": found.stride,
+        "prefix": list(found.prefix),
+    }
+    if options.json:
+        return json.dumps(told, indent=2)
+    return "\n".join(
+        (
+            f"{found.tokens:,} tokens predicted, of {found.text_bytes:,} bytes",
+            f"{found.nats_per_token:.4f} nats a token",
+            f"{found.bits_per_byte:.4f} bits a byte",
+            f"windows of {found.window:,} tokens, {found.stride:,} apart",
+            f"before the text: {' '.join(found.prefix) or 'nothing'}",
+        )
+    )
+
+
+def _opened(options: argparse.Namespace) -> Opened:
+    from reference_model import checkpoints
+    from reference_model.models import of_folder, open_model
+
+    if options.checkpoint:
+        return of_folder(options.checkpoint, checkpoints.load)
+    if options.huggingface:
+        return of_folder(options.huggingface, checkpoints.load_huggingface)
+    return open_model(options.model)
+
+
+COMMANDS = {"describe": _describe, "generate": _generate, "score": _score}
 
 
 def _check_numbers(logits: Any, folder: Path) -> None:

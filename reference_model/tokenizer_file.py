@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from reference_model.errors import UserError, notice
 from reference_model.reading import parse_json, read_bytes, read_json
@@ -49,9 +49,14 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     """The ids of a text. Raises `UserError` where the tokenizer's own rules fail on it."""
-    with _told("the tokenizer fails on the prompt", "use another prompt or tokenizer"):
-        ids: list[int] = tokenizer.encode(text).ids
+    ids: list[int] = encoded(tokenizer, text).ids
     return ids
+
+
+def encoded(tokenizer: Tokenizer, text: str) -> Encoding:
+    """The tokens of a text, and where each stands in it. Raises as `encode` does."""
+    with _told("the tokenizer fails on the text", "use another text or tokenizer"):
+        return tokenizer.encode(text)
 
 
 def decode(tokenizer: Tokenizer, ids: list[int]) -> str:

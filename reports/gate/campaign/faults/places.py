@@ -4,7 +4,7 @@ from __future__ import annotations
 
 ATTENTION = "reference_model/attention.py"
 CACHE = "reference_model/cache.py"
-CHECKPOINTS = "reference_model/checkpoints.py"
+FILLING = "reference_model/filling.py"
 COSTS = "reference_model/costs.py"
 EXPORT = "reference_model/export.py"
 GENERATE = "reference_model/generate.py"

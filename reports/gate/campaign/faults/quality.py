@@ -5,7 +5,7 @@ from __future__ import annotations
 from reports.gate.campaign.faults.change import of_group
 from reports.gate.campaign.faults.places import (
     BASELINES,
-    CHECKPOINTS,
+    FILLING,
     GENERATE,
     GPT2,
     GRID,
@@ -176,8 +176,8 @@ FILE_FAULTS = (
         "an own head is dropped in silence",
         "A head that differs from the embedding it is said to be tied to is replaced by it.",
         (
-            CHECKPOINTS,
-            "and both and not _same(folder.entries, wte, head, dtype):\n",
+            FILLING,
+            "and both and not _same(weights.entries, wte, head, dtype):\n",
             "and not both:\n",
         ),
     ),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from reports.gate.campaign.faults.change import of_group
 from reports.gate.campaign.faults.places import (
     CACHE,
-    CHECKPOINTS,
     CODEC,
+    FILLING,
     GENERATE,
     INT8,
     KV_CACHE,
@@ -194,7 +194,7 @@ SPEED = (
         "loading copies each tensor",
         "What a folder holds is copied once more on its way into the model.",
         (
-            CHECKPOINTS,
+            FILLING,
             "            (parameter.T if transposed else parameter)[at] = piece\n",
             "            (parameter.T if transposed else parameter)[at] = piece.clone()\n",
         ),

@@ -1,0 +1,240 @@
+"""GGUF files: what stands in their header, and their tensors, decoded to floating point.
+
+The format is described at https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The header is
+read here, within the bounds of the file; blocks of numbers are decoded by the `gguf` package.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import isfinite, prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reference_model.errors import UserError
+from reference_model.reading import check_file, shown
+
+MAGIC, VERSIONS = b"GGUF", (2, 3)
+ALIGNMENT, ALIGNMENT_KEY = 32, "general.alignment"
+# Numbers in the header by their kind, as struct writes them; texts and lists are of their own.
+NUMBERS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
+TEXT, LIST = 8, 9
+MOST_DIMENSIONS = 4
+MOST_AT_ONCE = 2**21  # decoded numbers in memory, beside those that they are copied to
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a tensor's numbers lie: so many of a row in so many bytes."""
+
+    name: str
+    numbers: int
+    nbytes: int
+
+
+ENCODINGS = {
+    0: Encoding("F32", 1, 4),
+    1: Encoding("F16", 1, 2),
+    2: Encoding("Q4_0", 32, 18),
+    3: Encoding("Q4_1", 32, 20),
+    8: Encoding("Q8_0", 32, 34),
+    12: Encoding("Q4_K", 256, 144),
+    13: Encoding("Q5_K", 256, 176),
+    14: Encoding("Q6_K", 256, 210),
+    30: Encoding("BF16", 1, 2),
+}
+
+
+@dataclass(frozen=True)
+class GGUFTensor:
+    """A tensor of a file; ``shape`` is (outputs, inputs), the file's own turned round.
+
+    ``interleaved``: of how many heads the rows are, where each head's lie as llama.cpp turns them
+    by positions: 0, D/2, 1, D/2 + 1, …; None: rows lie as they are.
+    """
+
+    file: Path
+    name: str
+    shape: tuple[int, ...]
+    encoding: int
+    offset: int
+    interleaved: int | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """In the file."""
+        of = ENCODINGS[self.encoding]
+        return prod(self.shape) // of.numbers * of.nbytes
+
+    def pieces(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+        """Some rows at a time, and which; interleaved ones all at once.
+
+        `UserError` for what is not finite in this dtype.
+        """
+        columns = self.shape[-1] if len(self.shape) > 1 else 1
+        rows = self.shape[0]
+        if len(self.shape) == 1:  # one row of numbers
+            vector = self._decoded(0, 1, rows, dtype)
+            yield slice(0, rows), self._in_halves(vector.view(rows, 1)).view(rows)
+            return
+        at_once = rows if self.interleaved else max(1, MOST_AT_ONCE // columns)
+        for start in range(0, rows, at_once):
+            count = min(at_once, rows - start)
+            piece = self._decoded(start, count, columns, dtype)
+            yield slice(start, start + count), self._in_halves(piece)
+
+    def _in_halves(self, rows: Tensor) -> Tensor:
+        """Rows of each head, (D/2, 2), as (2, D/2), where they are interleaved."""
+        if not self.interleaved:
+            return rows
+        return rows.view(self.interleaved, -1, 2, rows.shape[1]).transpose(1, 2).flatten(0, 2)
+
+    def _decoded(self, start: int, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+        of = ENCODINGS[self.encoding]
+        per_row = columns // of.numbers * of.nbytes
+        with self.file.open("rb") as file:
+            file.seek(self.offset + start * per_row)
+            content = file.read(rows * per_row)
+        if len(content) < rows * per_row:
+            raise UserError(f"{self.file} became shorter while it was read; fetch it again")
+        found = _numbers(content, self.encoding).view(rows, columns).to(dtype)
+        if not all(map(isfinite, found.aminmax())):
+            raise UserError(
+                f"{self.file} has {shown(self.name)} with numbers that are not finite in "
+                f"{str(dtype).removeprefix('torch.')}; fetch it again"
+            )
+        return found
+
+
+def _numbers(content: bytes, encoding: int) -> Tensor:
+    plain = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    dtype = plain.get(ENCODINGS[encoding].name)
+    if dtype is not None:
+        return torch.frombuffer(bytearray(content), dtype=dtype)
+    from gguf import GGMLQuantizationType, dequantize
+
+    blocks = np.frombuffer(content, np.uint8).reshape(-1, ENCODINGS[encoding].nbytes)
+    return torch.from_numpy(dequantize(blocks, GGMLQuantizationType(encoding))).flatten()
+
+
+def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, GGUFTensor]]:
+    """Metadata by key, and tensors by name.
+
+    Raises `UserError` for what is no whole GGUF file, of this byte order, or has an encoding that
+    is not known here, by the tensor's name.
+    """
+    check_file(path)
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _Header(path, data).read()
+    except ValueError as error:  # of an empty file
+        raise UserError(f"{path} is no GGUF file ({error}); fetch it again") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error}); fetch it again") from None
+
+
+class _Header:
+    """Read from the front to the back; nothing is believed that the file has no room for."""
+
+    def __init__(self, path: Path, data: mmap.mmap) -> None:
+        self.path, self.data, self.at = path, data, 0
+
+    def read(self) -> tuple[dict[str, Any], dict[str, GGUFTensor]]:
+        if self.data[:4] != MAGIC:
+            raise UserError(f"{self.path} is no GGUF file; name one that ends in .gguf")
+        self.at = 4
+        version = self.number("I")
+        if version not in VERSIONS:
+            known = " and ".join(map(str, VERSIONS))
+            raise UserError(
+                f"{self.path} is GGUF of version {version}, or of another byte order; versions "
+                f"{known} are known, in little-endian order"
+            )
+        count, keys = self.count(24), self.count(13)  # bytes that each takes at least
+        metadata: dict[str, Any] = {}
+        for _ in range(keys):
+            key = self.text()
+            if key in metadata:
+                raise UserError(f"{self.path} has {shown(key)} twice; fetch it again")
+            metadata[key] = self.value(self.number("I"))
+        found = [self.tensor() for _ in range(count)]
+        alignment = metadata.get(ALIGNMENT_KEY, ALIGNMENT)
+        if not isinstance(alignment, int) or alignment < 1:
+            raise UserError(f"{self.path} has {ALIGNMENT_KEY}={alignment!r}; fetch it again")
+        begin = -(-self.at // alignment) * alignment
+        tensors: dict[str, GGUFTensor] = {}
+        for name, shape, encoding, offset in found:
+            tensor = GGUFTensor(self.path, name, shape, encoding, begin + offset)
+            if name in tensors:
+                raise UserError(f"{self.path} has {shown(name)} twice; fetch it again")
+            if tensor.offset + tensor.nbytes > len(self.data):
+                raise UserError(f"{self.path} ends before {shown(name)} does; fetch it again")
+            tensors[name] = tensor
+        return metadata, tensors
+
+    def tensor(self) -> tuple[str, tuple[int, ...], int, int]:
+        name, dimensions = self.text(), self.number("I")
+        if not 1 <= dimensions <= MOST_DIMENSIONS:
+            raise UserError(
+                f"{self.path} has {shown(name)} of {dimensions} dimensions; fetch it again"
+            )
+        shape = tuple(self.number("Q") for _ in range(dimensions))
+        encoding, offset = self.number("I"), self.number("Q")
+        if encoding not in ENCODINGS:
+            known = ", ".join(of.name for of in ENCODINGS.values())
+            raise UserError(
+                f"{self.path} has {shown(name)} in encoding {encoding}, which is not known here; "
+                f"use a file in {known}"
+            )
+        if shape[0] % ENCODINGS[encoding].numbers:
+            raise UserError(
+                f"{self.path} has {shown(name)} with rows of {shape[0]} numbers, no multiple of "
+                f"the {ENCODINGS[encoding].numbers} of {ENCODINGS[encoding].name}; fetch it again"
+            )
+        return name, shape[::-1], encoding, offset
+
+    def value(self, kind: int) -> Any:
+        if kind in NUMBERS:
+            return self.number(NUMBERS[kind])
+        if kind == TEXT:
+            return self.text()
+        if kind != LIST:
+            raise UserError(f"{self.path} has a value of unknown kind {kind}; fetch it again")
+        kind = self.number("I")
+        if kind in NUMBERS:
+            size = struct.calcsize(f"<{NUMBERS[kind]}")
+            count = self.count(size)
+            return list(struct.unpack(f"<{count}{NUMBERS[kind]}", self.take(count * size)))
+        if kind != TEXT:
+            raise UserError(f"{self.path} has a list of unknown kind {kind}; fetch it again")
+        return [self.text() for _ in range(self.count(8))]
+
+    def text(self) -> str:
+        try:
+            return self.take(self.count(1)).decode("utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"{self.path} has a text that is not UTF-8; fetch it again") from None
+
+    def count(self, least: int) -> int:
+        """How many follow, each of ``least`` bytes or more."""
+        count = self.number("Q")
+        if count * least > len(self.data) - self.at:
+            raise UserError(f"{self.path} is cut off; fetch it again")
+        return count
+
+    def number(self, kind: str) -> Any:
+        return struct.unpack(f"<{kind}", self.take(struct.calcsize(f"<{kind}")))[0]
+
+    def take(self, size: int) -> bytes:
+        taken = self.data[self.at : self.at + size]
+        if len(taken) < size:
+            raise UserError(f"{self.path} is cut off; fetch it again")
+        self.at += size
+        return taken

@@ -1,0 +1,74 @@
+"""A model by its name, with its tokenizer and its ends: the shipped one, a folder, a GGUF file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from reference_model import checkpoints
+from reference_model.errors import UserError
+from reference_model.families.decoding import read_ends
+from reference_model.model import GPT
+from reference_model.reading import read_json
+from reference_model.tokenizer_file import load_tokenizer
+
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """``place``: for messages; ``ends``: the tokens that end a text."""
+
+    place: Path
+    model: GPT
+    tokenizer: Tokenizer
+    ends: tuple[int, ...]
+
+
+def open_model(name: str | Path, dtype: torch.dtype = torch.float32) -> Opened:
+    """``reference``, a folder in our layout or in Hugging Face's, or a file that ends in .gguf.
+
+    Raises `UserError` where there is no such model, for a family or a setting that is not known,
+    and where the tokenizer has more tokens than the model.
+    """
+    place = checkpoints.REFERENCE_FOLDER if name == REFERENCE else Path(name)
+    if place.suffix == ".gguf":
+        opened = _gguf(place, dtype)
+    elif not place.is_dir():
+        raise UserError(
+            f"there is no model {str(name)!r}; use {REFERENCE}, a folder with config.json and "
+            "model.safetensors, or a .gguf file"
+        )
+    else:
+        ours = {"n_layer", "position"} <= read_json(place / checkpoints.CONFIG_FILE).keys()
+        opened = of_folder(place, checkpoints.load if ours else checkpoints.load_huggingface, dtype)
+    known, size = opened.tokenizer.get_vocab_size(), opened.model.config.vocab_size
+    if known > size:
+        raise UserError(
+            f"{place} has a tokenizer of {known:,} tokens for a model of {size:,}; use its own"
+        )
+    return opened
+
+
+def of_folder(
+    folder: Path,
+    load: Callable[[Path, torch.dtype], GPT],
+    dtype: torch.dtype = torch.float32,
+) -> Opened:
+    """The model of a folder, by one way of reading it."""
+    return Opened(folder, load(folder, dtype), load_tokenizer(folder), read_ends(folder))
+
+
+def _gguf(path: Path, dtype: torch.dtype) -> Opened:
+    from reference_model.families.gguf import load_gguf
+    from reference_model.families.gguf_tokenizer import ends_of, tokenizer_of
+    from reference_model.gguf_file import read_gguf
+
+    metadata, _ = read_gguf(path)
+    # Before anything long is done.
+    tokenizer, ends = tokenizer_of(metadata, path), ends_of(metadata, path)
+    return Opened(path, load_gguf(path, dtype), tokenizer, ends)
