@@ -100,8 +100,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--model",
         default="reference",
-        help="reference, a folder in our layout or Hugging Face's, or a .gguf file "
-        "(default: reference)",
+        help="reference, smollm2 (fetched once, 93 MB), a folder in our layout or Hugging Face's, "
+        "or a .gguf file (default: reference)",
     )
     for name, told in (("--checkpoint", "this project's"), ("--huggingface", "Hugging Face's")):
         source.add_argument(name, type=Path, help=f"the same, of a folder in {told} layout")

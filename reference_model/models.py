@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from reference_model import checkpoints
+from reference_model import checkpoints, published
 from reference_model.errors import UserError
 from reference_model.families.decoding import read_ends
 from reference_model.model import GPT
@@ -30,18 +30,21 @@ class Opened:
 
 
 def open_model(name: str | Path, dtype: torch.dtype = torch.float32) -> Opened:
-    """``reference``, a folder in our layout or in Hugging Face's, or a file that ends in .gguf.
+    """``reference``, ``smollm2``, a folder in our layout or Hugging Face's, or a file .gguf.
 
-    Raises `UserError` where there is no such model, for a family or a setting that is not known,
-    and where the tokenizer has more tokens than the model.
+    SmolLM2 is fetched once. Raises `UserError` where there is no such model, for a family or a
+    setting that is not known, and where the tokenizer has more tokens than the model.
     """
-    place = checkpoints.REFERENCE_FOLDER if name == REFERENCE else Path(name)
+    if name == published.SMOLLM2.name:
+        place = published.path_of(published.SMOLLM2)
+    else:
+        place = checkpoints.REFERENCE_FOLDER if name == REFERENCE else Path(name)
     if place.suffix == ".gguf":
         opened = _gguf(place, dtype)
     elif not place.is_dir():
         raise UserError(
-            f"there is no model {str(name)!r}; use {REFERENCE}, a folder with config.json and "
-            "model.safetensors, or a .gguf file"
+            f"there is no model {str(name)!r}; use {REFERENCE}, {published.SMOLLM2.name}, a folder "
+            "with config.json and model.safetensors, or a .gguf file"
         )
     else:
         ours = {"n_layer", "position"} <= read_json(place / checkpoints.CONFIG_FILE).keys()
