@@ -98,7 +98,7 @@ def test_imports_follow_the_arrows(root: Path, room: str, forbidden: set[str]) -
 @pytest.mark.parametrize(
     ("room", "extras"),
     [
-        ("reference_model", ["gguf"]),
+        ("reference_model", ["gguf", "huggingface"]),
         ("benchmarks", ["suite", "peers", "huggingface", "ray"]),
         ("reports", ["suite"]),
     ],
