@@ -7,7 +7,7 @@ timeout = 120
 
 
 class Loading(Benchmark):
-    """1: the model itself and nothing else. What libraries take to build a model counts, too."""
+    """Peak memory that loading adds to a process, over the model's bytes; libraries' counts."""
 
     version = "1"
     unit = "× the model's bytes"

@@ -1,1 +1,1 @@
-"""A small GPT-2 in which every design choice is one field of its configuration."""
+"""A small language model, GPT-2 by default, in which every design choice is one field."""

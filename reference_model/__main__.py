@@ -1,4 +1,6 @@
-"""python -m reference_model describe | generate | score: costs, what a model writes, its losses.
+"""python -m reference_model describe | generate | score.
+
+What a choice costs, what a model writes, and how well it predicts a text.
 
 Exit status: 0 done, 2 the input was wrong.
 """
@@ -88,9 +90,15 @@ def _parser() -> Parser:
     _add_model(score)
     score.add_argument("--text", type=Path, required=True, help="a file in UTF-8")
     score.add_argument(
-        "--window", type=int, help="tokens that are read at once (default: its context, up to 1024)"
+        "--window",
+        type=int,
+        help="tokens in a window (default: the model's context, at most 1,024)",
     )
-    score.add_argument("--stride", type=int, help="between windows (default: half a window)")
+    score.add_argument(
+        "--stride",
+        type=int,
+        help="tokens from the start of one window to the next (default: half a window)",
+    )
     score.add_argument("--json", action="store_true", help="print it as JSON")
     return parser
 
@@ -104,7 +112,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "or a .gguf file (default: reference)",
     )
     for name, told in (("--checkpoint", "this project's"), ("--huggingface", "Hugging Face's")):
-        source.add_argument(name, type=Path, help=f"the same, of a folder in {told} layout")
+        source.add_argument(name, type=Path, help=f"a folder in {told} layout, instead of --model")
 
 
 def _describe(options: argparse.Namespace) -> str:
@@ -150,7 +158,7 @@ def _generate(options: argparse.Namespace) -> str:
 
     opened = _opened(options)
     model, tokenizer = opened.model, opened.tokenizer
-    ends = () if options.past_end else opened.ends
+    ends = () if options.past_end else opened.find_ends()
     prompt = torch.tensor([tokenizer_file.encode(tokenizer, options.prompt)], dtype=torch.long)
     cache = None
     if options.kv_bits is not None:

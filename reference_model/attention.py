@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """q (B, H, T, D) over k, v (B, G, S, D) → (B, H, T, D); each of G is shared by H/G heads.
+    """q (B, H, T, D) over k, v (B, G, S, D) → (B, H, T, D); H/G heads share each.
 
     Query head h reads key head h // (H/G), as in published models. mask (T, S) or (H, T, S),
     boolean or added to the scores. Without one there is one new token, which may see everything, or

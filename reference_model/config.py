@@ -14,7 +14,7 @@ from reference_model.errors import UserError
 from reference_model.reading import quoted
 
 LARGEST = 10**9  # any size; far beyond each model that was ever published
-FOLLOWS: Any = None  # a field that is not given takes its value from others
+FOLLOWS: Any = None  # a field left as this is computed from others, anew in each `replace`
 
 Position = Literal["learned", "sinusoidal", "rope", "alibi", "none"]
 RopeScaling = Literal["none", "interpolation", "ntk", "llama3", "yarn"]
@@ -49,7 +49,7 @@ class GPTConfig:
     context_length: int = 1024  # the longest sequence trained on; only `learned` cannot exceed it
     n_layer: int = 12
     n_head: int = 12  # of queries
-    n_kv_head: int = FOLLOWS  # of keys and values, each shared by n_head/n_kv_head; else n_head
+    n_kv_head: int = FOLLOWS  # fewer: grouped-query attention (2305.13245); else n_head
     n_embd: int = 768
     d_head: int = FOLLOWS  # width D of a head; else n_embd/n_head
     d_mlp: int = FOLLOWS  # numbers between the MLP's linears; else 4·n_embd
@@ -63,14 +63,14 @@ class GPTConfig:
     # more often than `high` are left alone: Llama 3 has 1 and 4, YaRN has 1 and 32.
     rope_low_turns: float = 1.0
     rope_high_turns: float = FOLLOWS
-    rope_magnitude: float = FOLLOWS  # of turned queries and keys; YaRN's 0.1·ln(factor) + 1, else 1
+    rope_attention_factor: float = FOLLOWS  # of cos and sin; YaRN's 0.1·ln(factor) + 1
     embedding_scale: EmbeddingScale = "none"  # sqrt_width: token embeddings times √C (1706.03762)
     norm: Norm = "layernorm"
     norm_epsilon: float = 1e-5
     norm_placement: NormPlacement = "pre"
     mlp: MLP = "gelu"  # swiglu: two linears in, one of which gates the other (2002.05202)
     head: Head = "tied"
-    qk_norm: bool = False  # queries and keys are normed head by head, before they are turned
+    qk_norm: bool = False  # QK-norm (2302.05442): each head's queries and keys, before rotation
     bias: bool = True  # in linears and in LayerNorm; the head never has one
     qkv_bias: bool = FOLLOWS  # these four: else bias
     attention_output_bias: bool = FOLLOWS
@@ -94,13 +94,13 @@ class GPTConfig:
     def _check_widths(self) -> None:
         if not isinstance(self.d_head, int):
             raise UserError(
-                f"n_embd={self.n_embd} is no multiple of n_head={self.n_head}; use one, or say how "
-                "wide a head is by d_head"
+                f"n_embd={self.n_embd} is no multiple of n_head={self.n_head}; use an n_head that "
+                "divides n_embd, or give d_head"
             )
         if self.n_head % self.n_kv_head:
             raise UserError(
-                f"n_head={self.n_head} is no multiple of n_kv_head={self.n_kv_head}; use one, so "
-                "that as many heads share each key"
+                f"n_head={self.n_head} is no multiple of n_kv_head={self.n_kv_head}; use an "
+                "n_kv_head that divides n_head"
             )
         if self.position == "rope" and self.d_head % 2:
             raise UserError(
@@ -114,7 +114,7 @@ class GPTConfig:
             )
 
     def _check_numbers(self) -> None:
-        for name in ("rope_base", "norm_epsilon", "rope_low_turns", "rope_magnitude"):
+        for name in ("rope_base", "norm_epsilon", "rope_low_turns", "rope_attention_factor"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{name}={getattr(self, name)!r} is too small; use a number > 0")
         if not 0 <= self.dropout < 1:
@@ -138,7 +138,7 @@ class GPTConfig:
             if self.rope_scaling not in scalings and value != neutral(self):
                 raise UserError(
                     f"{name}={value!r} has no effect with rope_scaling={self.rope_scaling!r}; use "
-                    f"{' or '.join(scalings)}, or leave it out"
+                    f"rope_scaling={' or '.join(scalings)}, or leave {name} out"
                 )
 
     @property
@@ -154,10 +154,12 @@ class GPTConfig:
 
     def given(self) -> dict[str, Any]:
         """All fields but those that merely follow others, for `from_fields` and for a file."""
+        # What a scaled model was trained on stays what it was, whatever it is used for.
+        kept = {"rope_trained_context"} if self.rope_scaling in BY_PARTS else set()
         return {
             name: value
             for name, value in dataclasses.asdict(self).items()
-            if name not in FOLLOWERS or value != FOLLOWERS[name](self)
+            if name in kept or name not in FOLLOWERS or value != FOLLOWERS[name](self)
         }
 
 
@@ -180,7 +182,7 @@ def _width_of_heads(config: GPTConfig) -> float:
     return config.n_embd / config.n_head if rest else whole
 
 
-def _magnitude(config: GPTConfig) -> float:
+def _attention_factor(config: GPTConfig) -> float:
     if config.rope_scaling != "yarn":
         return 1.0
     return 0.1 * math.log(config.rope_scaling_factor) + 1  # 2309.00071, equation 22
@@ -193,7 +195,7 @@ FOLLOWERS: dict[str, Callable[[GPTConfig], Any]] = {
     "d_mlp": lambda config: 4 * config.n_embd,
     "rope_trained_context": lambda config: config.context_length,
     "rope_high_turns": lambda config: 32.0 if config.rope_scaling == "yarn" else 4.0,
-    "rope_magnitude": _magnitude,
+    "rope_attention_factor": _attention_factor,
     **dict.fromkeys(
         ("qkv_bias", "attention_output_bias", "mlp_bias", "norm_bias"), lambda config: config.bias
     ),
@@ -205,7 +207,7 @@ OF_ROPE_SCALING: dict[str, tuple[Callable[[GPTConfig], Any], tuple[str, ...]]] =
     "rope_trained_context": (FOLLOWERS["rope_trained_context"], BY_PARTS),
     "rope_low_turns": (lambda config: 1.0, BY_PARTS),
     "rope_high_turns": (FOLLOWERS["rope_high_turns"], BY_PARTS),
-    "rope_magnitude": (FOLLOWERS["rope_magnitude"], ("yarn",)),
+    "rope_attention_factor": (FOLLOWERS["rope_attention_factor"], ("yarn",)),
 }
 
 

@@ -37,7 +37,7 @@ def parameters_by_part(config: GPTConfig) -> dict[str, int]:
 
 
 def norm_parameters(config: GPTConfig, width: int) -> int:
-    """Of one norm over so many numbers: γ, and β where it has one."""
+    """Parameters of one norm of this width: γ, and β in a LayerNorm with a bias."""
     return width * (2 if config.norm == "layernorm" and config.norm_bias else 1)
 
 

@@ -6,7 +6,7 @@ Beside the model, filling takes the memory of a piece. Every tensor is used once
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -31,7 +31,10 @@ class Stored(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
     def pieces(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-        """Some rows at a time, and which. `UserError` for what is not finite in this dtype."""
+        """Yield (rows, values), a piece at a time, in ``dtype``.
+
+        Raises `UserError` for values that are not finite.
+        """
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,9 @@ class Weights:
     def pieces(
         self, ours: str, rows: int, dtype: torch.dtype
     ) -> Iterator[tuple[slice, bool, Tensor]]:
-        """A tensor of ours, as much at a time as memory is spent on beside the model.
+        """Yield (rows, transposed, values): pieces of a tensor of ours.
 
-        Each with its rows of ours, or with columns where it lies transposed.
+        ``rows`` index our rows, or our columns where it is transposed.
         """
         start = 0
         for source in self.sources(ours):
@@ -104,6 +107,10 @@ def _without_memory(config: GPTConfig) -> GPT:
         return GPT(config)
 
 
+def _tensors(names: Sequence[str]) -> str:
+    return f"{len(names)} tensor{'s' if len(names) > 1 else ''}"
+
+
 def _check(config: GPTConfig, weights: Weights) -> None:
     """Raise `UserError` for tensors that are not those that the configuration asks for.
 
@@ -137,7 +144,7 @@ def _check(config: GPTConfig, weights: Weights) -> None:
             missing = [name for name in missing if name not in tied]
         if missing:
             raise UserError(
-                f"{path} lacks {len(missing)} tensors that its {weights.settings} asks for, such "
+                f"{path} lacks {_tensors(missing)} that its {weights.settings} asks for, such "
                 f"as {missing[0]}; use weights and configuration of one model"
             )
         for name, (source, asked) in expected.items():
@@ -156,6 +163,6 @@ def _check(config: GPTConfig, weights: Weights) -> None:
     unknown = sorted(entries.keys() - known)
     if unknown:
         raise UserError(
-            f"{path} has {len(unknown)} tensors that its {weights.settings} has no place for, such "
+            f"{path} has {_tensors(unknown)} that its {weights.settings} has no place for, such "
             f"as {shown(unknown[0])}; use weights and configuration of one model"
         )

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from reference_model.errors import UserError
 from reference_model.reading import check_file, shown
+from reference_model.tensor_files import MOST_AT_ONCE
 
 MAGIC, VERSIONS = b"GGUF", (2, 3)
 ALIGNMENT, ALIGNMENT_KEY = 32, "general.alignment"
@@ -27,7 +28,6 @@ ALIGNMENT, ALIGNMENT_KEY = 32, "general.alignment"
 NUMBERS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
 TEXT, LIST = 8, 9
 MOST_DIMENSIONS = 4
-MOST_AT_ONCE = 2**21  # decoded numbers in memory, beside those that they are copied to
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ ENCODINGS = {
     1: Encoding("F16", 1, 2),
     2: Encoding("Q4_0", 32, 18),
     3: Encoding("Q4_1", 32, 20),
+    6: Encoding("Q5_0", 32, 22),
+    7: Encoding("Q5_1", 32, 24),
     8: Encoding("Q8_0", 32, 34),
     12: Encoding("Q4_K", 256, 144),
     13: Encoding("Q5_K", 256, 176),
@@ -56,8 +58,8 @@ ENCODINGS = {
 class GGUFTensor:
     """A tensor of a file; ``shape`` is (outputs, inputs), the file's own turned round.
 
-    ``interleaved``: of how many heads the rows are, where each head's lie as llama.cpp turns them
-    by positions: 0, D/2, 1, D/2 + 1, …; None: rows lie as they are.
+    ``permuted_heads``: the number of heads whose rows llama.cpp permuted to 0, D/2, 1, D/2 + 1, …;
+    None where rows keep their order.
     """
 
     file: Path
@@ -65,7 +67,7 @@ class GGUFTensor:
     shape: tuple[int, ...]
     encoding: int
     offset: int
-    interleaved: int | None = None
+    permuted_heads: int | None = None
 
     @property
     def nbytes(self) -> int:
@@ -74,27 +76,29 @@ class GGUFTensor:
         return prod(self.shape) // of.numbers * of.nbytes
 
     def pieces(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-        """Some rows at a time, and which; interleaved ones all at once.
+        """Some rows at a time, and which; permuted ones all at once.
 
         `UserError` for what is not finite in this dtype.
         """
         columns = self.shape[-1] if len(self.shape) > 1 else 1
         rows = self.shape[0]
+        if not prod(self.shape):
+            raise UserError(f"{self.file} has {shown(self.name)} without numbers; fetch it again")
         if len(self.shape) == 1:  # one row of numbers
             vector = self._decoded(0, 1, rows, dtype)
             yield slice(0, rows), self._in_halves(vector.view(rows, 1)).view(rows)
             return
-        at_once = rows if self.interleaved else max(1, MOST_AT_ONCE // columns)
+        at_once = rows if self.permuted_heads else max(1, MOST_AT_ONCE // columns)
         for start in range(0, rows, at_once):
             count = min(at_once, rows - start)
             piece = self._decoded(start, count, columns, dtype)
             yield slice(start, start + count), self._in_halves(piece)
 
     def _in_halves(self, rows: Tensor) -> Tensor:
-        """Rows of each head, (D/2, 2), as (2, D/2), where they are interleaved."""
-        if not self.interleaved:
+        """Rows of each head, (D/2, 2), as (2, D/2), where they are permuted."""
+        if not self.permuted_heads:
             return rows
-        return rows.view(self.interleaved, -1, 2, rows.shape[1]).transpose(1, 2).flatten(0, 2)
+        return rows.view(self.permuted_heads, -1, 2, rows.shape[1]).transpose(1, 2).flatten(0, 2)
 
     def _decoded(self, start: int, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
         of = ENCODINGS[self.encoding]
@@ -152,10 +156,9 @@ class _Header:
         self.at = 4
         version = self.number("I")
         if version not in VERSIONS:
-            known = " and ".join(map(str, VERSIONS))
             raise UserError(
-                f"{self.path} is GGUF of version {version}, or of another byte order; versions "
-                f"{known} are known, in little-endian order"
+                f"{self.path} is GGUF of version {version}, or big-endian; convert it to version "
+                f"{VERSIONS[-1]}, little-endian"
             )
         count, keys = self.count(24), self.count(13)  # bytes that each takes at least
         metadata: dict[str, Any] = {}

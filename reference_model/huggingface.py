@@ -1,4 +1,4 @@
-"""Our codecs as a cache of transformers, for any of its causal language models.
+"""Our codecs as a cache of transformers, for its decoders with attention in every layer.
 
     cache = packed_cache(lambda width: TurboQuant(width, 3))
     model.generate(**inputs, past_key_values=cache)
@@ -22,6 +22,7 @@ from reference_model.positions import position_angles, rotate
 from reference_model.quantization.codec import Codec, Parts, nbytes_of
 
 MakeCodec = Callable[[int], Codec]  # of a width
+Shared = Callable[[int, torch.device], Codec]  # of a width, on a device
 
 
 def packed_cache(
@@ -30,16 +31,17 @@ def packed_cache(
     """An empty cache, for ``past_key_values``; each width has one codec, shared by all layers.
 
     ``values``: a codec of their own; else that of the keys. ``frequencies`` (D/2,), as
-    `rotary_frequencies` gives them: keys are turned back before they are encoded, and turned again
-    when they are read; None: they are encoded as the model hands them over.
+    `rotary_frequencies` gives them: keys are encoded before they are rotated (pre-RoPE), and
+    rotated again when they are read; None: they are encoded as the model hands them over.
     """
-    made: dict[tuple[MakeCodec, int], Codec] = {}
+    made: dict[tuple[MakeCodec, int, torch.device], Codec] = {}
 
-    def shared(make: MakeCodec) -> MakeCodec:
-        def codec(width: int) -> Codec:
-            if (make, width) not in made:
-                made[make, width] = make(width)
-            return made[make, width]
+    def shared(make: MakeCodec) -> Shared:
+        def codec(width: int, device: torch.device) -> Codec:
+            key = make, width, device
+            if key not in made:
+                made[key] = make(width).to(device)
+            return made[key]
 
         return codec
 
@@ -53,7 +55,7 @@ def packed_cache(
 
 
 def held_bytes(cache: Cache) -> int:
-    """Read off what the layers hold, tokens that wait for a block and codecs' tables included."""
+    """Bytes that the cache holds: codes, tokens that wait for a block, and codecs' tables once."""
     layers = [layer for layer in cache.layers if isinstance(layer, PackedLayer)]
     stores = [store for layer in layers for store in layer.stores]
     constants = [tensor for store in stores for tensor in store.codec.constants]
@@ -61,9 +63,10 @@ def held_bytes(cache: Cache) -> int:
 
 
 def rotary_frequencies(model: nn.Module) -> Tensor:
-    """By how much the pairs of a model's keys turn from token to token → (D/2,) float64.
+    """By how much rotary positions turn each pair of a key from token to token → (D/2,) float64.
 
-    `UserError` where there is no rotation, or layers turn their keys in different ways.
+    For models whose pairs lie half a head apart, as Llama's do, and not side by side, as Cohere's.
+    `UserError` where there is no rotation, or layers rotate their keys in different ways.
     """
     found = [
         buffer.double().cpu()
@@ -71,8 +74,8 @@ def rotary_frequencies(model: nn.Module) -> Tensor:
         if name.endswith("inv_freq") and "original" not in name
     ]
     if not found or any(not torch.equal(one, found[0]) for one in found):
-        told = "does not turn its keys" if not found else "turns its keys in several ways"
-        raise UserError(f"{type(model).__name__} {told}; encode keys as they are handed over")
+        told = "does not rotate its keys" if not found else "rotates its keys in several ways"
+        raise UserError(f"{type(model).__name__} {told}; call packed_cache without frequencies")
     return found[0]
 
 
@@ -86,7 +89,7 @@ class PackedLayer(CacheLayerMixin):
     is_sliding = False
     is_croppable = True
 
-    def __init__(self, keys: MakeCodec, values: MakeCodec, frequencies: Tensor | None) -> None:
+    def __init__(self, keys: Shared, values: Shared, frequencies: Tensor | None) -> None:
         super().__init__()
         self.makers, self.frequencies = (keys, values), frequencies
         self.stores: tuple[_Store, ...] = ()
@@ -95,12 +98,13 @@ class PackedLayer(CacheLayerMixin):
         """With the widths, the dtype and the device of the first states (B, H, T, D)."""
         self.dtype, self.device = key_states.dtype, key_states.device
         self.stores = tuple(
-            _Store(make(states.shape[-1]).to(self.device), states[..., :0, :])
+            _Store(make(states.shape[-1], self.device), states[..., :0, :])
             for make, states in zip(self.makers, (key_states, value_states), strict=True)
         )
         self.is_croppable = all(store.codec.block == 1 for store in self.stores)
         self.is_initialized = True
 
+    @torch.no_grad()
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
@@ -108,16 +112,18 @@ class PackedLayer(CacheLayerMixin):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         keys, values = self.stores
-        keys.append(self._turned(key_states, keys.length, -1))
+        keys.append(self._rotated(key_states, keys.length, -1))
         values.append(value_states)
-        return self._turned(keys.read(), 0, 1), values.read()
+        return self._rotated(keys.read(), 0, 1), values.read()
 
-    def _turned(self, keys: Tensor, start: int, direction: int) -> Tensor:
+    def _rotated(self, keys: Tensor, start: int, direction: int) -> Tensor:
         if self.frequencies is None:
             return keys
         frequencies = self.frequencies.to(keys.device)
         angles = direction * position_angles(start, keys.shape[-2], frequencies)
-        return rotate(keys.double(), angles.cos(), angles.sin()).to(keys.dtype)
+        turning = keys[..., : 2 * len(frequencies)].double()  # some models rotate a part of a head
+        turned = rotate(turning, angles.cos(), angles.sin()).to(keys.dtype)
+        return torch.cat((turned, keys[..., turning.shape[-1] :]), dim=-1)
 
     def get_seq_length(self) -> int:
         """Tokens held."""
@@ -132,11 +138,13 @@ class PackedLayer(CacheLayerMixin):
         return -1
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Give up the newest −n tokens; 0 does nothing, as in transformers' own layers."""
+        """Give up the newest −n tokens; 0 does nothing, as in transformers' DynamicLayer."""
         if tokens_to_remove > 0:
             raise ValueError(f"crop({tokens_to_remove}): give a negative number of tokens")
         if tokens_to_remove < 0 and self.stores:
             length = max(0, self.get_seq_length() + tokens_to_remove)
+            for store in self.stores:
+                store.check_crop(length)
             for store in self.stores:
                 store.crop(length)
 
@@ -201,12 +209,14 @@ class _Store:
         decoded = self.codec.decode(self.parts).to(self.waiting.dtype)
         return torch.cat((decoded, self.waiting), dim=-2) if self.waiting.shape[-2] else decoded
 
-    def crop(self, length: int) -> None:
+    def check_crop(self, length: int) -> None:
         if length < self.encoded and length % self.codec.block:
             raise UserError(
                 f"{self.codec.name} encodes {self.codec.block} tokens together and cannot go back "
                 f"to {length}; use a codec without blocks"
             )
+
+    def crop(self, length: int) -> None:
         kept = min(length, self.encoded)
         self.parts = tuple(part[..., : kept // self.codec.block, :] for part in self.parts)
         self.waiting = self.waiting[..., : length - kept, :]

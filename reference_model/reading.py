@@ -36,11 +36,11 @@ def check_file(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist; name a folder that holds {path.name}") from None
+        raise UserError(f"{path} does not exist; check the path") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); fetch or write it again") from None
     if not stat.S_ISREG(mode):
-        raise UserError(f"{path} is not a file; name a folder that holds {path.name}")
+        raise UserError(f"{path} is not a file; check the path")
 
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:

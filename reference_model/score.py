@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from tokenizers import Tokenizer
@@ -22,13 +23,14 @@ LONGEST = 1024  # window by default, where the model was trained on more
 
 @dataclass(frozen=True)
 class Score:
-    """``tokens``: those that were predicted, which is all of the text where a prefix stands before.
+    """``tokens``: how many were predicted: all but the first of the encoded text.
 
-    ``prefix``: what the tokenizer put before the text; ``text_bytes``: of what was predicted.
+    ``nats``: their summed negative log-likelihood; ``text_bytes``: UTF-8 bytes of the predicted
+    text; ``prefix``: special tokens before the text.
     """
 
     tokens: int
-    nats: float  # of all of them
+    nats: float
     text_bytes: int
     window: int
     stride: int
@@ -62,18 +64,16 @@ def score(
     _check_sizes(model, window, stride)
     found = encoded(tokenizer, text)
     ids, offsets = found.ids, found.offsets
-    prefix = tuple(
-        token
-        for token, special, (begin, end) in zip(
-            found.tokens, found.special_tokens_mask, offsets, strict=True
-        )
-        if special and begin == end
-    )
+    before = zip(found.tokens, found.special_tokens_mask, offsets, strict=True)
+    leading = takewhile(lambda each: each[1] and each[2][0] == each[2][1], before)
+    prefix = tuple(token for token, _, _ in leading)
     if len(ids) < 2:
         raise UserError(f"the text has {len(ids)} tokens; use one of at least 2")
+    text_bytes = len(text[offsets[1][0] :].encode())  # from where what is predicted begins
+    if not text_bytes:
+        raise UserError("the text has no byte to predict; use a longer one")
     nats = token_nats(model, ids, window, stride)
-    first = offsets[1][0]  # of what is predicted, in characters
-    return Score(len(nats), float(nats.sum()), len(text[first:].encode()), window, stride, prefix)
+    return Score(len(nats), float(nats.sum()), text_bytes, window, stride, prefix)
 
 
 @torch.inference_mode()

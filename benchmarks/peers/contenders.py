@@ -10,49 +10,23 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any, cast
 
-import numpy as np
 import torch
 
 from benchmarks.instruments.limits import matrix_probe, read_probe
 from benchmarks.instruments.readings import Unavailable
+from benchmarks.peers.llama_cpp import load_llama_cpp, load_llama_cpp_q8
+from benchmarks.peers.weights import Run, Step, random_model, timed
 from reference_model import linear
 from reference_model.config import GPTConfig
 from reference_model.generate import Decoding, stream
 from reference_model.linear import plain_products
 from reference_model.model import GPT
 from reference_model.quantization.int8 import with_int8_linears
-
-Step = tuple[int, float]  # a token, and the seconds from the call until it was there
-Run = Callable[[list[int], int], list[Step]]
-SEED = 0
-
-
-def random_model(config: GPTConfig) -> GPT:
-    """A GPT-2 with random weights, large enough that it does not repeat one token."""
-    torch.manual_seed(SEED)
-    model = GPT(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 2:
-                parameter.mul_(3)
-    return model
-
-
-def prompt(config: GPTConfig, tokens: int) -> list[int]:
-    """Random ids, the same for everybody."""
-    generator = torch.Generator().manual_seed(SEED)
-    return torch.randint(config.vocab_size, (tokens,), generator=generator).tolist()
-
-
-def timed(tokens: Iterable[int]) -> list[Step]:
-    start = perf_counter()
-    return [(token, perf_counter() - start) for token in tokens]
-
 
 # ---- ours
 
@@ -65,10 +39,10 @@ def load_ours(
     plain: bool = False,
     decoding: Decoding = "eager",
 ) -> Run:
-    return _ours(random_model(config), use_cache, plain, decoding)
+    return decoded_by_us(random_model(config), use_cache, plain, decoding)
 
 
-def _ours(
+def decoded_by_us(
     model: GPT, use_cache: bool = True, plain: bool = False, decoding: Decoding = "eager"
 ) -> Run:
     def run(prompt: list[int], new_tokens: int) -> list[Step]:
@@ -108,7 +82,7 @@ def load_narrow_onednn(config: GPTConfig, folder: Path, threads: int) -> Run:
 
 
 def load_int8_packed(config: GPTConfig, folder: Path, threads: int) -> Run:
-    return _ours(cast(GPT, with_int8_linears(random_model(config), "packed").model))
+    return decoded_by_us(cast(GPT, with_int8_linears(random_model(config), "packed").model))
 
 
 def load_int8_lean(
@@ -116,7 +90,7 @@ def load_int8_lean(
 ) -> Run:
     """One copy of each weight, the embedding's shared with the head."""
     model = cast(GPT, with_int8_linears(random_model(config), "int_mm").model)
-    return _ours(model, decoding=decoding)
+    return decoded_by_us(model, decoding=decoding)
 
 
 def load_quantize_dynamic(config: GPTConfig, folder: Path, threads: int) -> Run:
@@ -129,11 +103,7 @@ def load_quantize_dynamic(config: GPTConfig, folder: Path, threads: int) -> Run:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*deprecated.*")
         quantised = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear})
-    return _ours(quantised)
-
-
-def load_llama_cpp_q8(config: GPTConfig, folder: Path, threads: int) -> Run:
-    return load_llama_cpp(config, folder, threads, bits=8)
+    return decoded_by_us(quantised)
 
 
 # ---- Hugging Face transformers
@@ -145,6 +115,11 @@ def load_transformers(config: GPTConfig, folder: Path, threads: int) -> Run:
     transformers.logging.set_verbosity_error()
     model = transformers.GPT2LMHeadModel(_transformers_config(config)).eval()
     model.load_state_dict(_transformers_weights(random_model(config)))
+    return generated_by(model)
+
+
+def generated_by(model: Any) -> Run:
+    """transformers' own `generate`, with its own cache, of one of its models."""
 
     class Clock:
         """A streamer: `generate` hands it the prompt first, then each token."""
@@ -260,100 +235,6 @@ def _write_ctranslate2(config: GPTConfig, folder: Path) -> None:
     spec.optimize()
     folder.mkdir()
     spec.save(str(folder))
-
-
-# ---- llama.cpp
-
-
-def load_llama_cpp(config: GPTConfig, folder: Path, threads: int, bits: int = 32) -> Run:
-    import llama_cpp
-
-    written = folder / f"gpt2-{bits}.gguf"
-    if not written.exists():
-        _write_gguf(config, written, bits)
-    llama_cpp.llama_log_set(_quiet(), None)
-    model = llama_cpp.llama_model_load_from_file(
-        str(written).encode(), llama_cpp.llama_model_default_params()
-    )
-    options = llama_cpp.llama_context_default_params()
-    options.n_ctx, options.n_batch, options.n_ubatch = config.context_length, 512, 512
-    options.n_threads = options.n_threads_batch = threads
-    options.type_k = options.type_v = 0  # float32, as everybody's cache here
-    context = llama_cpp.llama_init_from_model(model, options)
-    if not context:
-        raise RuntimeError("llama.cpp could not make a context")
-
-    def next_token(tokens: list[int]) -> int:
-        array = (llama_cpp.llama_token * len(tokens))(*tokens)
-        if llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(array, len(tokens))):
-            raise RuntimeError("llama.cpp could not decode")
-        logits = llama_cpp.llama_get_logits_ith(context, -1)
-        return int(np.ctypeslib.as_array(logits, shape=(config.vocab_size,)).argmax())
-
-    def tokens_after(prompt: list[int], new_tokens: int) -> Iterator[int]:
-        token = next_token(prompt)
-        yield token
-        for _ in range(new_tokens - 1):
-            token = next_token([token])
-            yield token
-
-    def run(prompt: list[int], new_tokens: int) -> list[Step]:
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
-        return timed(tokens_after(prompt, new_tokens))
-
-    return run
-
-
-@functools.cache  # C holds no reference to its callback: somebody has to
-def _quiet() -> Any:
-    import llama_cpp
-
-    return llama_cpp.llama_log_callback(lambda level, text, data: None)
-
-
-def _write_gguf(config: GPTConfig, path: Path, bits: int) -> None:
-    """Everything in float32, or at 8 bits the matrices in Q8_0: blocks of 32 with a scale each."""
-    import gguf
-
-    writer = gguf.GGUFWriter(str(path), "gpt2")
-    writer.add_context_length(config.context_length)
-    writer.add_embedding_length(config.n_embd)
-    writer.add_feed_forward_length(4 * config.n_embd)
-    writer.add_block_count(config.n_layer)
-    writer.add_head_count(config.n_head)
-    writer.add_layer_norm_eps(config.norm_epsilon)
-    kinds = {32: gguf.LlamaFileType.ALL_F32, 8: gguf.LlamaFileType.MOSTLY_Q8_0}
-    writer.add_file_type(kinds[bits])
-    writer.add_tokenizer_model("none")
-    writer.add_vocab_size(config.vocab_size)
-    parts = {
-        "wte": "token_embd",
-        "wpe": "position_embd",
-        "ln_f": "output_norm",
-        "lm_head": "output",
-        "ln_1": "attn_norm",
-        "attn.c_attn": "attn_qkv",
-        "attn.c_proj": "attn_output",
-        "ln_2": "ffn_norm",
-        "mlp.c_fc": "ffn_up",
-        "mlp.c_proj": "ffn_down",
-    }
-    for name, value in random_model(config).state_dict().items():
-        module, _, kind = name.rpartition(".")
-        block = ""
-        if module.startswith("h."):
-            _, index, module = module.split(".", 2)
-            block = f"blk.{index}."
-        target = f"{block}{parts[module]}.{kind}"
-        if bits == 8 and value.ndim == 2 and module != "wpe":
-            q8_0 = gguf.GGMLQuantizationType.Q8_0
-            writer.add_tensor(target, gguf.quants.quantize(value.numpy(), q8_0), raw_dtype=q8_0)
-        else:
-            writer.add_tensor(target, value.numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 # ---- the machine's limits, measured in turns with the contenders

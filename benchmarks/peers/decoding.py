@@ -1,7 +1,8 @@
-"""Our decoding beside the peers', batch 1, float32 and INT8: who is faster, and by how much?
+"""Our decoding beside the peers', batch 1, float32 and fewer bits: who is faster, and by how much?
 
     python -m benchmarks.peers.decoding                 # after: make peers
     python -m benchmarks.peers.decoding --contenders ours plain --observations 3
+    python -m benchmarks.peers.decoding --model smollm2
 
 One observation is a fresh process for each contender, all alive at once, which take turns; the
 order is shuffled for each round. Its ratio is that of their medians, and the interval is over the
@@ -18,65 +19,36 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reference_model.command_line import Parser
-    from reference_model.config import GPTConfig
 
+from benchmarks.peers.comparison import table
+from benchmarks.peers.plan import (
+    CONTENDERS,
+    DECODE,
+    LIMIT,
+    LONG_PROMPT,
+    PREFILL,
+    ROUNDED,
+    SAME_TOKENS,
+    VARIANTS,
+    Plan,
+    config_of,
+    loaders_of,
+)
+from reference_model.errors import UserError
 from reference_model.files import write_whole
 from reference_model.printing import say, warn
 
 ROOT = Path(__file__).resolve().parents[2]
-CONTENDERS = (
-    "ours",
-    "compiled",
-    "plain",
-    "transformers",
-    "ctranslate2",
-    "llama.cpp",
-    "uncached",
-    "narrow",
-    "narrow, oneDNN",
-    "int8 packed",
-    "int8 lean",
-    "int8 lean, compiled",
-    "quantize_dynamic",
-    "llama.cpp q8_0",
-)
-# Ours under other conditions: their tokens say nothing, and the narrow ones are not the model.
-VARIANTS = ("uncached", "narrow", "narrow, oneDNN")
-# In 8 bits: what they write is not what float32 writes, and float32's bytes are not their limit.
-ROUNDED = (
-    "int8 packed",
-    "int8 lean",
-    "int8 lean, compiled",
-    "quantize_dynamic",
-    "llama.cpp q8_0",
-)
-LIMIT = "limit"
-DECODE, PREFILL = "decode", "prefill"  # one token after the first; the first token
-LONG_PROMPT = 512
-SAME_TOKENS = 256
 # Idle OpenMP threads spin for up to 200 ms: the next in turn shall not run beside them.
 SETTLE_SECONDS = 0.3
-
-
-@dataclass(frozen=True)
-class Plan:
-    model: str
-    contenders: Sequence[str]
-    observations: int
-    rounds: int
-    threads: int
-    prompt_tokens: int
-    new_tokens: int
-    seed: int
 
 
 # ---- one contender's process
@@ -90,11 +62,11 @@ def serve(name: str, model: str, folder: Path, threads: int) -> None:
 
     torch.set_num_threads(threads)
     torch.set_grad_enabled(False)
-    from benchmarks.peers import contenders
+    from benchmarks.peers import contenders, weights
 
     config = config_of(model)
     try:
-        run = contenders.LOADERS[name](config, folder, threads) if name != LIMIT else None
+        run = loaders_of(model)[name](config, folder, threads) if name != LIMIT else None
     except ImportError as error:
         print(json.dumps({"absent": str(error)}), file=answers, flush=True)
         return
@@ -105,7 +77,7 @@ def serve(name: str, model: str, folder: Path, threads: int) -> None:
         if run is None:
             answer = dict(contenders.limit_seconds())
         else:
-            steps = run(contenders.prompt(config, request["prompt_tokens"]), request["new_tokens"])
+            steps = run(weights.prompt(config, request["prompt_tokens"]), request["new_tokens"])
             answer = {"tokens": [token for token, _ in steps], "at": [at for _, at in steps]}
         print(json.dumps(answer, allow_nan=False), file=answers, flush=True)
 
@@ -231,106 +203,9 @@ def installed(plan: Plan, folder: Path) -> tuple[list[str], dict[str, bool]]:
     return found, same
 
 
-# ---- what is said about it
-
-
-def table(
-    plan: Plan,
-    seen: Sequence[Mapping[str, Mapping[str, float]]],
-    same: Mapping[str, bool],
-) -> str:
-    """Milliseconds, how many times as fast as ours with the interval, share of the limit."""
-    from tabulate import tabulate
-
-    from benchmarks.rounding import number
-
-    names = [name for name in plan.contenders if name in seen[0]]
-    quantities = dict.fromkeys(q for name in names for q in seen[0][name])
-    blocks = []
-    for quantity in quantities:
-        rows = [
-            [
-                name,
-                number(1e3 * statistics.median(one[name][quantity] for one in seen)),
-                _times_as_fast([one[name][quantity] for one in seen], quantity, seen),
-                _median_share(plan, name, quantity, seen),
-                {True: "yes", False: "NO"}[same[name]] if name in same else "",
-            ]
-            for name in names
-            if quantity in seen[0][name]
-        ]
-        titles = (
-            "ms (median)",
-            "× as fast as ours (95 %)",
-            "of the limit",
-            f"our {SAME_TOKENS} tokens",
-        )
-        blocks.append(tabulate(rows, headers=[quantity, *titles], disable_numparse=True))
-    reads = [one[LIMIT]["read_bytes_per_second"] / 1e9 for one in seen]
-    flops = [one[LIMIT]["flops_per_second"] / 1e9 for one in seen]
-    limits = (
-        f"limits in the same run: reads {number(min(reads))} to {number(max(reads))} GB/s, "
-        f"multiplies {number(min(flops))} to {number(max(flops))} GFLOP/s (float32); "
-        f"{plan.threads} threads, "
-        f"{len(seen)} observations"
-    )
-    return "\n\n".join([*blocks, limits])
-
-
-def _times_as_fast(
-    seconds: Sequence[float], quantity: str, seen: Sequence[Mapping[str, Mapping[str, float]]]
-) -> str:
-    from benchmarks.rounding import figures, number
-    from benchmarks.stats import geometric_mean_ratio_interval
-
-    if quantity not in seen[0].get("ours", {}):
-        return ""
-    ratios = [one["ours"][quantity] / theirs for theirs, one in zip(seconds, seen, strict=True)]
-    if len(set(ratios)) == 1:  # ours itself, or a single observation
-        return number(ratios[0])
-    found = geometric_mean_ratio_interval(ratios)
-    told = figures(found.value, found.interval)
-    return f"{told.value} ({told.interval})"
-
-
-def _median_share(
-    plan: Plan, name: str, quantity: str, seen: Sequence[Mapping[str, Mapping[str, float]]]
-) -> str:
-    if name.startswith("narrow") or name in ROUNDED:  # they read less
-        return ""
-    shares = [share(plan, quantity, one[name][quantity], one[LIMIT]) for one in seen]
-    known = [value for value in shares if value is not None]
-    return f"{statistics.median(known):.0%}" if known else ""
-
-
-def share(plan: Plan, quantity: str, seconds: float, limits: Mapping[str, float]) -> float | None:
-    """Ideal seconds over measured ones; None for what is a sum of both kinds."""
-    from benchmarks.instruments.limits import MachineLimit, decode_bound, prefill_bound
-
-    limit = MachineLimit(
-        limits["read_bytes_per_second"],
-        {"float32": limits["flops_per_second"]},
-        {},
-        plan.threads,
-    )
-    kind, _, tokens = quantity.partition(" ")
-    if kind == DECODE:
-        middle = plan.prompt_tokens + plan.new_tokens // 2
-        return decode_bound(config_of(plan.model), middle, limit).seconds / seconds
-    if kind == PREFILL:
-        return prefill_bound(config_of(plan.model), int(tokens), limit).seconds / seconds
-    return None
-
-
-def config_of(model: str) -> GPTConfig:
-    """The preset, with room for what is read and written here."""
-    from reference_model.config import preset
-
-    return preset(model, context_length=1024)
-
-
 def _parser() -> Parser:
     from benchmarks.instruments.environment import usable_cores
+    from benchmarks.peers.smollm2 import NAME
     from reference_model.command_line import Parser
     from reference_model.config import PRESETS
 
@@ -340,13 +215,13 @@ def _parser() -> Parser:
         example="--model toy --observations 2 --new-tokens 16",
     )
     add = parser.add_argument
-    add("--model", choices=PRESETS, default="gpt2", help="configuration (default: gpt2)")
+    told = "a GPT-2 with random weights, or the real SmolLM2 (default: gpt2)"
+    add("--model", choices=(*PRESETS, NAME), default="gpt2", help=told)
     add(
         "--contenders",
         nargs="+",
         choices=CONTENDERS,
-        default=CONTENDERS,
-        help="who decodes (default: all that are installed)",
+        help="who decodes (default: all that are installed and have the model)",
     )
     add("--observations", type=int, default=5, help="sets of fresh processes (default: 5)")
     add("--rounds", type=int, default=3, help="turns of each in a set (default: 3)")
@@ -361,6 +236,12 @@ def _parser() -> Parser:
 def main(arguments: Sequence[str]) -> int:
     given = vars(_parser().parse_args(arguments))
     out = given.pop("out")
+    having = loaders_of(given["model"])
+    chosen = given["contenders"] or [name for name in CONTENDERS if name in having]
+    if absent := [name for name in chosen if name not in having]:
+        known = ", ".join(having)
+        raise UserError(f"{absent[0]} cannot run {given['model']}; choose from {known}")
+    given["contenders"] = chosen
     plan = Plan(**given)
     if out is not None:
         from reference_model.files import check_writable  # an old commit's model has none

@@ -1,1 +1,1 @@
-"""Published models, one family a file: what their settings mean, and where their weights lie."""
+"""Published models: what their settings mean, and where their weights lie."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reference_model.config import GPTConfig
+from reference_model.costs import attention_widths
 from reference_model.families.decoding import DECODING
 from reference_model.settings import ANY, Known
 from reference_model.tensor_files import Names
 
-# Of initialisation, other heads than the language model's, labels, the library itself, how much is
-# returned and where the file came from; and of decoding.
+# Keys that change nothing here: of initialisation, other heads than the language model's, labels,
+# the library itself, how much is returned, where the file came from; and of decoding.
 WITHOUT_EFFECT: Known = dict.fromkeys(
     (
         *("initializer_range", "gradient_checkpointing", "id2label", "label2id", "num_labels"),
@@ -48,7 +50,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Family:
-    """Both ways between a folder of transformers and ours; ``layers``: before a layer's number."""
+    """Both ways between a folder of transformers and ours.
+
+    ``layers`` stands before a layer's number. ``config`` reads a `config.json` and ``fields`` gives
+    its content; both raise `UserError` for what the other side cannot represent. ``sources`` tells
+    where a parameter of ours lies.
+    """
 
     model_types: tuple[str, ...]
     names: Names
@@ -60,3 +67,42 @@ class Family:
     def full_name(self, source: Source) -> str:
         """As transformers' model with a head calls it."""
         return source.name if source.name == HEAD else f"{self.names.prefix}{source.name}"
+
+
+# What the Llama type is, in whatever file.
+OF_LLAMA = {
+    "position": "rope",
+    "embedding_scale": "none",
+    "norm": "rmsnorm",
+    "norm_placement": "pre",
+    "mlp": "swiglu",
+}
+_PARAMETER = re.compile(r"h\.(\d+)\.(.+)\.(weight|bias)")
+
+
+@dataclass(frozen=True)
+class LlamaNames:
+    """How a file names the tensors of the Llama type: ours → theirs.
+
+    ``layers``: before a layer's number; ``beside``: parameters beside the layers; ``within``:
+    modules of a layer; ``qkv``: its queries, keys and values, which lie in three.
+    """
+
+    layers: str
+    beside: Mapping[str, str]
+    within: Mapping[str, str]
+    qkv: tuple[str, str, str]
+
+    def sources(self, name: str, config: GPTConfig) -> tuple[Source, ...]:
+        """Where a parameter of ours lies."""
+        match = _PARAMETER.fullmatch(name)
+        if match is None:
+            return (Source(self.beside[name]),)
+        layer, module, which = match.groups()
+        if module == "attn.c_attn":
+            queries, keys = attention_widths(config)
+            return tuple(
+                Source(f"{self.layers}{layer}.{part}.{which}", count)
+                for part, count in zip(self.qkv, (queries, keys, keys), strict=True)
+            )
+        return (Source(f"{self.layers}{layer}.{self.within[module]}.{which}"),)

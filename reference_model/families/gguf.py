@@ -6,7 +6,6 @@ as scaled positions, changes the logits.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +14,8 @@ from typing import Any
 import torch
 
 from reference_model.config import GPTConfig, checked
-from reference_model.costs import attention_widths
 from reference_model.errors import UserError
-from reference_model.families.family import Source
+from reference_model.families.family import OF_LLAMA, LlamaNames, Source
 from reference_model.filling import Weights, filled
 from reference_model.gguf_file import GGUFTensor, read_gguf
 from reference_model.model import GPT
@@ -26,7 +24,7 @@ from reference_model.reading import quoted
 from reference_model.settings import ANY, Known, check_settings
 
 ARCHITECTURE = "general.architecture"
-# Whether rows of queries and keys lie interleaved, as llama.cpp turns those of this architecture.
+# Whether rows of queries and keys are permuted, as llama.cpp rotates those of this architecture.
 ARCHITECTURES = {"llama": True, "qwen2": False, "qwen3": False}
 SIZES = {
     "context_length": "context_length",
@@ -50,27 +48,23 @@ _OF_ARCHITECTURE: Known = {
     "attention.sliding_window": (0,),
 }
 # Of the file, the conversion, the tokenizer and chats.
-_WITHOUT_EFFECT = ("general.", "tokenizer.", "quantize.imatrix.", "split.")
-CHOICES = {
-    "position": "rope",
-    "norm": "rmsnorm",
-    "norm_placement": "pre",
-    "mlp": "swiglu",
-    "embedding_scale": "none",
-}
+_WITHOUT_EFFECT = ("general.", "tokenizer.", "quantize.imatrix.", "split.", "mradermacher.")
 EMBEDDING, HEAD, FACTORS = "token_embd.weight", "output.weight", "rope_freqs.weight"
-_BESIDE = {"wte.weight": EMBEDDING, "ln_f.weight": "output_norm.weight", "lm_head.weight": HEAD}
-_WITHIN = {
-    "ln_1": "attn_norm",
-    "attn.c_proj": "attn_output",
-    "attn.q_norm": "attn_q_norm",
-    "attn.k_norm": "attn_k_norm",
-    "ln_2": "ffn_norm",
-    "mlp.c_gate": "ffn_gate",
-    "mlp.c_fc": "ffn_up",
-    "mlp.c_proj": "ffn_down",
-}
-_PARAMETER = re.compile(r"h\.(\d+)\.(.+)\.(weight|bias)")
+NAMES = LlamaNames(
+    layers="blk.",
+    beside={"wte.weight": EMBEDDING, "ln_f.weight": "output_norm.weight", "lm_head.weight": HEAD},
+    within={
+        "ln_1": "attn_norm",
+        "attn.c_proj": "attn_output",
+        "attn.q_norm": "attn_q_norm",
+        "attn.k_norm": "attn_k_norm",
+        "ln_2": "ffn_norm",
+        "mlp.c_gate": "ffn_gate",
+        "mlp.c_fc": "ffn_up",
+        "mlp.c_proj": "ffn_down",
+    },
+    qkv=("attn_q", "attn_k", "attn_v"),
+)
 # Llama 3's, whose files hold what becomes of them and not themselves.
 LLAMA3 = {"rope_trained_context": 8192, "rope_low_turns": 1.0, "rope_high_turns": 4.0}
 
@@ -88,16 +82,16 @@ def load_gguf(path: Path, dtype: torch.dtype = torch.float32) -> GPT:
         entries = {name: _of_heads(tensor, config) for name, tensor in entries.items()}
 
     def where(name: str) -> tuple[Source, ...]:
-        return sources(name, config)
+        return NAMES.sources(name, config)
 
-    return filled(config, Weights(path, "metadata", entries, "blk.", where), dtype)
+    return filled(config, Weights(path, "metadata", entries, NAMES.layers, where), dtype)
 
 
 def _of_heads(tensor: GGUFTensor, config: GPTConfig) -> GGUFTensor:
     heads = {"attn_q": config.n_head, "attn_k": config.n_kv_head}
-    count = heads.get(tensor.name.split(".")[-2])
+    count = heads.get(tensor.name.rpartition(".")[0].rpartition(".")[2])
     fits = count is not None and tensor.shape[0] == count * config.d_head
-    return replace(tensor, interleaved=count) if fits else tensor
+    return replace(tensor, permuted_heads=count) if fits else tensor
 
 
 def config_of(
@@ -128,7 +122,7 @@ def config_of(
             **{ours: told[theirs] for ours, theirs in SIZES.items()},
             **{ours: told.get(theirs) for ours, theirs in HEADS.items()},
             **_rotary(told, path),
-            **CHOICES,
+            **OF_LLAMA,
             "vocab_size": tensors[EMBEDDING].shape[0],
             "head": "untied" if HEAD in tensors else "tied",
             "qk_norm": has("attn_q_norm.weight"),
@@ -144,8 +138,9 @@ def config_of(
 
 
 def _rotary(told: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    kind = told.get("rope.scaling.type", "none")
-    if kind not in _SCALINGS:
+    # llama.cpp takes a factor without a type for interpolation.
+    kind = told.get("rope.scaling.type", "linear" if "rope.scaling.factor" in told else "none")
+    if not isinstance(kind, str) or kind not in _SCALINGS:
         raise UserError(
             f"{path} has rope.scaling.type={quoted(kind)}, which the reference model cannot "
             f"represent; it knows {', '.join(_SCALINGS)}"
@@ -153,7 +148,9 @@ def _rotary(told: Mapping[str, Any], path: Path) -> dict[str, Any]:
     found = {"rope_base": told.get("rope.freq_base", 10_000.0), "rope_scaling": _SCALINGS[kind]}
     if kind != "none":
         if "rope.scaling.factor" not in told:
-            raise UserError(f"{path} has rope.scaling.type={kind!r} without a factor")
+            raise UserError(
+                f"{path} has rope.scaling.type={kind!r} without rope.scaling.factor; fetch it again"
+            )
         found["rope_scaling_factor"] = told["rope.scaling.factor"]
     if kind == "yarn":
         found["rope_trained_context"] = told.get("rope.scaling.original_context_length")
@@ -169,38 +166,20 @@ def _check_same(told: Mapping[str, Any], config: GPTConfig, path: Path) -> None:
     ):
         if told.get(name, ours) != ours:
             raise UserError(
-                f"{path} has {name}={quoted(told[name])}, where the reference model has {ours}; "
-                "it cannot represent that"
+                f"{path} has {name}={quoted(told[name])}, but its other keys and its tensors give "
+                f"{ours}; use another file of this model"
             )
 
 
 def _with_factors(config: GPTConfig, tensor: GGUFTensor, path: Path) -> GPTConfig:
     """Scaled as in Llama 3, if what the file divides each pair's angle by is that."""
     (_, factors), *_ = tensor.pieces(torch.float32)
-    scaled = config.replace(
-        rope_scaling="llama3", rope_scaling_factor=float(factors.max()), **LLAMA3
+    if tensor.shape == (config.d_head // 2,) and factors.min() >= 1:
+        factor = float(factors.max())
+        scaled = config.replace(rope_scaling="llama3", rope_scaling_factor=factor, **LLAMA3)
+        plain, ours = (rotary_angles(each, 1, 1)[0] for each in (config, scaled))
+        if torch.allclose((plain / ours).float(), factors, rtol=1e-4, atol=0):
+            return scaled
+    raise UserError(
+        f"{path} has a {FACTORS} that is not Llama 3's scaling; use another file of this model"
     )
-    plain, ours = (rotary_angles(each, 1, 1)[0] for each in (config, scaled))
-    if factors.shape != plain.shape or not torch.allclose(
-        (plain / ours).float(), factors, rtol=1e-4, atol=0
-    ):
-        raise UserError(
-            f"{path} scales positions by a {FACTORS} that is not Llama 3's, which the reference "
-            "model cannot represent"
-        )
-    return scaled
-
-
-def sources(name: str, config: GPTConfig) -> tuple[Source, ...]:
-    """Where a parameter of ours lies; queries, keys and values lie in three."""
-    match = _PARAMETER.fullmatch(name)
-    if match is None:
-        return (Source(_BESIDE[name]),)
-    layer, module, which = match.groups()
-    if module == "attn.c_attn":
-        queries, keys = attention_widths(config)
-        return tuple(
-            Source(f"blk.{layer}.attn_{part}.{which}", count)
-            for part, count in (("q", queries), ("k", keys), ("v", keys))
-        )
-    return (Source(f"blk.{layer}.{_WITHIN[module]}.{which}"),)

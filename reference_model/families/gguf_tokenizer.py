@@ -6,7 +6,7 @@ other tokens. What it does is told by the tokenizers that the models were publis
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,14 @@ from reference_model.settings import ANY, Known, check_settings
 PREFIX = "tokenizer."
 # What a token is: one that ends, begins or pads a text, or one that is never cut or merged.
 CONTROL, USER_DEFINED = 3, 4
-ENDS = ("eos_token_id", "eot_token_id")
+ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
 _KNOWN: Known = {
     **dict.fromkeys(("model", "pre", "tokens", "token_type", "merges", "scores", *ENDS), ANY),
-    **dict.fromkeys(("bos_token_id", "padding_token_id", "unknown_token_id"), ANY),
-    **dict.fromkeys(("add_bos_token",), ANY),
+    **dict.fromkeys(("bos_token_id", "padding_token_id", "unknown_token_id", "mask_token_id"), ANY),
+    **dict.fromkeys(("add_bos_token", "separator_token_id", "seperator_token_id"), ANY),
+    # Of filling in the middle, which is a matter of the prompt.
+    **{f"fim_{part}_token_id": ANY for part in ("pre", "suf", "mid", "pad", "rep", "sep")},
+    **{f"{part}_token_id": ANY for part in ("prefix", "suffix", "middle")},
     "add_eos_token": (False,),
     "add_space_prefix": (False,),
 }
@@ -41,15 +44,17 @@ def _by_words(digits: str) -> PreTokenizer:
     return Sequence([cut, ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
-def _rule(name: str) -> PreTokenizer | None:
-    if name == "gpt-2":
-        return ByteLevel(add_prefix_space=False)
-    if name == "smollm":  # each digit alone, before GPT-2's rule
-        return Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
-    return {"llama-bpe": _by_words("{1,3}"), "qwen2": _by_words("")}.get(name)
+def _by_digits() -> PreTokenizer:
+    """Each digit alone, before GPT-2's rule."""
+    return Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
 
 
-RULES = ("gpt-2", "smollm", "llama-bpe", "qwen2")
+RULES: dict[str, Callable[[], PreTokenizer]] = {
+    "gpt-2": lambda: ByteLevel(add_prefix_space=False),
+    "smollm": _by_digits,
+    "llama-bpe": lambda: _by_words("{1,3}"),
+    "qwen2": lambda: _by_words(""),
+}
 
 
 def tokenizer_of(metadata: Mapping[str, Any], path: Path) -> Tokenizer:
@@ -61,21 +66,26 @@ def tokenizer_of(metadata: Mapping[str, Any], path: Path) -> Tokenizer:
             f"{path} has {PREFIX}ggml.model={quoted(kind)}, which cannot be built here; use a file "
             "with a byte-level BPE, 'gpt2'"
         )
-    if rule not in RULES:
+    if not isinstance(rule, str) or rule not in RULES:
         raise UserError(
-            f"{path} has {PREFIX}ggml.pre={quoted(rule)}, a rule that is not known here; it knows "
-            f"{', '.join(RULES)}"
+            f"{path} has {PREFIX}ggml.pre={quoted(rule)}, a rule that is not known here; use a "
+            f"file with one of {', '.join(RULES)}"
         )
+    for name in ("tokens", "merges"):
+        texts = fields.get(name, [])
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise UserError(f"{path} has {PREFIX}ggml.{name} that are no texts; fetch it again")
     tokens = fields.get("tokens", [])
     ids = {token: number for number, token in enumerate(tokens)}
     if len(ids) < len(tokens) or not tokens:
-        raise UserError(f"{path} has no tokens, or one of them twice; fetch it again")
+        told = "one of its tokens twice" if tokens else "no tokens"
+        raise UserError(f"{path} has {told}; fetch it again")
     merges = [tuple(merge.split(" ", 1)) for merge in fields.get("merges", [])]
     if any(len(pair) != 2 or not {*pair, "".join(pair)} <= ids.keys() for pair in merges):
         raise UserError(f"{path} has merges of what is no token; fetch it again")
     whole = rule == "llama-bpe"  # a word that is a token is not merged
     tokenizer = Tokenizer(models.BPE(vocab=ids, merges=merges, ignore_merges=whole))
-    tokenizer.pre_tokenizer = _rule(rule)
+    tokenizer.pre_tokenizer = RULES[rule]()
     tokenizer.decoder = decoders.ByteLevel()
     if rule == "qwen2":
         tokenizer.normalizer = normalizers.NFC()
@@ -113,5 +123,8 @@ def _fields(metadata: Mapping[str, Any], path: Path) -> dict[str, Any]:
 def _token(fields: Mapping[str, Any], name: str, path: Path) -> int:
     value = fields.get(name)
     if type(value) is not int or not 0 <= value < len(fields.get("tokens", [])):
-        raise UserError(f"{path} has {name}={quoted(value)}, which is none of its tokens")
+        raise UserError(
+            f"{path} has {PREFIX}ggml.{name}={quoted(value)}, which is no token's id; fetch it "
+            "again"
+        )
     return value

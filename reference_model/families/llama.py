@@ -6,15 +6,13 @@ that name the rotary base `rope_theta` and its scaling `rope_scaling`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from reference_model.config import GPTConfig, checked
-from reference_model.costs import attention_widths
 from reference_model.errors import UserError
-from reference_model.families.family import WITHOUT_EFFECT, Family, Source
+from reference_model.families.family import OF_LLAMA, WITHOUT_EFFECT, Family, LlamaNames
 from reference_model.reading import quoted
 from reference_model.settings import ANY, Known, check_settings
 from reference_model.tensor_files import Names
@@ -59,7 +57,7 @@ _KNOWN: Known = {
     "is_encoder_decoder": (False,),
     "partial_rotary_factor": (None, 1.0, 1),
 }
-# Ways of scaling: ours, and theirs with what it takes; the first of these has to be there.
+# rope_type → our rope_scaling, and their keys → our fields. `factor` is required where keys are.
 _FACTOR = {"factor": "rope_scaling_factor"}
 _TRAINED = {"original_max_position_embeddings": "rope_trained_context"}
 _SCALINGS: dict[str, tuple[str, dict[str, str]]] = {
@@ -81,7 +79,7 @@ _SCALINGS: dict[str, tuple[str, dict[str, str]]] = {
             **_TRAINED,
             "beta_slow": "rope_low_turns",
             "beta_fast": "rope_high_turns",
-            "attention_factor": "rope_magnitude",
+            "attention_factor": "rope_attention_factor",
         },
     ),
 }
@@ -92,13 +90,6 @@ _OF_ROTARY: Known = {
     "truncate": (True, None),
     "mscale": (None,),
     "mscale_all_dim": (None,),
-}
-CHOICES = {
-    "position": "rope",
-    "embedding_scale": "none",
-    "norm": "rmsnorm",
-    "norm_placement": "pre",
-    "mlp": "swiglu",
 }
 
 
@@ -114,7 +105,7 @@ def config(fields: Mapping[str, Any], source: Path) -> GPTConfig:
         if name not in fields:
             raise UserError(f"{source} lacks {name}; fetch it again")
     layers = fields.get("layer_types") or []
-    if any(layer != "full_attention" for layer in layers):
+    if not isinstance(layers, list) or any(layer != "full_attention" for layer in layers):
         raise UserError(
             f"{source} has layer_types={quoted(layers)}, which the reference model cannot "
             "represent; it knows 'full_attention' in all layers"
@@ -125,7 +116,7 @@ def config(fields: Mapping[str, Any], source: Path) -> GPTConfig:
             **{ours: fields[theirs] for ours, theirs in SIZES.items()},
             **{ours: fields.get(theirs) for ours, theirs in HEADS.items()},
             **_rotary(fields, source),
-            **CHOICES,
+            **OF_LLAMA,
             "norm_epsilon": fields.get("rms_norm_eps", 1e-6),
             "head": "tied" if _switch(fields, "tie_word_embeddings", source) else "untied",
             "qk_norm": kind == "qwen3",
@@ -180,7 +171,7 @@ def fields(config: GPTConfig) -> dict[str, Any]:
     kind = _kind(config)
     same = {"attention_output_bias": config.qkv_bias} if kind != "qwen2" else {}
     of_kind = {} if kind == "llama" else {"mlp_bias": False}
-    for name, value in {**CHOICES, **same, **of_kind}.items():
+    for name, value in {**OF_LLAMA, "dropout": 0.0, **same, **of_kind}.items():
         if getattr(config, name) != value:
             raise UserError(
                 f"{kind}'s layout cannot store {name}={getattr(config, name)!r}, only {value!r}; "
@@ -231,45 +222,32 @@ def _kind(config: GPTConfig) -> str:
     return "qwen2" if config.qkv_bias and not config.attention_output_bias else "llama"
 
 
-_BESIDE = {
-    "wte.weight": "embed_tokens.weight",
-    "ln_f.weight": "norm.weight",
-    "lm_head.weight": "lm_head.weight",
-}
-_WITHIN = {
-    "ln_1": "input_layernorm",
-    "attn.c_proj": "self_attn.o_proj",
-    "attn.q_norm": "self_attn.q_norm",
-    "attn.k_norm": "self_attn.k_norm",
-    "ln_2": "post_attention_layernorm",
-    "mlp.c_gate": "mlp.gate_proj",
-    "mlp.c_fc": "mlp.up_proj",
-    "mlp.c_proj": "mlp.down_proj",
-}
-_PARAMETER = re.compile(r"h\.(\d+)\.(.+)\.(weight|bias)")
-
-
-def sources(name: str, config: GPTConfig) -> tuple[Source, ...]:
-    """Where a parameter of ours lies; queries, keys and values lie in three."""
-    match = _PARAMETER.fullmatch(name)
-    if match is None:
-        return (Source(_BESIDE[name]),)
-    layer, module, which = match.groups()
-    if module == "attn.c_attn":
-        queries, keys = attention_widths(config)
-        return tuple(
-            Source(f"layers.{layer}.self_attn.{part}_proj.{which}", count)
-            for part, count in (("q", queries), ("k", keys), ("v", keys))
-        )
-    return (Source(f"layers.{layer}.{_WITHIN[module]}.{which}"),)
-
+NAMES = LlamaNames(
+    layers="layers.",
+    beside={
+        "wte.weight": "embed_tokens.weight",
+        "ln_f.weight": "norm.weight",
+        "lm_head.weight": "lm_head.weight",
+    },
+    within={
+        "ln_1": "input_layernorm",
+        "attn.c_proj": "self_attn.o_proj",
+        "attn.q_norm": "self_attn.q_norm",
+        "attn.k_norm": "self_attn.k_norm",
+        "ln_2": "post_attention_layernorm",
+        "mlp.c_gate": "mlp.gate_proj",
+        "mlp.c_fc": "mlp.up_proj",
+        "mlp.c_proj": "mlp.down_proj",
+    },
+    qkv=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+)
 
 FAMILY = Family(
     model_types=tuple(REQUIRED),
     # Old files carry frequencies as if they were weights.
     names=Names("model.", derived=(".self_attn.rotary_emb.inv_freq",)),
-    layers="layers.",
+    layers=NAMES.layers,
     config=config,
     fields=fields,
-    sources=sources,
+    sources=NAMES.sources,
 )

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.peers import contenders, decoding
-from benchmarks.peers.decoding import LIMIT, ROUNDED, MissingPeer, Plan, Worker, share, table
+from benchmarks.peers import contenders, decoding, weights
+from benchmarks.peers.comparison import share, table
+from benchmarks.peers.decoding import MissingPeer, Worker
+from benchmarks.peers.plan import LIMIT, ROUNDED, Plan
 from reference_model.config import preset
 from reference_model.costs import kv_cache_bytes, read_weight_bytes
+from reference_model.errors import UserError
 from reference_model.quantization.int8 import packed_is_available
 
 TOY = preset("toy", context_length=1024)
@@ -31,7 +34,7 @@ PLAN = Plan(
 
 @pytest.mark.parametrize("name", ["plain", "uncached", "transformers"])
 def test_whoever_runs_on_pytorch_writes_our_tokens_256_of_them(name: str, tmp_path: Path) -> None:
-    prompt = contenders.prompt(TOY, 32)
+    prompt = weights.prompt(TOY, 32)
     ours = [token for token, _ in contenders.load_ours(TOY, tmp_path, 1)(prompt, 256)]
     theirs = [token for token, _ in contenders.LOADERS[name](TOY, tmp_path, 1)(prompt, 256)]
     assert len(ours) == 256
@@ -49,19 +52,22 @@ def test_whoever_does_not_writes_them_too_or_is_named_as_missing(
         with pytest.raises(MissingPeer, match=rf"{name} is missing \(.*{package}.*make peers"):
             Worker(name, PLAN, tmp_path)
     else:
-        prompt = contenders.prompt(TOY, 32)
+        prompt = weights.prompt(TOY, 32)
         ours = contenders.load_ours(TOY, tmp_path, 1)(prompt, 64)
         theirs = contenders.LOADERS[name](TOY, tmp_path, 1)(prompt, 64)
         assert [token for token, _ in theirs] == [token for token, _ in ours]
 
 
 def whole_run(name: str, folder: Path) -> list[int]:
-    prompt = contenders.prompt(TOY, 32)
+    prompt = weights.prompt(TOY, 32)
     return [token for token, _ in contenders.LOADERS[name](TOY, folder, 1)(prompt, 256)]
 
 
 # What is compiled says the same, a minute later.
-@pytest.mark.parametrize("name", [name for name in ROUNDED if not name.endswith("compiled")])
+@pytest.mark.parametrize(
+    "name",
+    [name for name in ROUNDED if name in contenders.LOADERS and not name.endswith("compiled")],
+)
 def test_int8_begins_as_float32_does_and_then_goes_its_own_way(name: str, tmp_path: Path) -> None:
     if name.startswith("llama.cpp") and importlib.util.find_spec("llama_cpp") is None:
         with pytest.raises(MissingPeer, match=rf"{name} is missing \(.*llama_cpp.*make peers"):
@@ -76,7 +82,7 @@ def test_int8_begins_as_float32_does_and_then_goes_its_own_way(name: str, tmp_pa
 
 
 def test_the_seconds_of_tokens_grow(tmp_path: Path) -> None:
-    steps = contenders.load_ours(TOY, tmp_path, 1)(contenders.prompt(TOY, 5), 6)
+    steps = contenders.load_ours(TOY, tmp_path, 1)(weights.prompt(TOY, 5), 6)
     moments = [at for _, at in steps]
     assert moments == sorted(moments)
     assert moments[0] > 0
@@ -154,3 +160,8 @@ def test_the_command_measures_and_tells_everything(
     (seen,) = written["observations"]
     assert set(seen) == {"ours", "int8 lean", LIMIT}
     assert all("prefill 512" in seen[name] for name in ("ours", "int8 lean"))
+
+
+def test_a_contender_that_cannot_run_a_model_is_named() -> None:
+    with pytest.raises(UserError, match="ctranslate2 cannot run smollm2; choose from ours, comp"):
+        decoding.main(["--model", "smollm2", "--contenders", "ctranslate2"])

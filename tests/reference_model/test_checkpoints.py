@@ -140,7 +140,7 @@ def keep_bytes(folder: Path, end: int) -> None:
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing tensor": (
         lambda folder: change_tensors(folder, lambda t: t.pop("h.1.attn.c_proj.weight")),
-        r"lacks 1 tensors that its config\.json asks for, such as h\.1\.attn\.c_proj\.weight",
+        r"lacks 1 tensor that its config\.json asks for, such as h\.1\.attn\.c_proj\.weight",
     ),
     "missing embedding": (
         lambda folder: change_tensors(folder, lambda t: t.pop("wte.weight")),
@@ -148,7 +148,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "unknown tensor": (
         lambda folder: change_tensors(folder, lambda t: t.update(other=torch.ones(1))),
-        r"has 1 tensors that its config\.json has no place for, such as other",
+        r"has 1 tensor that its config\.json has no place for, such as other",
     ),
     "wrong shape": (
         lambda folder: change_tensors(

@@ -86,9 +86,17 @@ def test_what_is_given_stays_as_it_is() -> None:
     assert odd.replace(n_layer=3).d_head == 4
 
 
+def test_what_a_scaled_model_was_trained_on_stays_what_it_was() -> None:
+    scaled = {"position": "rope", "rope_scaling": "yarn", "rope_scaling_factor": 4.0}
+    config = GPTConfig(context_length=64, rope_trained_context=64, **scaled)
+    longer = config.replace(context_length=256)
+    assert longer.rope_trained_context == 64
+    assert from_fields(longer.given()) == longer
+
+
 def test_yarn_brings_its_own_numbers() -> None:
     def numbers(config: GPTConfig) -> tuple[float, float, float]:
-        return config.rope_low_turns, config.rope_high_turns, config.rope_magnitude
+        return config.rope_low_turns, config.rope_high_turns, config.rope_attention_factor
 
     plain = GPTConfig(position="rope")
     assert numbers(plain) == (1, 4, 1)
@@ -116,7 +124,7 @@ def test_yarn_brings_its_own_numbers() -> None:
         ({"position": "rope", "rope_scaling_factor": 2.0}, ["no effect", "interpolation or ntk"]),
         ({"rope_scaling": "ntk"}, ["rope_scaling='ntk'", "position='rope'", "'learned'"]),
         ({"position": "rope", "rope_low_turns": 2.0}, ["rope_low_turns=2.0", "llama3 or yarn"]),
-        ({"position": "rope", "rope_magnitude": 1.2}, ["rope_magnitude=1.2", "yarn"]),
+        ({"position": "rope", "rope_attention_factor": 1.2}, ["rope_attention_factor=1.2", "yarn"]),
         ({"rope_trained_context": 8}, ["rope_trained_context=8", "rope_scaling='none'"]),
         (
             {"position": "rope", "rope_scaling": "llama3", "rope_high_turns": 1.0},

@@ -155,11 +155,11 @@ def replace_by_index(folder: Path, content: object) -> None:
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing tensor": (
         lambda folder: change_tensors(folder, lambda t: t.pop("transformer.h.1.mlp.c_fc.bias")),
-        r"lacks 1 tensors.*h\.1\.mlp\.c_fc\.bias",
+        r"lacks 1 tensor.*h\.1\.mlp\.c_fc\.bias",
     ),
     "unknown tensor": (
         lambda folder: change_tensors(folder, lambda t: t.update(extra=torch.ones(2))),
-        r"1 tensors that .*no place for.*extra",
+        r"1 tensor that .*no place for.*extra",
     ),
     "wrong shape": (
         lambda folder: change_tensors(

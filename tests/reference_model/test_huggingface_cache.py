@@ -161,7 +161,8 @@ def test_without_compression_the_tokens_are_those_of_the_models_own_cache(
 @pytest.mark.parametrize("name", MODELS)
 def test_in_four_bits_every_way_decodes(build: Callable[..., Any], name: str, way: str) -> None:
     found = WAYS[way](build(name), lambda: packed_cache(four_bits))
-    assert found.shape[1] > PROMPT.shape[1]
+    more = NEW + 5 if way == "second turn" else 0
+    assert found.shape[1] == PROMPT.shape[1] + NEW + more
 
 
 @pytest.mark.parametrize("chunks", [[22], [1] * 22, [10, *[1] * 12]], ids=len)
@@ -222,6 +223,37 @@ def test_tokens_wait_for_a_whole_block_and_cannot_be_taken_out_of_one(
             cache.crop(-1)
 
 
+def test_nothing_is_taken_back_where_one_of_both_cannot(build: Callable[..., Any]) -> None:
+    cache = packed_cache(four_bits, lambda width: PerChannel(width, 4, group=4))
+    with torch.no_grad():
+        build("Llama")(PROMPT, past_key_values=cache)
+    with pytest.raises(UserError, match="cannot go back to 7"):
+        cache.crop(-3)
+    assert [store.length for store in cache.layers[0].stores] == [10, 10]
+
+
+def test_a_forward_with_gradients_reads_the_same(build: Callable[..., Any]) -> None:
+    model, logits = build("Llama"), []
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients):
+            found = model(PROMPT, past_key_values=packed_cache(four_bits)).logits
+        logits.append(found.detach())
+    assert torch.equal(*logits)
+
+
+def test_a_part_of_a_head_may_be_rotated_and_the_rest_stays() -> None:
+    from reference_model.huggingface import PackedLayer
+
+    layer = packed_cache(exact, frequencies=torch.tensor([0.5])).layer_class_to_replicate()
+    assert isinstance(layer, PackedLayer)
+    keys = torch.randn(1, 2, 3, 8)
+    found, _ = layer.update(keys, torch.randn(1, 2, 3, 8))
+    torch.testing.assert_close(found, keys, rtol=0, atol=1e-6)
+    held = layer.stores[0].read()
+    assert torch.equal(held[..., 2:], keys[..., 2:])
+    assert not torch.equal(held[..., :2], keys[..., :2])
+
+
 def test_what_was_taken_back_is_read_again_to_the_same_logits(build: Callable[..., Any]) -> None:
     model, cache = build("Qwen3"), packed_cache(four_bits)
     with torch.no_grad():
@@ -269,7 +301,7 @@ def test_what_is_encoded_is_the_key_without_its_position(build: Callable[..., An
 def test_models_that_turn_keys_in_no_way_or_in_several_are_refused(
     build: Callable[..., Any],
 ) -> None:
-    with pytest.raises(UserError, match="does not turn its keys"):
+    with pytest.raises(UserError, match="does not rotate its keys"):
         rotary_frequencies(build("GPT-2"))
-    with pytest.raises(UserError, match="turns its keys in several ways"):
+    with pytest.raises(UserError, match="rotates its keys in several ways"):
         rotary_frequencies(build("Gemma3"))

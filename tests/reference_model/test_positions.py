@@ -223,7 +223,11 @@ def test_scaling_by_parts_equals_transformers(
     low, high = ("low_freq_factor", "high_freq_factor")
     if scaling == "yarn":
         low, high = ("beta_slow", "beta_fast")
-    given = {"rope_low_turns": low, "rope_high_turns": high, "rope_magnitude": "attention_factor"}
+    given = {
+        "rope_low_turns": low,
+        "rope_high_turns": high,
+        "rope_attention_factor": "attention_factor",
+    }
     ours = rope(
         width,
         context_length=8 * trained,
@@ -234,7 +238,7 @@ def test_scaling_by_parts_equals_transformers(
         **{ours: float(there[name]) for ours, name in given.items() if name in there},
     )
     torch.testing.assert_close(rotary_angles(ours, 1, 1)[0].float(), expected)
-    assert ours.rope_magnitude == pytest.approx(magnitude)
+    assert ours.rope_attention_factor == pytest.approx(magnitude)
 
 
 def test_slow_pairs_are_interpolated_and_fast_ones_left_alone() -> None:

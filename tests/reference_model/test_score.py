@@ -85,6 +85,19 @@ def test_a_prefix_is_told_and_the_whole_text_predicted(model: GPT) -> None:
     assert found.text_bytes == len(TEXT.encode())
 
 
+def test_marks_around_an_empty_text_are_nothing_to_predict(model: GPT) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = checkpoints.reference_tokenizer()
+    first, last = tokenizer.id_to_token(0), tokenizer.id_to_token(1)
+    tokenizer.post_processor = TemplateProcessing(
+        single=f"{first} $A {last}", special_tokens=[(first, 0), (last, 1)]
+    )
+    assert score(model, tokenizer, TEXT).prefix == (first,)
+    with pytest.raises(UserError, match="no byte to predict"):
+        score(model, tokenizer, "")
+
+
 @pytest.mark.parametrize(
     ("text", "sizes", "told"),
     [

@@ -145,7 +145,7 @@ def test_marks_are_part_of_the_text_and_tokens_without_one_are_told(
                     "invert": False,
                 }
             },
-            "the tokenizer fails on the prompt (Onig: Regex search error: retry-limit",
+            "the tokenizer fails on the text (Onig: Regex search error: retry-limit",
         ),
         (
             {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},

@@ -17,6 +17,7 @@ from reference_model import gguf_file
 from reference_model.config import GPTConfig
 from reference_model.errors import UserError
 from reference_model.families import gguf
+from reference_model.families.family import OF_LLAMA
 from reference_model.families.gguf_tokenizer import ends_of, tokenizer_of
 from reference_model.gguf_file import ENCODINGS, GGUFTensor, read_gguf
 from reference_model.model import GPT
@@ -32,10 +33,25 @@ SIZES: dict[str, Any] = {
     "d_mlp": 64,
     "norm_epsilon": 2.0**-20,
     "bias": False,
-    **gguf.CHOICES,
+    **OF_LLAMA,
 }
 TOKENS = torch.randint(50, (2, 12), generator=torch.Generator().manual_seed(3))
-NAMES = {value: key for key, value in gguf._WITHIN.items()}
+# As llama.cpp names them.
+BESIDE = {
+    "wte.weight": "token_embd.weight",
+    "ln_f.weight": "output_norm.weight",
+    "lm_head.weight": "output.weight",
+}
+WITHIN = {
+    "ln_1": "attn_norm",
+    "attn.c_proj": "attn_output",
+    "attn.q_norm": "attn_q_norm",
+    "attn.k_norm": "attn_k_norm",
+    "ln_2": "ffn_norm",
+    "mlp.c_gate": "ffn_gate",
+    "mlp.c_fc": "ffn_up",
+    "mlp.c_proj": "ffn_down",
+}
 
 
 @pytest.fixture(scope="session")
@@ -54,44 +70,49 @@ def model() -> Callable[..., GPT]:
     return build
 
 
-def interleaved(weight: Tensor, heads: int) -> Tensor:
+def permuted(weight: Tensor, heads: int) -> Tensor:
     """Rows of a head as llama.cpp has them: (2, D/2) becomes (D/2, 2)."""
     return weight.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
 
 
 def tensors_of(model: GPT, architecture: str = "llama") -> dict[str, np.ndarray]:
-    """By llama.cpp's names, written out here a second time."""
+    """By llama.cpp's names."""
     found: dict[str, Tensor] = {}
     config = model.config
     widths = [n * config.d_head for n in (config.n_head, config.n_kv_head, config.n_kv_head)]
     for name, tensor in model.state_dict().items():
-        if name in gguf._BESIDE:
-            found[gguf._BESIDE[name]] = tensor
+        if name in BESIDE:
+            found[BESIDE[name]] = tensor
             continue
         _, layer, *module, which = name.split(".")
         if module == ["attn", "c_attn"]:
             q, k, v = tensor.split(widths)
             if architecture == "llama":
-                q, k = interleaved(q, config.n_head), interleaved(k, config.n_kv_head)
+                q, k = permuted(q, config.n_head), permuted(k, config.n_kv_head)
             for part, rows in (("q", q), ("k", k), ("v", v)):
                 found[f"blk.{layer}.attn_{part}.{which}"] = rows
         else:
-            found[f"blk.{layer}.{gguf._WITHIN['.'.join(module)]}.{which}"] = tensor
+            found[f"blk.{layer}.{WITHIN['.'.join(module)]}.{which}"] = tensor
     if config.head == "tied":
         del found["output.weight"]
     return {name: tensor.contiguous().numpy() for name, tensor in found.items()}
 
 
 def settings_of(config: GPTConfig) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        **{theirs: getattr(config, ours) for ours, theirs in gguf.SIZES.items()},
-        **{theirs: getattr(config, ours) for ours, theirs in gguf.HEADS.items()},
+    return {
+        "context_length": config.context_length,
+        "block_count": config.n_layer,
+        "embedding_length": config.n_embd,
+        "feed_forward_length": config.d_mlp,
+        "attention.head_count": config.n_head,
+        "attention.head_count_kv": config.n_kv_head,
+        "attention.key_length": config.d_head,
         "attention.value_length": config.d_head,
+        "attention.layer_norm_rms_epsilon": config.norm_epsilon,
         "rope.dimension_count": config.d_head,
         "rope.freq_base": config.rope_base,
         "vocab_size": config.vocab_size,
     }
-    return found
 
 
 def write(
@@ -194,7 +215,18 @@ def test_a_file_gives_the_logits_of_what_it_was_made_of(
     assert torch.equal(logits(found), logits(made))
 
 
-@pytest.mark.parametrize("encoding", ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1"])
+def test_transformers_reads_the_same_file_to_the_same_logits(
+    transformers: ModuleType, written: ModuleType, model: Callable[..., GPT], tmp_path: Path
+) -> None:
+    made = model(head="untied")
+    write(written, tmp_path / "model.gguf", tensors_of(made), settings_of(made.config))
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf")
+    with torch.no_grad():
+        found = theirs.eval()(TOKENS).logits
+    torch.testing.assert_close(found, logits(made), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("encoding", ["F16", "BF16", "Q8_0", "Q5_0", "Q5_1", "Q4_0", "Q4_1"])
 def test_blocks_are_decoded_as_the_package_decodes_them(
     written: ModuleType, model: Callable[..., GPT], tmp_path: Path, encoding: str
 ) -> None:
@@ -205,9 +237,9 @@ def test_blocks_are_decoded_as_the_package_decodes_them(
     up = made.h[1].mlp.c_fc.weight.detach().numpy()
     expected = written.dequantize(written.quantize(up, kind), kind)
     assert np.array_equal(found.h[1].mlp.c_fc.weight.detach().numpy(), expected)
-    bits = {"F16": 11, "BF16": 8, "Q8_0": 7, "Q4_0": 2.5, "Q4_1": 2.5}[encoding]
+    bits = {"F16": 11, "BF16": 8, "Q8_0": 7, "Q5_0": 3.5, "Q5_1": 3.5, "Q4_0": 2.5, "Q4_1": 2.5}
     moved = (logits(found) - logits(made)).abs().max() / logits(made).abs().max()
-    assert 0 < moved < 4 * 2.0**-bits
+    assert 0 < moved < 4 * 2.0 ** -bits[encoding]
 
 
 @pytest.mark.parametrize("number", [12, 13, 14])
@@ -256,7 +288,7 @@ def test_factors_of_llama_3_are_its_scaling(
     assert torch.equal(logits(found), logits(made))
     tensors["rope_freqs.weight"] = factors[::-1].copy()
     write(written, tmp_path / "other.gguf", tensors, settings_of(made.config))
-    assert "rope_freqs.weight that is not Llama 3's" in refusal(tmp_path / "other.gguf")
+    assert "rope_freqs.weight that is not Llama 3's scaling" in refusal(tmp_path / "other.gguf")
 
 
 def test_the_package_reads_the_same_header(written: ModuleType, file: Callable[..., Path]) -> None:
@@ -278,13 +310,16 @@ def test_the_package_reads_the_same_header(written: ModuleType, file: Callable[.
     ("changes", "told"),
     [
         ({"settings": {"rope.scaling.type": "longrope"}}, "has rope.scaling.type='longrope'"),
-        ({"settings": {"rope.scaling.type": "linear"}}, "'linear' without a factor"),
+        ({"settings": {"rope.scaling.type": "linear"}}, "'linear' without rope.scaling.factor"),
         ({"settings": {"attention.sliding_window": 8}}, "has llama.attention.sliding_window=8"),
         ({"settings": {"expert_count": 4}}, "has llama.expert_count=4"),
         ({"settings": {"logit_scale": 2.0}}, "llama.logit_scale is not known"),
-        ({"settings": {"rope.dimension_count": 8}}, "has rope.dimension_count=8, where"),
-        ({"settings": {"attention.value_length": 8}}, "has attention.value_length=8, where"),
-        ({"settings": {"vocab_size": 51}}, "has vocab_size=51, where the reference model has 50"),
+        ({"settings": {"rope.dimension_count": 8}}, "has rope.dimension_count=8, but"),
+        ({"settings": {"attention.value_length": 8}}, "has attention.value_length=8, but"),
+        (
+            {"settings": {"vocab_size": 51}},
+            "has vocab_size=51, but its other keys and",
+        ),
         ({"settings": {"block_count": None}}, "lacks block_count"),
         ({"settings": {"block_count": 3}}, "has 2 layers, its metadata asks for 3"),
         ({"settings": {"feed_forward_length": 65}}, "blk.0.ffn_gate.weight of shape (64, 96)"),
@@ -292,6 +327,10 @@ def test_the_package_reads_the_same_header(written: ModuleType, file: Callable[.
         ({"tensors": {"blk.1.ffn_up.weight": None}}, "such as blk.1.ffn_up.weight"),
         ({"tensors": {"blk.1.attn_q.bias": np.ones(96, np.float32)}}, "blk.1.attn_q.bias"),
         ({"tensors": {"blk.0.attn_sinks": np.ones(6, np.float32)}}, "blk.0.attn_sinks"),
+        ({"tensors": {"sinks": np.ones(6, np.float32)}}, "such as sinks"),
+        ({"tensors": {"rope_freqs.weight": np.ones(3, np.float32)}}, "not Llama 3's scaling"),
+        ({"tensors": {"rope_freqs.weight": np.zeros(8, np.float32)}}, "not Llama 3's scaling"),
+        ({"settings": {"rope.scaling.type": [1]}}, "has rope.scaling.type=[1]"),
         (
             {"tensors": {"output_norm.weight": np.full(96, np.nan, np.float32)}},
             "output_norm.weight with numbers that are not finite",
@@ -316,10 +355,20 @@ def test_another_architecture_is_refused_by_name(
 def test_an_encoding_that_is_not_known_is_refused_by_the_tensors_name(
     written: ModuleType, model: Callable[..., GPT], tmp_path: Path
 ) -> None:
-    made = model()
+    made = model(n_embd=256, d_head=16, n_head=16, d_mlp=256)  # rows of whole blocks
     settings = settings_of(made.config)
-    write(written, tmp_path / "a.gguf", tensors_of(made), settings, encoding="Q5_0")
-    assert "in encoding 6, which is not known here" in refusal(tmp_path / "a.gguf")
+    write(written, tmp_path / "a.gguf", tensors_of(made), settings, encoding="TQ2_0")
+    assert "in encoding 35, which is not known here" in refusal(tmp_path / "a.gguf")
+
+
+def test_a_factor_without_a_type_is_interpolation(file: Callable[..., Path]) -> None:
+    config = gguf.load_gguf(file(settings={"rope.scaling.factor": 4.0})).config
+    assert (config.rope_scaling, config.rope_scaling_factor) == ("interpolation", 4.0)
+
+
+def test_keys_of_those_who_made_the_file_have_no_effect(file: Callable[..., Path]) -> None:
+    told = {"general.quantized_by": "somebody", "tokenizer.ggml.fim_pre_token_id": 3}
+    assert gguf.load_gguf(file(settings=told)).config.n_layer == 2
 
 
 @pytest.mark.parametrize("share", [0.0, 0.0001, 0.01, 0.5, 0.999])
@@ -334,7 +383,7 @@ def test_a_file_that_was_cut_off_is_refused(file: Callable[..., Path], share: fl
     ("content", "told"),
     [
         (b"PK\x03\x04" + bytes(40), "is no GGUF file"),
-        (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "of another byte order"),
+        (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big-endian; convert it to version 3"),
         (b"GGUF" + struct.pack("<IQQ", 3, 2**60, 0), "is cut off"),
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 2**60), "is cut off"),
         (b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 2**63) + bytes(20), "is cut off"),
@@ -397,10 +446,15 @@ def test_marks_are_whole_tokens_and_end_a_text() -> None:
         ({"model": "llama"}, "has tokenizer.ggml.model='llama', which cannot be built here"),
         ({"pre": "deepseek-llm"}, "has tokenizer.ggml.pre='deepseek-llm', a rule that is not"),
         ({"pre": None}, "has tokenizer.ggml.pre=None"),
-        ({"tokens": ["a", "a"]}, "or one of them twice"),
+        ({"tokens": ["a", "a"]}, "has one of its tokens twice"),
+        ({"tokens": 5}, "has tokenizer.ggml.tokens that are no texts"),
+        ({"merges": [1]}, "has tokenizer.ggml.merges that are no texts"),
         ({"merges": ["h h"]}, "has merges of what is no token"),
         ({"merges": ["he"]}, "has merges of what is no token"),
-        ({"add_bos_token": True, "bos_token_id": 99}, "has bos_token_id=99, which is none"),
+        (
+            {"add_bos_token": True, "bos_token_id": 99},
+            "has tokenizer.ggml.bos_token_id=99, which is no token's id",
+        ),
         ({"add_eos_token": True}, "has add_eos_token=True"),
         ({"remove_extra_whitespaces": True}, "remove_extra_whitespaces is not known"),
     ],

@@ -19,6 +19,7 @@ from reference_model.config import GPTConfig
 from reference_model.errors import UserError
 from reference_model.export import save_huggingface
 from reference_model.families import llama
+from reference_model.families.family import OF_LLAMA
 from reference_model.generate import generate
 from reference_model.lora import LoRAConfig, add_adapters
 from reference_model.model import GPT
@@ -227,6 +228,7 @@ def test_names_may_lack_what_stands_before_them(folder: Path) -> None:
         ({"intermediate_size": 41}, "mlp.gate_proj.weight of shape (40, 24)"),
         ({"attention_bias": True}, "lacks 8 tensors that its config.json asks for"),
         ({"model_type": "qwen3"}, "lacks 4 tensors that its config.json asks for"),
+        ({"layer_types": 5, "model_type": "qwen2"}, "has layer_types=5"),
         ({"layer_types": ["sliding_attention"] * 2, "model_type": "qwen2"}, "has layer_types="),
         ({"model_type": "mistral", "sliding_window": 8}, "has sliding_window=8"),
         ({"model_type": "qwen2", "use_sliding_window": True}, "has use_sliding_window=True"),
@@ -253,7 +255,7 @@ def test_a_tensor_without_a_place_is_refused(folder: Path) -> None:
     tensors["model.layers.0.self_attn.sinks"] = torch.ones(6)
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     told = refusal(folder)
-    assert "1 tensors that its config.json has no place for" in told
+    assert "1 tensor that its config.json has no place for" in told
     assert "such as layers.0.self_attn.sinks" in told
 
 
@@ -269,6 +271,7 @@ def test_a_tensor_without_a_place_is_refused(folder: Path) -> None:
         ),
         ({"attention_output_bias": True}, "cannot store attention_output_bias=True, only False"),
         ({"rope_scaling": "ntk", "rope_scaling_factor": 2.0}, "only none, interpolation, llama3"),
+        ({"dropout": 0.1}, "llama's layout cannot store dropout=0.1, only 0.0"),
         ({"n_head": 5, "d_head": 4, "n_kv_head": 1}, "cannot store n_embd=24 with n_head=5"),
     ],
     ids=str,
@@ -277,7 +280,7 @@ def test_what_the_layout_cannot_hold_is_refused_by_name(
     tmp_path: Path, choices: dict[str, object], told: str
 ) -> None:
     sizes = {"vocab_size": 9, "context_length": 8, "n_layer": 1, "n_head": 6, "n_embd": 24}
-    fields = {**sizes, **llama.CHOICES, "bias": False, **choices}
+    fields = {**sizes, **OF_LLAMA, "bias": False, **choices}
     with pytest.raises(UserError) as raised:
         save_huggingface(GPT(GPTConfig(**fields)), tmp_path / "new")
     assert told in str(raised.value)

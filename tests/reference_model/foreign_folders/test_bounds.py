@@ -48,7 +48,7 @@ def test_weights_are_read_only_when_all_their_shapes_are_right(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change(folder, lambda t: t.update({"transformer.ln_f.bias": torch.ones(15)}))
-    monkeypatch.setattr(Entry, "read", lambda *_: pytest.fail("read before it refused"))
+    monkeypatch.setattr(Entry, "pieces", lambda *_: pytest.fail("read before it refused"))
     assert "ln_f.bias of shape (15,)" in refusal(folder)
 
 

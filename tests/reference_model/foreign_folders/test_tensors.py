@@ -82,11 +82,9 @@ def test_what_save_model_leaves_of_tied_tensors_is_read(
 
 def test_an_untied_folder_without_its_head_is_refused(folder: Path) -> None:
     edit(folder, tie_word_embeddings=False)
-    assert "lacks 1 tensors that its config.json asks for, such as lm_head.weight" in refusal(
-        folder
-    )
+    assert "lacks 1 tensor that its config.json asks for, such as lm_head.weight" in refusal(folder)
     change(folder, lambda t: t.update({HEAD: t.pop(WTE)}))
-    assert "lacks 1 tensors that its config.json asks for, such as wte.weight" in refusal(folder)
+    assert "lacks 1 tensor that its config.json asks for, such as wte.weight" in refusal(folder)
 
 
 @pytest.fixture(scope="module")
