@@ -19,7 +19,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from reference_model.config import GPTConfig
 from reference_model.errors import UserError, notice
+from reference_model.export import family_for
 from reference_model.families import gpt2
 from reference_model.files import write_whole
 from reference_model.lora import (
@@ -49,11 +51,18 @@ Layout = Literal["reference", "huggingface"]
 def save_adapters(model: nn.Module, folder: Path, layout: Layout = "reference") -> None:
     """Write A, B and what PEFT has to know of them; merged or not, the base is not looked at.
 
-    Raises `UserError` where there are no adapters, or the folder cannot be written; it then stays
-    as it was.
+    Raises `UserError` where there are no adapters, where a layout has no names for them, and where
+    the folder cannot be written; it then stays as it was.
     """
     if layout not in get_args(Layout):
         raise UserError(f"layout={layout!r} is not known; use one of {', '.join(get_args(Layout))}")
+    shape = getattr(model, "config", None)
+    ours = isinstance(shape, GPTConfig)
+    if layout == "huggingface" and ours and family_for(shape) is not gpt2.FAMILY:
+        raise UserError(
+            "adapters of a model with RMSNorm have no names of transformers' GPT-2; use "
+            "layout='reference', or merge_adapters and save_huggingface"
+        )
     linears = lora_linears(model)
     if not linears:
         raise UserError(f"{type(model).__name__} has no adapters to save; add some first")

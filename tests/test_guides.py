@@ -93,6 +93,10 @@ def test_a_choice_is_added_as_the_guide_says(root: Path, copy: Path) -> None:
     follow(root / "reference_model" / "README.md", copy)
 
 
+def test_a_family_is_added_as_the_guide_says(root: Path, copy: Path) -> None:
+    follow(root / "reference_model" / "families" / "README.md", copy)
+
+
 def test_a_claim_is_added_as_the_guide_says(root: Path, copy: Path) -> None:
     follow(root / "benchmarks" / "README.md", copy, "How to add a claim")
 

@@ -82,10 +82,10 @@ _PARAMETER = re.compile(r"h\.(\d+)\.(.+)\.(weight|bias)")
 
 @dataclass(frozen=True)
 class LlamaNames:
-    """How a file names the tensors of the Llama type: ours → theirs.
+    """How a file names the modules of the Llama type: ours → theirs.
 
-    ``layers``: before a layer's number; ``beside``: parameters beside the layers; ``within``:
-    modules of a layer; ``qkv``: its queries, keys and values, which lie in three.
+    ``layers``: before a layer's number; ``beside``: those beside the layers; ``within``: those of a
+    layer; ``qkv``: its queries, keys and values, which lie in three.
     """
 
     layers: str
@@ -97,7 +97,8 @@ class LlamaNames:
         """Where a parameter of ours lies."""
         match = _PARAMETER.fullmatch(name)
         if match is None:
-            return (Source(self.beside[name]),)
+            module, _, which = name.rpartition(".")
+            return (Source(f"{self.beside[module]}.{which}"),)
         layer, module, which = match.groups()
         if module == "attn.c_attn":
             queries, keys = attention_widths(config)

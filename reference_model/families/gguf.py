@@ -52,7 +52,7 @@ _WITHOUT_EFFECT = ("general.", "tokenizer.", "quantize.imatrix.", "split.", "mra
 EMBEDDING, HEAD, FACTORS = "token_embd.weight", "output.weight", "rope_freqs.weight"
 NAMES = LlamaNames(
     layers="blk.",
-    beside={"wte.weight": EMBEDDING, "ln_f.weight": "output_norm.weight", "lm_head.weight": HEAD},
+    beside={"wte": "token_embd", "ln_f": "output_norm", "lm_head": "output"},
     within={
         "ln_1": "attn_norm",
         "attn.c_proj": "attn_output",

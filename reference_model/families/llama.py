@@ -115,7 +115,7 @@ def config(fields: Mapping[str, Any], source: Path) -> GPTConfig:
         {
             **{ours: fields[theirs] for ours, theirs in SIZES.items()},
             **{ours: fields.get(theirs) for ours, theirs in HEADS.items()},
-            **_rotary(fields, source),
+            **rotary(fields, source),
             **OF_LLAMA,
             "norm_epsilon": fields.get("rms_norm_eps", 1e-6),
             "head": "tied" if _switch(fields, "tie_word_embeddings", source) else "untied",
@@ -136,7 +136,7 @@ def _switch(fields: Mapping[str, Any], name: str, source: Path) -> bool:
     return value
 
 
-def _rotary(fields: Mapping[str, Any], source: Path) -> dict[str, Any]:
+def rotary(fields: Mapping[str, Any], source: Path) -> dict[str, Any]:
     """Base and scaling, which newer files keep in one object and older ones beside each other."""
     told: dict[str, Any] = {}
     if fields.get(_BASE) is not None:
@@ -224,11 +224,7 @@ def _kind(config: GPTConfig) -> str:
 
 NAMES = LlamaNames(
     layers="layers.",
-    beside={
-        "wte.weight": "embed_tokens.weight",
-        "ln_f.weight": "norm.weight",
-        "lm_head.weight": "lm_head.weight",
-    },
+    beside={"wte": "embed_tokens", "ln_f": "norm", "lm_head": "lm_head"},
     within={
         "ln_1": "input_layernorm",
         "attn.c_proj": "self_attn.o_proj",

@@ -83,7 +83,7 @@ def _shifts(shifted: dict[str, Any]) -> Sequence[list[str]]:
 
 
 def _of_a_hundred(row: dict[str, Any]) -> list[str]:
-    low, high = row["interval"]
+    low, high = row["share called slower"]["interval"]
     runs = row["run"] + row["replayed"]
     return [
         f"+{100 * row['slowdown']:g} %" if row["slowdown"] else "nothing",

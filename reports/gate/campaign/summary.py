@@ -122,6 +122,7 @@ def of_a_hundred(
     rest = max(A_HUNDRED - len(ran), 0)
     of_run, of_rest = ran.count(int(Verdict.REGRESSION)), replayed(Rule(), slowdown, rest)
     called = of_run + of_rest["regression"]
+    share = proportion_interval(called, len(ran) + rest)
     return {
         "slowdown": slowdown,
         "run": len(ran),
@@ -129,7 +130,7 @@ def of_a_hundred(
         "replayed": rest,
         "replayed, called slower": of_rest["regression"],
         "called slower": called,
-        "interval": list(proportion_interval(called, len(ran) + rest).interval),
+        "share called slower": {"value": share.value, "interval": list(share.interval)},
     }
 
 

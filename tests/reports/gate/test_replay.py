@@ -151,7 +151,7 @@ def test_of_a_hundred_gates_those_that_were_run_count_and_only_the_rest_is_repla
     assert asked == [(0.0, 40), (0.03, 0)]
     assert (nothing["run"], nothing["run, called slower"], nothing["replayed"]) == (60, 1, 40)
     assert nothing["called slower"] == 2
-    assert nothing["interval"] == pytest.approx([0.0024, 0.0704], abs=1e-3)  # 2 of 100
+    assert nothing["share called slower"]["interval"] == pytest.approx([0.0024, 0.0704], abs=1e-3)
     assert (three["run"], three["called slower"]) == (140, 140)
 
 
