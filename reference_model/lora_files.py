@@ -57,8 +57,8 @@ def save_adapters(model: nn.Module, folder: Path, layout: Layout = "reference") 
     if layout not in get_args(Layout):
         raise UserError(f"layout={layout!r} is not known; use one of {', '.join(get_args(Layout))}")
     shape = getattr(model, "config", None)
-    ours = isinstance(shape, GPTConfig)
-    if layout == "huggingface" and ours and family_for(shape) is not gpt2.FAMILY:
+    llama = isinstance(shape, GPTConfig) and family_for(shape) is not gpt2.FAMILY
+    if layout == "huggingface" and llama:
         raise UserError(
             "adapters of a model with RMSNorm have no names of transformers' GPT-2; use "
             "layout='reference', or merge_adapters and save_huggingface"

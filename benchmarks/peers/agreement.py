@@ -81,11 +81,15 @@ def compared() -> dict[str, Any]:
     }
 
 
-def main(arguments: Sequence[str]) -> int:
-    Parser(
+def _parser() -> Parser:
+    return Parser(
         prog="python -m benchmarks.peers.agreement",
         description="Compare SmolLM2's losses and text in our model class and in transformers'.",
-    ).parse_args(arguments)
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    _parser().parse_args(arguments)
     say(json.dumps(compared(), indent=2))
     return 0
 
