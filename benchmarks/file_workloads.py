@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.workloads import SIZE, check_choices, of_this_commit, start
+from benchmarks.workloads import SIZE, check_choices, of_this_commit, start, value_of
 
 if TYPE_CHECKING:
     from reference_model.config import GPTConfig
@@ -48,6 +48,4 @@ def peak_over_weights(folder: str, config: GPTConfig, dtype: str) -> float:
 
     arguments: dict[str, Any] = {"folder": folder, "dtype": dtype}
     found = peak_rss("benchmarks.instruments.loading:load", arguments, SIZE.threads)["increase"]
-    if hasattr(found, "reason"):
-        raise NotImplementedError(f"{found.source}: {found.reason}")
-    return float(found.value) / weight_bytes(config, getattr(torch, dtype).itemsize)
+    return value_of(found) / weight_bytes(config, getattr(torch, dtype).itemsize)

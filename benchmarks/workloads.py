@@ -289,7 +289,7 @@ def launches(step: Step) -> float:
     """Kernels of one call on the GPU; without one, the reason is NotImplementedError."""
     from benchmarks.instruments.counting import kernel_launches
 
-    return _value(kernel_launches(step))
+    return value_of(kernel_launches(step))
 
 
 @of_this_commit()
@@ -312,17 +312,18 @@ def peak_bytes(model: str, cached: bool) -> float:
 
     arguments: dict[str, Any] = {"model": model, "cached": cached}
     target = "benchmarks.workloads:one_generation"
-    return _value(peak_rss(target, arguments, SIZE.threads)["increase"])
+    return value_of(peak_rss(target, arguments, SIZE.threads)["increase"])
 
 
 def device_bytes() -> float:
     """What is in use on the GPU by NVML; without one, the reason is NotImplementedError."""
     from benchmarks.instruments.nvml import device_readings
 
-    return _value(device_readings()["used"])
+    return value_of(device_readings()["used"])
 
 
-def _value(reading: Any) -> float:
+def value_of(reading: Any) -> float:
+    """Of a reading; where the machine gives none, the reason is NotImplementedError."""
     if hasattr(reading, "reason"):
         raise NotImplementedError(f"{reading.source}: {reading.reason}")
     return float(reading.value)

@@ -20,7 +20,7 @@ from reference_model.printing import say
 from reference_model.reading import read_bytes
 
 if TYPE_CHECKING:
-    from reference_model.models import Opened
+    from reference_model.models import OpenedModel
 
 MOST_TEXT = 2**30  # bytes
 
@@ -214,7 +214,7 @@ def _score(options: argparse.Namespace) -> str:
     )
 
 
-def _opened(options: argparse.Namespace) -> Opened:
+def _opened(options: argparse.Namespace) -> OpenedModel:
     from reference_model import checkpoints
     from reference_model.models import of_folder, open_model
 

@@ -17,7 +17,7 @@ from reference_model.errors import UserError
 from reference_model.families import gpt2, llama
 from reference_model.families.family import Family, Source
 from reference_model.files import write_whole
-from reference_model.filling import Weights, filled
+from reference_model.filling import Weights, load_weights
 from reference_model.model import GPT
 from reference_model.plain import plain_weights, stored
 from reference_model.reading import quoted, read_json
@@ -62,7 +62,7 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> GPT:
     config = checked(fields, source)
     entries = read_folder(folder, Names())
     own = Weights(folder, CONFIG_FILE, entries, "h.", lambda name: (Source(name),))
-    return filled(config, own, dtype)
+    return load_weights(config, own, dtype)
 
 
 def load_huggingface(folder: Path, dtype: torch.dtype = torch.float32) -> GPT:
@@ -79,7 +79,9 @@ def load_huggingface(folder: Path, dtype: torch.dtype = torch.float32) -> GPT:
     def sources(name: str) -> tuple[Source, ...]:
         return family.sources(name, config)
 
-    return filled(config, Weights(folder, CONFIG_FILE, entries, family.layers, sources), dtype)
+    return load_weights(
+        config, Weights(folder, CONFIG_FILE, entries, family.layers, sources), dtype
+    )
 
 
 def family_of(fields: Mapping[str, Any], source: Path) -> Family:

@@ -58,7 +58,7 @@ class GPTConfig:
     rope_base: float = 10000.0
     rope_scaling: RopeScaling = "none"
     rope_scaling_factor: float = 1.0  # new context over trained context
-    rope_trained_context: int = FOLLOWS  # before it was scaled; else context_length
+    rope_original_context: int = FOLLOWS  # before it was scaled; else context_length
     # Pairs that turn fewer times than `low` over that context are interpolated, those that turn
     # more often than `high` are left alone: Llama 3 has 1 and 4, YaRN has 1 and 32.
     rope_low_turns: float = 1.0
@@ -155,7 +155,7 @@ class GPTConfig:
     def given(self) -> dict[str, Any]:
         """All fields but those that merely follow others, for `from_fields` and for a file."""
         # What a scaled model was trained on stays what it was, whatever it is used for.
-        kept = {"rope_trained_context"} if self.rope_scaling in BY_PARTS else set()
+        kept = {"rope_original_context"} if self.rope_scaling in BY_PARTS else set()
         return {
             name: value
             for name, value in dataclasses.asdict(self).items()
@@ -193,7 +193,7 @@ FOLLOWERS: dict[str, Callable[[GPTConfig], Any]] = {
     "n_kv_head": lambda config: config.n_head,
     "d_head": _width_of_heads,
     "d_mlp": lambda config: 4 * config.n_embd,
-    "rope_trained_context": lambda config: config.context_length,
+    "rope_original_context": lambda config: config.context_length,
     "rope_high_turns": lambda config: 32.0 if config.rope_scaling == "yarn" else 4.0,
     "rope_attention_factor": _attention_factor,
     **dict.fromkeys(
@@ -204,7 +204,7 @@ FOLLOWERS: dict[str, Callable[[GPTConfig], Any]] = {
 BY_PARTS = ("llama3", "yarn")
 OF_ROPE_SCALING: dict[str, tuple[Callable[[GPTConfig], Any], tuple[str, ...]]] = {
     "rope_scaling_factor": (lambda config: 1.0, ("interpolation", "ntk", *BY_PARTS)),
-    "rope_trained_context": (FOLLOWERS["rope_trained_context"], BY_PARTS),
+    "rope_original_context": (FOLLOWERS["rope_original_context"], BY_PARTS),
     "rope_low_turns": (lambda config: 1.0, BY_PARTS),
     "rope_high_turns": (FOLLOWERS["rope_high_turns"], BY_PARTS),
     "rope_attention_factor": (FOLLOWERS["rope_attention_factor"], ("yarn",)),

@@ -71,7 +71,7 @@ class Weights:
 
 
 @torch.no_grad()
-def filled(config: GPTConfig, weights: Weights, dtype: torch.dtype) -> GPT:
+def load_weights(config: GPTConfig, weights: Weights, dtype: torch.dtype) -> GPT:
     """The model of a configuration, in evaluation mode: all tensors are checked before any is read.
 
     A head that differs from the embedding is kept, also where the configuration ties them, which is

@@ -10,7 +10,7 @@ import mmap
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import isfinite, prod
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,37 +20,37 @@ from torch import Tensor
 
 from reference_model.errors import UserError
 from reference_model.reading import check_file, shown
-from reference_model.tensor_files import MOST_AT_ONCE
+from reference_model.tensor_files import MOST_AT_ONCE, finite
 
 MAGIC, VERSIONS = b"GGUF", (2, 3)
 ALIGNMENT, ALIGNMENT_KEY = 32, "general.alignment"
 # Numbers in the header by their kind, as struct writes them; texts and lists are of their own.
 NUMBERS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
-TEXT, LIST = 8, 9
+STRING, ARRAY = 8, 9
 MOST_DIMENSIONS = 4
 
 
 @dataclass(frozen=True)
-class Encoding:
-    """How a tensor's numbers lie: so many of a row in so many bytes."""
+class GGMLType:
+    """How a tensor's numbers lie: blocks of so many numbers, of so many bytes each."""
 
     name: str
-    numbers: int
-    nbytes: int
+    block_size: int
+    type_size: int
 
 
-ENCODINGS = {
-    0: Encoding("F32", 1, 4),
-    1: Encoding("F16", 1, 2),
-    2: Encoding("Q4_0", 32, 18),
-    3: Encoding("Q4_1", 32, 20),
-    6: Encoding("Q5_0", 32, 22),
-    7: Encoding("Q5_1", 32, 24),
-    8: Encoding("Q8_0", 32, 34),
-    12: Encoding("Q4_K", 256, 144),
-    13: Encoding("Q5_K", 256, 176),
-    14: Encoding("Q6_K", 256, 210),
-    30: Encoding("BF16", 1, 2),
+GGML_TYPES = {
+    0: GGMLType("F32", 1, 4),
+    1: GGMLType("F16", 1, 2),
+    2: GGMLType("Q4_0", 32, 18),
+    3: GGMLType("Q4_1", 32, 20),
+    6: GGMLType("Q5_0", 32, 22),
+    7: GGMLType("Q5_1", 32, 24),
+    8: GGMLType("Q8_0", 32, 34),
+    12: GGMLType("Q4_K", 256, 144),
+    13: GGMLType("Q5_K", 256, 176),
+    14: GGMLType("Q6_K", 256, 210),
+    30: GGMLType("BF16", 1, 2),
 }
 
 
@@ -72,8 +72,8 @@ class GGUFTensor:
     @property
     def nbytes(self) -> int:
         """In the file."""
-        of = ENCODINGS[self.encoding]
-        return prod(self.shape) // of.numbers * of.nbytes
+        of = GGML_TYPES[self.encoding]
+        return prod(self.shape) // of.block_size * of.type_size
 
     def pieces(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
         """Some rows at a time, and which; permuted ones all at once.
@@ -101,30 +101,25 @@ class GGUFTensor:
         return rows.view(self.permuted_heads, -1, 2, rows.shape[1]).transpose(1, 2).flatten(0, 2)
 
     def _decoded(self, start: int, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-        of = ENCODINGS[self.encoding]
-        per_row = columns // of.numbers * of.nbytes
+        of = GGML_TYPES[self.encoding]
+        per_row = columns // of.block_size * of.type_size
         with self.file.open("rb") as file:
             file.seek(self.offset + start * per_row)
             content = file.read(rows * per_row)
         if len(content) < rows * per_row:
             raise UserError(f"{self.file} became shorter while it was read; fetch it again")
-        found = _numbers(content, self.encoding).view(rows, columns).to(dtype)
-        if not all(map(isfinite, found.aminmax())):
-            raise UserError(
-                f"{self.file} has {shown(self.name)} with numbers that are not finite in "
-                f"{str(dtype).removeprefix('torch.')}; fetch it again"
-            )
-        return found
+        found = _numbers(content, self.encoding).view(rows, columns)
+        return finite(found.to(dtype), self.file, self.name)
 
 
 def _numbers(content: bytes, encoding: int) -> Tensor:
     plain = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-    dtype = plain.get(ENCODINGS[encoding].name)
+    dtype = plain.get(GGML_TYPES[encoding].name)
     if dtype is not None:
         return torch.frombuffer(bytearray(content), dtype=dtype)
     from gguf import GGMLQuantizationType, dequantize
 
-    blocks = np.frombuffer(content, np.uint8).reshape(-1, ENCODINGS[encoding].nbytes)
+    blocks = np.frombuffer(content, np.uint8).reshape(-1, GGML_TYPES[encoding].type_size)
     return torch.from_numpy(dequantize(blocks, GGMLQuantizationType(encoding))).flatten()
 
 
@@ -190,32 +185,33 @@ class _Header:
             )
         shape = tuple(self.number("Q") for _ in range(dimensions))
         encoding, offset = self.number("I"), self.number("Q")
-        if encoding not in ENCODINGS:
-            known = ", ".join(of.name for of in ENCODINGS.values())
+        if encoding not in GGML_TYPES:
+            known = ", ".join(of.name for of in GGML_TYPES.values())
             raise UserError(
                 f"{self.path} has {shown(name)} in encoding {encoding}, which is not known here; "
                 f"use a file in {known}"
             )
-        if shape[0] % ENCODINGS[encoding].numbers:
+        of = GGML_TYPES[encoding]
+        if shape[0] % of.block_size:
             raise UserError(
                 f"{self.path} has {shown(name)} with rows of {shape[0]} numbers, no multiple of "
-                f"the {ENCODINGS[encoding].numbers} of {ENCODINGS[encoding].name}; fetch it again"
+                f"the {of.block_size} of {of.name}; fetch it again"
             )
         return name, shape[::-1], encoding, offset
 
     def value(self, kind: int) -> Any:
         if kind in NUMBERS:
             return self.number(NUMBERS[kind])
-        if kind == TEXT:
+        if kind == STRING:
             return self.text()
-        if kind != LIST:
+        if kind != ARRAY:
             raise UserError(f"{self.path} has a value of unknown kind {kind}; fetch it again")
         kind = self.number("I")
         if kind in NUMBERS:
             size = struct.calcsize(f"<{NUMBERS[kind]}")
             count = self.count(size)
             return list(struct.unpack(f"<{count}{NUMBERS[kind]}", self.take(count * size)))
-        if kind != TEXT:
+        if kind != STRING:
             raise UserError(f"{self.path} has a list of unknown kind {kind}; fetch it again")
         return [self.text() for _ in range(self.count(8))]
 

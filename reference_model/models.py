@@ -21,7 +21,7 @@ REFERENCE = "reference"
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedModel:
     """``place``: for messages; ``find_ends`` gives the tokens that end a text.
 
     It raises `UserError` for what the files ask of decoding and is not done here.
@@ -33,7 +33,7 @@ class Opened:
     find_ends: Callable[[], tuple[int, ...]]
 
 
-def open_model(name: str | Path, dtype: torch.dtype = torch.float32) -> Opened:
+def open_model(name: str | Path, dtype: torch.dtype = torch.float32) -> OpenedModel:
     """``reference``, ``smollm2``, a folder in our layout or Hugging Face's, or a file .gguf.
 
     SmolLM2 is fetched once. Raises `UserError` where there is no such model, for a family or a
@@ -65,16 +65,18 @@ def of_folder(
     folder: Path,
     load: Callable[[Path, torch.dtype], GPT],
     dtype: torch.dtype = torch.float32,
-) -> Opened:
+) -> OpenedModel:
     """The model of a folder, by one way of reading it."""
-    return Opened(folder, load(folder, dtype), load_tokenizer(folder), partial(read_ends, folder))
+    return OpenedModel(
+        folder, load(folder, dtype), load_tokenizer(folder), partial(read_ends, folder)
+    )
 
 
-def _gguf(path: Path, dtype: torch.dtype) -> Opened:
+def _gguf(path: Path, dtype: torch.dtype) -> OpenedModel:
     from reference_model.families.gguf import load_gguf
     from reference_model.families.gguf_tokenizer import ends_of, tokenizer_of
     from reference_model.gguf_file import read_gguf
 
     metadata, _ = read_gguf(path)
     tokenizer = tokenizer_of(metadata, path)  # before anything long is done
-    return Opened(path, load_gguf(path, dtype), tokenizer, partial(ends_of, metadata, path))
+    return OpenedModel(path, load_gguf(path, dtype), tokenizer, partial(ends_of, metadata, path))

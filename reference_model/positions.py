@@ -112,12 +112,12 @@ def _interpolated(config: GPTConfig, frequencies: Tensor) -> Tensor:
     """
     low, high = config.rope_low_turns, config.rope_high_turns
     if config.rope_scaling == "llama3":
-        turns = config.rope_trained_context * frequencies / (2 * math.pi)
+        turns = config.rope_original_context * frequencies / (2 * math.pi)
         return ((high - turns) / (high - low)).clamp(0, 1)
     width, pairs = config.d_head, torch.arange(len(frequencies), device=frequencies.device)
 
     def pair_that_turns(times: float) -> float:
-        slowness = config.rope_trained_context / (times * 2 * math.pi)
+        slowness = config.rope_original_context / (times * 2 * math.pi)
         return width * math.log(slowness) / (2 * math.log(config.rope_base))
 
     first = max(math.floor(pair_that_turns(high)), 0)

@@ -38,26 +38,28 @@ class Entry:
     shape: tuple[int, ...]
     dtype: str
 
-    def read(self, dtype: torch.dtype | None = None) -> Tensor:
-        """The tensor, in a dtype if one is given, else as it is stored.
+    def read(self) -> Tensor:
+        """The tensor as it is stored.
 
-        Raises `UserError` for anything but floating point, and for what is not finite, or not in
-        this dtype: attention may answer such a query with numbers, as PyTorch's own does on a CPU.
+        Raises `UserError` for anything but floating point, and for what is not finite: attention
+        may answer such a query with numbers, as PyTorch's own does on a CPU.
         """
         with self._open() as opened:
-            return self._checked(opened.get_tensor(self.key), dtype)
+            return finite(opened.get_tensor(self.key), self.file, self.key)
 
     def pieces(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-        """The same some rows at a time, and which rows; each piece is let go before the next.
+        """Yield (rows, values) in ``dtype``, some rows at a time; each is let go before the next.
 
-        The file is opened for each: what was read of a mapped file counts as memory until then.
+        Raises as `read` does, and for what is not finite in this dtype. The file is opened for
+        each: what was read of a mapped file counts as memory until it is closed.
         """
         rows = max(1, MOST_AT_ONCE // max(1, prod(self.shape[1:]))) if self.shape else 1
         for start in range(0, self.shape[0] if self.shape else 1, rows):
             at = slice(start, start + rows)
             with self._open() as opened:
                 piece = opened.get_slice(self.key)
-                yield at, self._checked(piece[at] if self.shape else piece[...], dtype)
+                values = piece[at] if self.shape else piece[...]
+                yield at, finite(values.to(dtype), self.file, self.key)
 
     @contextmanager
     def _open(self) -> Iterator[Any]:
@@ -72,15 +74,16 @@ class Entry:
         except (SafetensorError, OSError) as error:
             raise UserError(f"{self.file} cannot be read ({error}); fetch it again") from None
 
-    def _checked(self, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-        tensor = tensor if dtype is None else tensor.to(dtype)
-        whole = tensor.half() if tensor.dtype.itemsize == 1 else tensor  # float8 has no least
-        if whole.numel() and not all(map(isfinite, whole.aminmax())):
-            raise UserError(
-                f"{self.file} has {shown(self.key)} with numbers that are not finite in "
-                f"{str(tensor.dtype).removeprefix('torch.')}; train or fetch it again"
-            )
-        return tensor
+
+def finite(tensor: Tensor, file: Path, name: str) -> Tensor:
+    """The same tensor. `UserError`, with its name and the file, where it holds other numbers."""
+    whole = tensor.half() if tensor.dtype.itemsize == 1 else tensor  # float8 has no least
+    if whole.numel() and not all(map(isfinite, whole.aminmax())):
+        raise UserError(
+            f"{file} has {shown(name)} with numbers that are not finite in "
+            f"{str(tensor.dtype).removeprefix('torch.')}; train or fetch it again"
+        )
+    return tensor
 
 
 @dataclass(frozen=True)

@@ -177,13 +177,13 @@ CHOICES: dict[str, dict[str, Any]] = {
         "position": "rope",
         "rope_scaling": "llama3",
         "rope_scaling_factor": 4.0,
-        "rope_trained_context": 30,
+        "rope_original_context": 30,
     },
     "rope, yarn": {
         "position": "rope",
         "rope_scaling": "yarn",
         "rope_scaling_factor": 4.0,
-        "rope_trained_context": 30,
+        "rope_original_context": 30,
         "rope_high_turns": 4.0,
     },
 }

@@ -16,7 +16,7 @@ import torch
 from reference_model.config import GPTConfig, checked
 from reference_model.errors import UserError
 from reference_model.families.family import OF_LLAMA, LlamaNames, Source
-from reference_model.filling import Weights, filled
+from reference_model.filling import Weights, load_weights
 from reference_model.gguf_file import GGUFTensor, read_gguf
 from reference_model.model import GPT
 from reference_model.positions import rotary_angles
@@ -66,7 +66,7 @@ NAMES = LlamaNames(
     qkv=("attn_q", "attn_k", "attn_v"),
 )
 # Llama 3's, whose files hold what becomes of them and not themselves.
-LLAMA3 = {"rope_trained_context": 8192, "rope_low_turns": 1.0, "rope_high_turns": 4.0}
+LLAMA3 = {"rope_original_context": 8192, "rope_low_turns": 1.0, "rope_high_turns": 4.0}
 
 
 def load_gguf(path: Path, dtype: torch.dtype = torch.float32) -> GPT:
@@ -84,7 +84,7 @@ def load_gguf(path: Path, dtype: torch.dtype = torch.float32) -> GPT:
     def where(name: str) -> tuple[Source, ...]:
         return NAMES.sources(name, config)
 
-    return filled(config, Weights(path, "metadata", entries, NAMES.layers, where), dtype)
+    return load_weights(config, Weights(path, "metadata", entries, NAMES.layers, where), dtype)
 
 
 def _of_heads(tensor: GGUFTensor, config: GPTConfig) -> GGUFTensor:
@@ -109,8 +109,8 @@ def config_of(
     }
     known = {f"{kind}.{name}": allowed for name, allowed in _OF_ARCHITECTURE.items()}
     check_settings(fields, known, path)
-    for name in (*SIZES.values(), EMBEDDING):
-        if name not in tensors and f"{kind}.{name}" not in fields:
+    for name in (*(f"{kind}.{size}" for size in SIZES.values()), EMBEDDING):
+        if name not in tensors and name not in fields:
             raise UserError(f"{path} lacks {name}; fetch it again")
     told = {name.removeprefix(f"{kind}."): value for name, value in fields.items()}
 
@@ -153,7 +153,7 @@ def _rotary(told: Mapping[str, Any], path: Path) -> dict[str, Any]:
             )
         found["rope_scaling_factor"] = told["rope.scaling.factor"]
     if kind == "yarn":
-        found["rope_trained_context"] = told.get("rope.scaling.original_context_length")
+        found["rope_original_context"] = told.get("rope.scaling.original_context_length")
     return found
 
 

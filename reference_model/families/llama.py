@@ -59,7 +59,7 @@ _KNOWN: Known = {
 }
 # rope_type → our rope_scaling, and their keys → our fields. `factor` is required where keys are.
 _FACTOR = {"factor": "rope_scaling_factor"}
-_TRAINED = {"original_max_position_embeddings": "rope_trained_context"}
+_TRAINED = {"original_max_position_embeddings": "rope_original_context"}
 _SCALINGS: dict[str, tuple[str, dict[str, str]]] = {
     "default": ("none", {}),
     "linear": ("interpolation", _FACTOR),

@@ -62,18 +62,18 @@ def test_a_size_is_a_whole_number_of_at_least_one(name: str, value: object) -> N
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, True, "12"])
-@pytest.mark.parametrize("name", ["d_mlp", "d_head", "n_kv_head", "rope_trained_context"])
+@pytest.mark.parametrize("name", ["d_mlp", "d_head", "n_kv_head", "rope_original_context"])
 def test_a_size_that_follows_others_is_a_size_where_it_is_given(name: str, value: object) -> None:
     assert f"{name}={value!r} is not a size" in refusal(**{name: value})
 
 
 def test_what_is_not_given_follows_other_fields_and_goes_on_following_them() -> None:
     config = GPTConfig(n_embd=24, n_head=4, context_length=30)
-    followed = (config.d_mlp, config.d_head, config.n_kv_head, config.rope_trained_context)
+    followed = (config.d_mlp, config.d_head, config.n_kv_head, config.rope_original_context)
     assert followed == (96, 6, 4, 30)
     assert config.qkv_bias
     changed = config.replace(n_embd=48, n_head=8, bias=False, context_length=60)
-    followed = (changed.d_mlp, changed.d_head, changed.n_kv_head, changed.rope_trained_context)
+    followed = (changed.d_mlp, changed.d_head, changed.n_kv_head, changed.rope_original_context)
     assert followed == (192, 6, 8, 60)
     assert not changed.mlp_bias
 
@@ -88,9 +88,9 @@ def test_what_is_given_stays_as_it_is() -> None:
 
 def test_what_a_scaled_model_was_trained_on_stays_what_it_was() -> None:
     scaled = {"position": "rope", "rope_scaling": "yarn", "rope_scaling_factor": 4.0}
-    config = GPTConfig(context_length=64, rope_trained_context=64, **scaled)
+    config = GPTConfig(context_length=64, rope_original_context=64, **scaled)
     longer = config.replace(context_length=256)
-    assert longer.rope_trained_context == 64
+    assert longer.rope_original_context == 64
     assert from_fields(longer.given()) == longer
 
 
@@ -125,7 +125,7 @@ def test_yarn_brings_its_own_numbers() -> None:
         ({"rope_scaling": "ntk"}, ["rope_scaling='ntk'", "position='rope'", "'learned'"]),
         ({"position": "rope", "rope_low_turns": 2.0}, ["rope_low_turns=2.0", "llama3 or yarn"]),
         ({"position": "rope", "rope_attention_factor": 1.2}, ["rope_attention_factor=1.2", "yarn"]),
-        ({"rope_trained_context": 8}, ["rope_trained_context=8", "rope_scaling='none'"]),
+        ({"rope_original_context": 8}, ["rope_original_context=8", "rope_scaling='none'"]),
         (
             {"position": "rope", "rope_scaling": "llama3", "rope_high_turns": 1.0},
             ["rope_high_turns=1.0", "rope_low_turns=1.0"],

@@ -234,7 +234,7 @@ def test_scaling_by_parts_equals_transformers(
         rope_base=base,
         rope_scaling=scaling,
         rope_scaling_factor=8.0,
-        rope_trained_context=trained,
+        rope_original_context=trained,
         **{ours: float(there[name]) for ours, name in given.items() if name in there},
     )
     torch.testing.assert_close(rotary_angles(ours, 1, 1)[0].float(), expected)
@@ -242,7 +242,7 @@ def test_scaling_by_parts_equals_transformers(
 
 
 def test_slow_pairs_are_interpolated_and_fast_ones_left_alone() -> None:
-    choices = {"rope_scaling_factor": 8.0, "rope_trained_context": 100, "context_length": 800}
+    choices = {"rope_scaling_factor": 8.0, "rope_original_context": 100, "context_length": 800}
     plain = rotary_angles(rope(16), 1, 1)[0]
     turns = 100 * plain / (2 * math.pi)
     scaled = rotary_angles(rope(16, rope_scaling="llama3", **choices), 1, 1)[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from reference_model.cache import KVCache
 from reference_model.checkpoints import load_huggingface
@@ -23,6 +21,7 @@ from reference_model.families.family import OF_LLAMA
 from reference_model.generate import generate
 from reference_model.lora import LoRAConfig, add_adapters
 from reference_model.model import GPT
+from tests.reference_model.foreign_folders.folders import TOKENS, edit, logits_of, refusal
 
 SIZES = {
     "vocab_size": 50,
@@ -35,7 +34,6 @@ SIZES = {
     "initializer_range": 0.3,
     **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
 }
-TOKENS = torch.randint(50, (2, 12), generator=torch.Generator().manual_seed(3))
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 4.0, "low_freq_factor": 1.0}
 LLAMA3 |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 16}
 LLAMAS_OWN = ("attention_bias", "mlp_bias", "pretraining_tp")  # that other types do not know
@@ -89,40 +87,17 @@ def folder(tiny_llama: Callable[..., Any], tmp_path: Path) -> Path:
     return tmp_path
 
 
-def logits(model: Any, tokens: Tensor = TOKENS) -> Tensor:
-    with torch.no_grad():
-        found = model(tokens)
-    return found if isinstance(found, Tensor) else found.logits
-
-
-def edit(folder: Path, *dropped: str, **changes: object) -> None:
-    path = folder / "config.json"
-    content = {**json.loads(path.read_text(encoding="utf-8")), **changes}
-    for name in dropped:
-        del content[name]
-    path.write_text(json.dumps(content), encoding="utf-8")
-
-
-def refusal(folder: Path) -> str:
-    with pytest.raises(UserError) as raised:
-        load_huggingface(folder)
-    message = str(raised.value)
-    assert len(message.splitlines()) == 1
-    assert len(message) < 400
-    return message
-
-
 # ---- the same logits
 
 
 def test_logits_are_those_of_transformers(theirs: Any, tmp_path: Path) -> None:
     theirs.save_pretrained(tmp_path)
     ours = load_huggingface(tmp_path)
-    torch.testing.assert_close(logits(ours), logits(theirs), rtol=0, atol=1e-5)
+    torch.testing.assert_close(logits_of(ours), logits_of(theirs), rtol=0, atol=1e-5)
     cache = KVCache(ours.config, 2, 12)
     with torch.no_grad():
         pieces = [ours(piece, cache) for piece in TOKENS.split([5, 1, 6], dim=1)]
-    torch.testing.assert_close(torch.cat(pieces, 1), logits(theirs), rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.cat(pieces, 1), logits_of(theirs), rtol=0, atol=1e-5)
 
 
 def test_what_we_write_transformers_reads_to_the_same_logits(
@@ -132,7 +107,7 @@ def test_what_we_write_transformers_reads_to_the_same_logits(
     ours = load_huggingface(tmp_path / "theirs")
     save_huggingface(ours, tmp_path / "ours")
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours").eval()
-    torch.testing.assert_close(logits(again), logits(theirs), rtol=0, atol=1e-5)
+    torch.testing.assert_close(logits_of(again), logits_of(theirs), rtol=0, atol=1e-5)
     assert load_huggingface(tmp_path / "ours").config == ours.config
 
 
@@ -171,7 +146,7 @@ def test_merged_adapters_are_written_into_queries_and_values(
     merge_adapters(model)
     save_huggingface(model, tmp_path / "merged")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
-    torch.testing.assert_close(logits(theirs), logits(model), rtol=0, atol=1e-5)
+    torch.testing.assert_close(logits_of(theirs), logits_of(model), rtol=0, atol=1e-5)
 
 
 # ---- older files
@@ -184,7 +159,9 @@ def test_older_names_of_rotary_settings_are_read(
     theirs.save_pretrained(folder)
     told = {name: value for name, value in LLAMA3.items() if name != "rope_theta"}
     edit(folder, "rope_parameters", rope_theta=500.0, rope_scaling=told)
-    torch.testing.assert_close(logits(load_huggingface(folder)), logits(theirs), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        logits_of(load_huggingface(folder)), logits_of(theirs), rtol=0, atol=1e-5
+    )
     del told["rope_type"]
     edit(folder, rope_scaling={**told, "type": "llama3"})
     assert load_huggingface(folder).config.rope_scaling == "llama3"
@@ -198,11 +175,11 @@ def test_frequencies_that_old_files_carry_are_no_weights(folder: Path) -> None:
 
 
 def test_names_may_lack_what_stands_before_them(folder: Path) -> None:
-    expected = logits(load_huggingface(folder))
+    expected = logits_of(load_huggingface(folder))
     tensors = load_file(folder / "model.safetensors")
     bare = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
     save_file(bare, folder / "model.safetensors", {"format": "pt"})
-    assert torch.equal(logits(load_huggingface(folder)), expected)
+    assert torch.equal(logits_of(load_huggingface(folder)), expected)
 
 
 # ---- what is refused

@@ -55,7 +55,7 @@ def refusal(folder: Path, load: Callable[[Path], GPT] = load_huggingface) -> str
         load(folder)
     message = str(raised.value)
     assert len(message.splitlines()) == 1
-    assert len(message) < 500
+    assert len(message) < 400
     return message
 
 
