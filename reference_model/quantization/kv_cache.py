@@ -65,7 +65,7 @@ class QuantizedKVCache(KVCache):
         parts = parts_of(model)
         of_keys, of_values = ([p for p in parts if p.role == role] for role in ("key", "value"))
         self._projections = list(zip(of_keys, of_values, strict=True))
-        # A norm of the keys, or their rotation, comes after the bias: it is no constant any more.
+        # After a norm or a rotation the bias is no longer the part that all keys share.
         constant = not config.qk_norm and config.position != "rope"
         drops = drop_biases and config.qkv_bias
         self._drops_key_bias, self._drops_value_bias = drops and constant, drops

@@ -225,6 +225,15 @@ def test_rotary_keys_keep_their_bias_since_it_turns_with_them(
     assert torch.equal(value[0], model.h[0].attn.c_attn.bias.detach().view(3, 2, 1, 8)[2])
 
 
+def test_normed_keys_are_encoded_as_they_are_since_the_norm_takes_the_bias_in(
+    tiny_model: Callable[..., GPT],
+) -> None:
+    model = tiny_model(torch.float32, context_length=CONTEXT, qk_norm=True)
+    key, value = QuantizedKVCache(model, 1, 4, TurboQuant(WIDTH, 3))._biases(0)
+    assert key.eq(0).all()
+    assert value.any()
+
+
 def test_a_model_without_biases_has_none_to_drop(tiny_model: Callable[..., GPT]) -> None:
     model = tiny_model(torch.float32, context_length=CONTEXT, bias=False)
     text = tokens(model)
