@@ -28,6 +28,7 @@ import stat
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -125,9 +126,16 @@ class Worker:
         # By its name, asv imports one module; to know of all of them takes a quarter as long as
         # to import torch.
         name = key.partition("(")[0]
-        found = get_benchmark_from_name("benchmarks", name)
-        at = [_key(name, given) for given in itertools.product(*found._params)].index(key)
-        return get_benchmark_from_name("benchmarks", f"{name}-{at}")
+        return get_benchmark_from_name("benchmarks", f"{name}-{_places(name)[key]}")
+
+
+@cache
+def _places(name: str) -> dict[str, int]:
+    """Where asv counts each choice of a benchmark's parameters."""
+    from asv_runner.discovery import get_benchmark_from_name
+
+    params = get_benchmark_from_name("benchmarks", name)._params
+    return {_key(name, given): at for at, given in enumerate(itertools.product(*params))}
 
 
 def _key(name: str, given: Iterable[object]) -> str:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.exact_cases.case import Case
 from benchmarks.exact_cases.stand_ins import PROBES, Profiled, Smaller, in_miniature
+
+if TYPE_CHECKING:
+    from benchmarks.claims import Claim
 
 Labels = Mapping[str, Any]
 
@@ -35,12 +38,11 @@ class Miniature:
 
 def found_by(miniature: Miniature) -> object:
     """All that it measures, by name, and the verdict that this leads to."""
-    from benchmarks.claims import load_claims
     from benchmarks.experiment import Settings, all_experiments
     from benchmarks.verdicts import judge_claim
 
     (experiment,) = (each for each in all_experiments() if each.claim == miniature.claim)
-    (claim,) = (each for each in load_claims() if each.id == miniature.claim)
+    claim = _claims()[miniature.claim]
     settings = Settings(miniature.profile, "cpu", 0)  # type: ignore[arg-type]
     with in_miniature(miniature.sizes):
         cells = [cell.parameters for cell in experiment.cells(settings)]
@@ -51,6 +53,13 @@ def found_by(miniature: Miniature) -> object:
         measured = experiment.combine(settings, found)
     judged, _ = judge_claim(claim, measured)
     return [{m.id: [m.value, m.interval, m.n, m.unit] for m in measured}, judged.verdict]
+
+
+@cache
+def _claims() -> dict[str, Claim]:
+    from benchmarks.claims import load_claims
+
+    return {each.id: each for each in load_claims()}
 
 
 def _first(cells: Sequence[Labels], labels: Labels) -> Labels:

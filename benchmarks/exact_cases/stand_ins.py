@@ -9,8 +9,9 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -99,12 +100,17 @@ def _preset(real: Callable[..., Any], name: str, **choices: Any) -> Any:
 def _checkpoint(dtype: Any = None) -> Any:
     import torch
 
+    return deepcopy(_filled()).to(dtype or torch.float32)
+
+
+@cache
+def _filled() -> Any:
     from reference_model.config import preset
     from reference_model.model import GPT
 
     model = GPT(_preset(preset, "reference")).eval()
     fill(model)
-    return model.to(dtype or torch.float32)
+    return model
 
 
 def _tokenizer() -> Any:

@@ -15,11 +15,12 @@ from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from benchmarks.exact_cases.case import Case
 from benchmarks.exact_cases.stand_ins import PROBES, in_miniature
 from benchmarks.gate_suite import EXACT_BUT_LONG, NOT_COMPARED
-from benchmarks.workloads import of_this_commit
+from benchmarks.workloads import SIZE, of_this_commit
 
 MICRO = Path(__file__).resolve().parents[1] / "micro"
 MOST_BYTES = 4 * 2**20  # that a call of the micro suite moves and is made
@@ -52,9 +53,13 @@ def _measured(way: str) -> Any:
     """`Cost` of a timed call, or the number that is tracked."""
     from asv_runner.discovery import get_benchmark_from_name
 
+    from reference_model.config import PRESETS
+
     name = way.partition("(")[0]
     at = [each for each in WAYS if each.partition("(")[0] == name].index(way)
-    with in_miniature({**PROBES, "workloads.PROMPT_TOKENS": 16, "workloads.NEW_TOKENS": 4}):
+    sizes = {**PROBES, "workloads.PROMPT_TOKENS": 16, "workloads.NEW_TOKENS": 4}
+    small = dict.fromkeys((SIZE.model, SIZE.small_model), PRESETS["toy"])
+    with in_miniature(sizes), patch.dict(PRESETS, small):
         return _value(get_benchmark_from_name("benchmarks", f"{name}-{at}"))
 
 

@@ -7,7 +7,6 @@ measure anew. Everything else is, since nobody can tell from the outside what it
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -34,10 +33,10 @@ def closure(module: str, root: Path = ROOT) -> set[str]:
     due = [module]
     while due:
         name = due.pop()
-        if name in found or _file_of(name, root) is None:
+        if name in found or (file := _file_of(name, root)) is None:
             continue
         found.add(name)
-        due += _imports(name, _file_of(name, root))
+        due += _imports(name, file)
     return found
 
 
@@ -49,20 +48,17 @@ def _file_of(name: str, root: Path) -> Path | None:
 
 
 @cache
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_bytes())
-
-
-def _imports(name: str, path: Path | None) -> Iterator[str]:
+def _imports(name: str, path: Path) -> list[str]:
     """What a module imports, inside its functions too; a package comes before what is in it."""
     parts = name.split(".")
-    yield from (".".join(parts[:end]) for end in range(1, len(parts)))
-    for node in ast.walk(_tree(path)) if path else ():
+    found = [".".join(parts[:end]) for end in range(1, len(parts))]
+    for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found.append(node.module)
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
 
 
 @cache

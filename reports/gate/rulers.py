@@ -20,6 +20,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -210,17 +211,19 @@ def _alone(
         on_head = stack.enter_context(_worker(replace(head, checkout=place), device, layout))
     if of_suite and _cases_differ(base.own_suite, head.checkout):
         on_cases = _on_cases(base.own_suite, head, head, device, layout, stack)
-    values = _one_by_one(own, [*of_model, *of_suite], failed, "base's own benchmarks")
-    return _Alone(
-        values,
-        None
-        if on_head is None
-        else _one_by_one(on_head, of_model, failed, "base's benchmarks on head's model"),
-        None
-        if on_cases is None
-        else _one_by_one(on_cases, of_suite, failed, "base's cases on head's functions"),
-        failed,
+    asked: tuple[tuple[Worker | None, Sequence[str], str], ...] = (
+        (own, [*of_model, *of_suite], "base's own benchmarks"),
+        (on_head, of_model, "base's benchmarks on head's model"),
+        (on_cases, of_suite, "base's cases on head's functions"),
     )
+    with ThreadPoolExecutor() as pool:  # nothing is timed: no processor should wait
+        found = [
+            pool.submit(_one_by_one, worker, ids, failed, what) if worker else None
+            for worker, ids, what in asked
+        ]
+        values, by_base, by_cases = (each.result() if each else None for each in found)
+    assert values is not None
+    return _Alone(values, by_base, by_cases, sorted(failed))
 
 
 def _on_cases(

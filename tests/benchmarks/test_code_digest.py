@@ -28,7 +28,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def digest(tree: Path) -> str:
-    module._tree.cache_clear()
+    module._imports.cache_clear()
     module._module_digest.cache_clear()
     return code_digest("benchmarks.experiments.one", tree)
 
