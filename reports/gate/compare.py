@@ -20,7 +20,7 @@ from reports.gate.decision import Decision, Rule, as_plain
 from reports.gate.exact import FAILING, Difference, Value, fails
 from reports.gate.machine import troubles
 from reports.gate.pairs import CONTROL, Pairs
-from reports.gate.rulers import compare_exactly
+from reports.gate.rulers import Compared, compare_exactly
 from reports.gate.timed import Timed, run_pairs
 from reports.gate.verdict import NotComparable, Verdict
 from reports.gate.workers import Answer, Device, Worker, running
@@ -73,7 +73,9 @@ def compare(repository: Path, request: Request, tell: Callable[[str], None]) -> 
             compared = exact.differences
             timed, uneven, untimed = _on_both_sides(workers, selected)
             skipped = _skipped_numbers(before, after) | untimed
-            compared += uneven + _vanished(arms[0], request, rng, [*selected, *how], skipped)
+            if exact.own is None:  # the suite is one
+                exact.own = workers[0].ask("suite")
+            compared += uneven + _vanished(arms[0], exact, request, rng, [*selected, *how], skipped)
             if not selected and not how and not compared:
                 raise UserError(_matches_nothing(workers, request.select))
         gone = {difference.id for difference in compared if difference.kind == "gone"}
@@ -195,34 +197,34 @@ def _skipped_numbers(base: Mapping[str, Value], head: Mapping[str, Value]) -> di
 
 def _vanished(
     base: Arm,
+    exact: Compared,
     request: Request,
     rng: random.Random,
     known: Sequence[str],
     skipped: Mapping[str, str],
 ) -> list[Difference]:
     """What base's own suite had and head's has no more, by name or because it is skipped there."""
-    if base.own_suite is None:
+    if base.own_suite is None or exact.own is None:
         return []
-    own = Worker(replace(base, checkout=base.own_suite), request.device, rng)
-    try:
-        listed = own.ask("suite")
-        found = [
-            Difference(id, "gone", None, None, "not in head's suite")
-            for id in (*listed["timed"], *listed["exact"])
-            if id not in known and fnmatch.fnmatchcase(id, request.select)
-        ]
-        for id, why in skipped.items() if base.suite_differs else ():
-            if id in listed["timed"]:
-                lacks = "skipped" in own.ask("prepare", id=id)
-            elif id in listed["exact"]:
-                lacks = isinstance(own.ask("exact", ids=[id])["values"][id], dict)
-            else:
-                lacks = True
-            if not lacks:
-                found.append(Difference(id, "gone", None, None, f"head's suite: {why}"))
-    finally:
-        own.close()
-    return found
+    listed = exact.own
+    found = [
+        Difference(id, "gone", None, None, "not in head's suite")
+        for id in (*listed["timed"], *listed["exact"])
+        if id not in known and fnmatch.fnmatchcase(id, request.select)
+    ]
+    if not base.suite_differs:
+        return found
+    had = [id for id in skipped if id in listed["exact"] and id in exact.own_values]
+    untimed = [id for id in skipped if id in listed["timed"]]
+    if untimed:
+        own = Worker(replace(base, checkout=base.own_suite), request.device, rng)
+        try:
+            had += [id for id in untimed if "skipped" not in own.ask("prepare", id=id)]
+        finally:
+            own.close()
+    return found + [
+        Difference(id, "gone", None, None, f"head's suite: {skipped[id]}") for id in had
+    ]
 
 
 def _nothing_compared(

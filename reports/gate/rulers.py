@@ -47,6 +47,8 @@ class Compared:
     head: Values
     differences: list[Difference]
     notes: list[str] = field(default_factory=list)
+    own: Answer | None = None  # what base's own suite has, where it is not head's,
+    own_values: Values = field(default_factory=dict)  # and its numbers of base's model
 
 
 def compare_exactly(
@@ -82,7 +84,8 @@ def compare_exactly(
                 assert base.own_suite is not None
                 ask = partial(_on_cases, base.own_suite, base, head, device, layout, stack)
                 alone.cases |= _as_before(ask, alone.base, alone.cases, suite)
-        return _by_both(before, after, how, versions, known, alone)
+        found = _by_both(before, after, how, versions, known, alone)
+        return replace(found, own=known, own_values=alone.base)
 
 
 def _as_before(
