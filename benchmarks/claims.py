@@ -6,7 +6,7 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -25,6 +25,7 @@ REGION_KINDS: tuple[RegionKind, ...] = get_args(RegionKind)
 Side = Literal["within", "without", "across"]
 Verdict = Literal["confirmed", "refuted", "depends", "open"]
 SHOWN_AS = ("percent", "million")
+REFERENCE_LABEL = "reference checkpoint"  # of what is measured of a model as it is
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Words:
     shown_as: str = ""  # "percent" or "million", where people count in these
     said: float | None = None  # the number that was said, inside the region
     finding: Mapping[str, str] = field(default_factory=dict)  # by verdict, where this one decides
+    subject: str = ""  # which model was measured, "GPT-2 small"
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,18 @@ class Claim:
     requirements: list[Requirement]
     requirements_hold: Combination = "together"
     finding: Mapping[str, str] = field(default_factory=dict)  # by verdict
+
+    def about(self, subject: str, scale: str) -> Claim:
+        """The same claim, put to another model than the one that claims.toml speaks of."""
+        requirements = [
+            replace(
+                each,
+                where={k: subject if v == REFERENCE_LABEL else v for k, v in each.where.items()},
+                words=replace(each.words, subject=subject),
+            )
+            for each in self.requirements
+        ]
+        return replace(self, scale=scale, requirements=requirements)
 
 
 def region_of(written: Mapping[RegionKind, Any]) -> Region:
@@ -163,7 +177,8 @@ def _claim(entry: dict[str, Any]) -> Claim:
     name = f"claim {entry.get('id', '(without id)')}"
     keys = {"id": str, "lesson": str, "statement": str, "said_in": list, "sources": list}
     required: dict[str, type] = {**keys, "scale": str, "requirement": list}
-    _check_keys(name, entry, required, {"requirements_hold": str, "finding": dict})
+    optional: dict[str, type] = {"requirements_hold": str, "finding": dict, "subject": str}
+    _check_keys(name, entry, required, optional)
     if not CLAIM_ID.fullmatch(entry["id"]):
         raise ValueError(f"{name}: an id is lesson.name in small letters, digits and hyphens")
     combination = entry.get("requirements_hold", "together")
@@ -174,7 +189,8 @@ def _claim(entry: dict[str, Any]) -> Claim:
         raise ValueError(f"{name}: lesson is {entry['lesson']!r}, not one of {', '.join(LESSONS)}")
     if not entry["sources"] or not entry["requirement"]:
         raise ValueError(f"{name}: needs one source and one requirement at least")
-    requirements = [_requirement(name, part) for part in entry["requirement"]]
+    subject = entry.get("subject", "")
+    requirements = [_requirement(name, part, subject) for part in entry["requirement"]]
     fields = {key: entry[key] for key in (*keys, "scale")}
     return Claim(
         **fields,
@@ -184,7 +200,7 @@ def _claim(entry: dict[str, Any]) -> Claim:
     )
 
 
-def _requirement(claim: str, entry: dict[str, Any]) -> Requirement:
+def _requirement(claim: str, entry: dict[str, Any], subject: str) -> Requirement:
     name = f"{claim}, requirement {entry.get('text', '(without text)')!r}"
     optional: dict[str, type] = {"where": dict, "role": str, "quantity": str, "unit": str}
     optional |= {"shown_as": str, "said": object, "finding": dict}
@@ -196,12 +212,12 @@ def _requirement(claim: str, entry: dict[str, Any]) -> Requirement:
     role = entry.get("role", "claim")
     if role not in get_args(Role):
         raise ValueError(f"{name}: role is {role!r}, not one of {', '.join(get_args(Role))}")
-    words = _words(name, entry, regions[0])
+    words = _words(name, entry, regions[0], subject)
     where = entry.get("where", {})
     return Requirement(entry["text"], entry["metric"], where, regions[0], role, words)
 
 
-def _words(name: str, entry: dict[str, Any], region: Region) -> Words:
+def _words(name: str, entry: dict[str, Any], region: Region, subject: str) -> Words:
     shown_as, said = entry.get("shown_as", ""), entry.get("said")
     if shown_as and shown_as not in SHOWN_AS:
         raise ValueError(f"{name}: shown_as is {shown_as!r}, not one of {', '.join(SHOWN_AS)}")
@@ -210,7 +226,7 @@ def _words(name: str, entry: dict[str, Any], region: Region) -> Words:
         if region.side(number, number) != "within":
             raise ValueError(f"{name}: said is {said!r}, which is not in the region")
     quantity, unit = entry.get("quantity", ""), entry.get("unit")
-    return Words(quantity, unit, shown_as, said, _finding(name, entry))
+    return Words(quantity, unit, shown_as, said, _finding(name, entry), subject)
 
 
 def _finding(name: str, entry: dict[str, Any]) -> dict[str, str]:

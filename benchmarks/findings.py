@@ -14,6 +14,7 @@ the measurements and of the region, put in where the words name them:
 {said} {bound}          what was said, "2×" or "0.005 or less"; the bare bound
 {cases} {holding} {failing}   how many there are
 {rank}, ...             what the requirement fixes
+{subject}               the model that was measured
 {2.value}               the same of the second requirement
 
 Where a text is missing, lacks a number or becomes too long, a plainer sentence says the same.
@@ -117,6 +118,8 @@ class Part:
     def figure(self, name: str) -> str:
         """What stands for ``{name}``; LookupError where there is none."""
         group, _, what = name.rpartition(".")
+        if name == "subject" and self.requirement.words.subject:
+            return self.requirement.words.subject
         if group in ("holds", "fails"):
             return self._side(group, what)
         if group or (not self.judged and name not in self.requirement.where):

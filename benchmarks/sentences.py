@@ -113,6 +113,8 @@ def fill_in(text: str, requirement: Requirement) -> str:
     """What the requirement fixes, where ``text`` names it: "{rank}"."""
 
     def value(found: re.Match[str]) -> str:
+        if found[1] == "subject" and requirement.words.subject:
+            return requirement.words.subject
         wanted = requirement.where.get(found[1])
         if wanted is None or isinstance(wanted, list):
             return found[0]
