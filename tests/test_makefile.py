@@ -44,6 +44,7 @@ class Checkout:
         ours = {
             "PYTHON",
             "PROFILE",
+            "MODEL",
             "COMMITS",
             "MACHINE",
             "BASE",
@@ -156,6 +157,7 @@ USERS = [
     ("gate", "BASE", "--base="),
     ("gate", "HEAD", "--head="),
     ("report", "PROFILE", "--profile="),
+    ("report", "MODEL", "--model="),
     ("history", "PROFILE", "--profile="),
     ("history", "COMMITS", "--commits="),
     ("history", "MACHINE", "--machine="),

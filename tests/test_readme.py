@@ -66,8 +66,10 @@ def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def own_model(root: Path, folder: Path) -> list[str]:
-    """The arguments of the README's command, with ``folder`` for FOLDER."""
-    (command,) = BLOCK.findall(section(root / "README.md", "Your model"))
+    """The arguments of the README's second command, with ``folder`` for FOLDER."""
+    (commands,) = BLOCK.findall(section(root / "README.md", "Your model"))
+    report, command = commands.splitlines()
+    assert report == "make report MODEL=FOLDER"  # test_makefile.py, test_subjects.py
     words = shlex.split(command)
     assert words[:3] == [".venv/bin/python", "-m", "reference_model"]
     return [str(folder) if word == "FOLDER" else word for word in words[3:]]

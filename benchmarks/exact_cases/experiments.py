@@ -109,7 +109,7 @@ def _of_formats() -> object:
     from benchmarks.experiments import kv_quality
 
     return [
-        kv_quality._bits_held(codec_of(keys), codec_of(values), recent)
+        kv_quality._bits_held(codec_of(keys), codec_of(values), recent, 512)
         for keys, values in (("turboquant 3", "turboquant 3"), ("channel 4", "token 4"))
         for recent in (0, 1, 64, 600)
     ]

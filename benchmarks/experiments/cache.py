@@ -21,11 +21,10 @@ from benchmarks.experiment import (
 )
 from benchmarks.instruments.memory import allocator_peak
 from benchmarks.instruments.readings import Reading
-from benchmarks.instruments.texts import reference_tokens
 from benchmarks.results import Direction, Measurement, Parameter, measured
 from benchmarks.stats import Estimate
+from benchmarks.subjects.subject import Subject, subject_of
 from reference_model.cache import KVCache
-from reference_model.checkpoints import load_reference
 from reference_model.config import GPTConfig, preset
 from reference_model.costs import kv_cache_bytes, kv_row_projections
 from reference_model.generate import generate
@@ -50,6 +49,7 @@ CHUNKINGS: dict[str, Callable[[int], list[int]]] = {
     "pieces of 7": lambda length: pieces(length, (7,)),
     "pieces of 1, 64, 3 and 20": lambda length: pieces(length, (1, 64, 3, 20)),
 }
+MOST_OF_LARGE = 64  # tokens that a large model reads, or generates: each is a step of its own
 # Prompt and new tokens of the greedy runs; both together fit the checkpoint's context.
 GREEDY: dict[Profile, tuple[tuple[int, int], ...]] = {
     "smoke": ((1, 15), (70, 15)),
@@ -85,33 +85,54 @@ def cells_of_outputs(settings: Settings) -> list[Cell]:
         ),
         *(
             Cell({"batch_size": batch_size, "prompt_tokens": prompt, "new_tokens": new}, share=4)
-            for batch_size, (prompt, new) in product(BATCH_SIZES, GREEDY[settings.profile])
+            for batch_size, (prompt, new) in product(BATCH_SIZES, _runs(settings))
         ),
     ]
 
 
 def of_an_output(settings: Settings, batch_size: int, dtype: str = "", **run: int) -> Found:
     """Logits at a precision, or the tokens of a greedy run in float32."""
-    text, record = reference_tokens("test").to(settings.device), _recorder(SAME, "checkpoint")
+    subject, record = subject_of(settings), _recorder(SAME, "checkpoint")
+    text = subject.tokens()
     if dtype:
-        model = load_reference(PRECISIONS[dtype]).to(settings.device)
-        return as_found(_deviations(model, text, record, settings.profile, dtype, batch_size))
-    model = load_reference().to(settings.device)
+        model, lengths = subject.model(PRECISIONS[dtype]), _lengths(settings)
+        return as_found(_deviations(model, text, record, lengths, dtype, batch_size))
+    model = subject.model()
     prompts = prompts_from(text, batch_size, run["prompt_tokens"])
     differing = tokens_differing(model, prompts, run["new_tokens"])
     labels = {"batch_size": batch_size, **run}
     return as_found([record("tokens_differing", "tokens", differing, "cached", **labels)])
 
 
+def _lengths(settings: Settings) -> tuple[int, ...]:
+    """Of the profile's prompts, those that the model reads; what is longer is as long as it can."""
+    subject = subject_of(settings)
+    most = _most_tokens(subject)
+    return tuple(dict.fromkeys(min(length, most) for length in LENGTHS[settings.profile]))
+
+
+def _runs(settings: Settings) -> list[tuple[int, int]]:
+    """Prompt and new tokens of the profile's greedy runs, as far as the model's context goes."""
+    most = _most_tokens(subject_of(settings))
+    found = []
+    for prompt, new in GREEDY[settings.profile]:
+        given = min(prompt, most // 2)
+        found.append((given, min(new, most - given)))
+    return list(dict.fromkeys(found))
+
+
+def _most_tokens(subject: Subject) -> int:
+    return MOST_OF_LARGE if subject.is_large else subject.window
+
+
 def _deviations(
     model: GPT,
     text: Tensor,
     record: Callable[..., Measurement],
-    profile: Profile,
+    lengths: tuple[int, ...],
     dtype: str,
     batch_size: int,
 ) -> Iterator[Measurement]:
-    lengths = LENGTHS[profile]
     labels = {"dtype": dtype, "batch_size": batch_size, "longest": max(lengths)}
     prompts = [prompts_from(text, batch_size, length) for length in lengths]
     for name, chunking in CHUNKINGS.items():
@@ -122,7 +143,13 @@ def _deviations(
 
 
 @experiment_of_cells(
-    SAME, cells=cells_of_outputs, measure=of_an_output, smoke=6, quick=30, full=120
+    SAME,
+    cells=cells_of_outputs,
+    measure=of_an_output,
+    smoke=6,
+    quick=30,
+    full=120,
+    of_any_model=True,
 )
 def same_output(settings: Settings, found: CellsFound) -> list[Measurement]:
     """Logits of the checkpoint on real prompts, and its greedy tokens, with and without a cache.
@@ -163,11 +190,12 @@ def tokens_differing(model: GPT, prompts: Tensor, new_tokens: int) -> int:
     return int((with_cache != without).sum())
 
 
-@experiment("cache.fifteenfold-projections", smoke=0.5, quick=0.5, full=0.5)
+@experiment("cache.fifteenfold-projections", smoke=0.5, quick=0.5, full=0.5, of_any_model=True)
 def fifteenfold_projections(settings: Settings) -> list[Measurement]:
     """Rows that one layer projects to keys and values, counted over a real generation."""
-    model = GPT(preset("toy")).eval()
-    prompt = torch.zeros(1, PROMPT_TOKENS, dtype=torch.int64)
+    of_reference = settings.of_reference
+    model = GPT(preset("toy")).eval() if of_reference else subject_of(settings).model()
+    prompt = torch.zeros(1, PROMPT_TOKENS, dtype=torch.int64, device=model.wte.weight.device)
     cached, uncached = (counted_rows(model, prompt, NEW_TOKENS, use) for use in (True, False))
     for rows, use_cache in ((cached, True), (uncached, False)):
         law = kv_row_projections(PROMPT_TOKENS, NEW_TOKENS, use_cache=use_cache)
@@ -219,15 +247,18 @@ CAPACITY = 512
 ALLOCATED = "allocated"
 
 
-@experiment("cache.memory-law", smoke=1, quick=1, full=1)
+@experiment("cache.memory-law", smoke=1, quick=1, full=1, of_any_model=True)
 def memory_law(settings: Settings) -> list[Measurement]:
     """Bytes of real buffers against 2 · L · T · C · bytes · B, in use and reserved.
 
-    On a GPU also what the allocator says it handed out, which is rounded up to whole blocks.
+    C is the width of all heads that are cached. On a GPU also what the allocator says it handed
+    out, which is rounded up to whole blocks.
     """
     found = []
-    for name, dtype, batch_size in product(("reference", "gpt2"), DTYPES, BATCH_SIZES):
-        config = preset(name)
+    configs = {name: preset(name) for name in ("reference", "gpt2")}
+    if not settings.of_reference:
+        configs = {settings.model: subject_of(settings).config}
+    for (name, config), dtype, batch_size in product(configs.items(), DTYPES, BATCH_SIZES):
         for counted, tokens, nbytes in _filled(config, batch_size, dtype, settings.device):
             law = kv_cache_bytes(config, tokens, batch_size, DTYPES[dtype][1])
             labels = {"model": name, "batch_size": batch_size, "tokens": tokens, "counted": counted}
@@ -253,7 +284,7 @@ def _filled(
     cache = KVCache(config, batch_size, CAPACITY, kind, device)
     yield "reserved", CAPACITY, cache.nbytes
     for length in (1, 2, 64, 200, CAPACITY):
-        shape = (batch_size, config.n_head, length - cache.length, config.d_head)
+        shape = (batch_size, config.n_kv_head, length - cache.length, config.d_head)
         rows = torch.zeros(shape, dtype=kind, device=device)
         for layer in range(config.n_layer):
             cache.update(layer, rows, rows)

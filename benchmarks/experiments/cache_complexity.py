@@ -24,6 +24,7 @@ from benchmarks.instruments.clock import interleaved_durations
 from benchmarks.instruments.counting import count
 from benchmarks.results import Measurement, Parameter, measured
 from benchmarks.stats import mean_interval
+from benchmarks.subjects.subject import subject_of
 from reference_model.config import GPTConfig, preset
 from reference_model.costs import Flops, forward_flops
 from reference_model.generate import generate
@@ -48,7 +49,7 @@ def cells(settings: Settings) -> list[Cell]:
     found = [Cell({"part": "counted"}, share=9)]
     found += [
         Cell({"part": "timed", "process": index}, share=1, timed=True)
-        for index in range(PROCESSES[settings.profile])
+        for index in range(PROCESSES[settings.profile] if settings.of_reference else 0)
     ]
     return found
 
@@ -56,28 +57,38 @@ def cells(settings: Settings) -> list[Cell]:
 def of_a_cell(settings: Settings, part: str, process: int = 0) -> Found:
     """Measurements of what is counted; both arms' exponents of one process."""
     if part == "counted":
-        return as_found(_counted())
+        return as_found(_counted(settings))
     return {**exponents_of_seconds(settings.device), "threads": torch.get_num_threads()}
 
 
 @experiment_of_cells(
-    "cache.complexity", cells=cells, measure=of_a_cell, smoke=2.5, quick=12, full=45
+    "cache.complexity",
+    cells=cells,
+    measure=of_a_cell,
+    smoke=2.5,
+    quick=12,
+    full=45,
+    of_any_model=True,
 )
 def complexity(settings: Settings, found: CellsFound) -> list[Measurement]:
     """Degrees of the counted FLOPs of a run as polynomials in its length T, and of its seconds.
 
     "projections" are all linear layers, "attention" the scores and the weighted sums. A degree is
     read off exactly: the order at which the finite differences of the counts are constant. Seconds
-    have exponents only, with intervals, over the range of lengths that was timed.
+    have exponents only, with intervals, over the range of lengths that was timed, and only of the
+    reference.
     """
     samples = [of_process for _, of_process in found[1:]]
     return joined(settings, found[:1]) + list(_exponents(samples))
 
 
-def _counted() -> Iterator[Measurement]:
-    model = GPT(preset("toy")).eval()
+def _counted(settings: Settings) -> Iterator[Measurement]:
+    """Of the toy, since degrees are the same in any size; of another subject, its own."""
+    model, lengths = GPT(preset("toy")).eval(), (*CONSECUTIVE, *LONGER)
+    if not settings.of_reference:
+        model, lengths = subject_of(settings).model().cpu(), CONSECUTIVE
     for option, use_cache in OPTIONS.items():
-        counted = {T: counted_flops(model, T, use_cache) for T in (*CONSECUTIVE, *LONGER)}
+        counted = {T: counted_flops(model, T, use_cache) for T in lengths}
         for part in ("projections", "attention"):
             labels = {"part": part}
             of_part = partial(record, option=option, source="counted")

@@ -36,6 +36,7 @@ from benchmarks.instruments.limits import (
 )
 from benchmarks.results import Measurement, Parameter, measured
 from benchmarks.stats import geometric_mean_ratio_interval, mean_interval
+from benchmarks.subjects.subject import subject_of
 from reference_model.config import GPTConfig, preset
 from reference_model.costs import generation_flops, read_weight_bytes
 from reference_model.generate import generate
@@ -77,7 +78,7 @@ def of_a_process(settings: Settings, process: int, long: bool) -> Found:
     if long:
         lengths = list(LENGTHS[settings.profile])
         runs.append({"prompt_tokens": LONG_PROMPT, "lengths": lengths, "rounds": 1})
-    found = generation_samples("gpt2", settings.device, runs)
+    found = generation_samples(model_of(settings), settings.device, runs)
     return {"threads": torch.get_num_threads(), **found}
 
 
@@ -88,9 +89,12 @@ def of_a_process(settings: Settings, process: int, long: bool) -> Found:
     smoke=None,
     quick=77,
     full=1300,
+    of_any_model=True,
 )
 def fifteen_tokens(settings: Settings, processes: CellsFound) -> list[Measurement]:
     """GPT-2 small with and without a cache: tokens a second, their ratio, and share of the limit.
+
+    Of another subject, its own speeds.
 
     15 tokens from one are the claim; a longer prompt and more tokens show how it depends on the
     length. Beside them stands the work that was asked for: FLOPs of the whole generation, and
@@ -98,6 +102,7 @@ def fifteen_tokens(settings: Settings, processes: CellsFound) -> list[Measuremen
     """
     samples = [sample for _, sample in processes]
     threads, lengths = samples[0]["threads"], LENGTHS[settings.profile]
+    config = preset("gpt2") if settings.of_reference else subject_of(settings).config
     found: list[Measurement] = []
     for prompt_tokens, new_tokens in (SHORT, *((LONG_PROMPT, length) for length in lengths)):
         labels: dict[str, Parameter] = {
@@ -109,7 +114,7 @@ def fifteen_tokens(settings: Settings, processes: CellsFound) -> list[Measuremen
         own = [sample[key] for sample in samples if key in sample]
         whole_run = new_tokens in (SHORT[1], max(lengths))
         found += _speeds(own, new_tokens, {**labels, "threads": threads}, whole_run)
-        found += _work(preset("gpt2"), prompt_tokens, new_tokens, labels)
+        found += _work(config, prompt_tokens, new_tokens, labels)
     return found
 
 
@@ -165,12 +170,18 @@ def _work(
         yield record(nbytes, metric="weight_bytes", unit="bytes/token", option=option)
 
 
-def generation_samples(preset_name: str, device: str, runs: list[dict[str, Any]]) -> Sample:
-    """What one process measures: of each run and length, "prompt+new", both arms' speeds.
+def model_of(settings: Settings) -> GPT:
+    """GPT-2 small, or another subject.
 
-    The weights are random: what they are does not matter to how long they take.
+    Its weights are random: what they are does not matter to how long they take.
     """
-    model = GPT(preset(preset_name)).to(device).eval()
+    if not settings.of_reference:
+        return subject_of(settings).model()
+    return GPT(preset("gpt2")).to(settings.device).eval()
+
+
+def generation_samples(model: GPT, device: str, runs: list[dict[str, Any]]) -> Sample:
+    """What one process measures: of each run and length, "prompt+new", both arms' speeds."""
     found: Sample = {}
     for run in runs:
         found |= _generation_run(model, device, **run)

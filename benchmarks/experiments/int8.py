@@ -24,15 +24,15 @@ from benchmarks.experiment import (
     joined,
 )
 from benchmarks.experiments.int8_factorial import FACTORIAL_WEIGHTS, factorial, losses_of
-from benchmarks.experiments.planted import with_planted_outliers
+from benchmarks.experiments.planted import channels_of, with_planted_outliers
 from benchmarks.instruments.perplexity import bits_per_byte, token_losses
-from benchmarks.instruments.texts import play_windows
 from benchmarks.instruments.windows import Windows
 from benchmarks.results import Measurement, Parameter, measured
 from benchmarks.stats import Estimate
-from reference_model.checkpoints import load_reference, reference_tokenizer
+from benchmarks.subjects.subject import Subject, subject_of
 from reference_model.config import preset
 from reference_model.model import GPT
+from reference_model.parts import parts_with
 from reference_model.quantization.grid import Grid
 from reference_model.quantization.int8 import Product, packed_is_available, with_int8_linears
 from reference_model.quantization.norms import NormScheme, with_int8_norms
@@ -51,16 +51,26 @@ GRIDS = (
 )
 
 
-@experiment("int8.norm-share", smoke=0.1, quick=0.1, full=0.1)
+@experiment("int8.norm-share", smoke=0.1, quick=0.1, full=0.1, of_any_model=True)
 def norm_share(settings: Settings) -> list[Measurement]:
-    """Percent of GPT-2's parameters that belong to norms, counted on the built model."""
+    """Percent of GPT-2's parameters that belong to norms, counted on the built model.
+
+    Of another subject, its own.
+    """
     found = []
-    for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"):
+    sizes_of_gpt2 = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
+    configs = {name: preset(name) for name in sizes_of_gpt2}
+    if not settings.of_reference:
+        configs = {settings.model: subject_of(settings).config}
+    for name, config in configs.items():
         with torch.device("meta"):
-            model = GPT(preset(name))
-        sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-        total = sum(sizes.values())
-        norms = sum(size for name, size in sizes.items() if ".ln_" in f".{name}")
+            model = GPT(config)
+        total = sum(parameter.numel() for parameter in model.parameters())
+        norms = sum(
+            parameter.numel()
+            for part in parts_with(model, "norm")
+            for parameter in part.module.parameters()
+        )
         for metric, unit, value in (
             ("norm_share", "percent", 100 * norms / total),
             ("norm_parameters", "parameters", norms),
@@ -74,7 +84,7 @@ def norm_share(settings: Settings) -> list[Measurement]:
                     unit=unit,
                     direction="none",
                     choice="norm",
-                    option="layernorm",
+                    option=config.norm,
                     parameters={"model": name},
                     source="counted",
                 )
@@ -120,6 +130,7 @@ def of_weights(settings: Settings, variant: str = "", factorial: str = "") -> Fo
     smoke=6,
     quick=20,
     full=650,
+    of_any_model=True,
 )
 def weights_quality(settings: Settings, found: CellsFound) -> list[Measurement]:
     """What rounding every linear's weights costs on held-out text, norms left out."""
@@ -129,10 +140,10 @@ def weights_quality(settings: Settings, found: CellsFound) -> list[Measurement]:
 
 
 def _of_variant(settings: Settings, name: str) -> Iterator[Measurement]:
-    model, windows = load_reference().to(settings.device), held_out_windows(settings)
-    baseline = _baseline(settings)
+    subject, windows = subject_of(settings), held_out_windows(settings)
+    model, baseline = subject.model(), _baseline(settings)
     if name == "float32":
-        yield from _losses_of_the_checkpoint(windows, baseline)
+        yield from _losses_in_float32(subject, windows, baseline)
     elif name in (by_name := {grid.name: grid for grid in GRIDS}):
         grid = by_name[name]
         rounded, names = with_rounded_linears(model, grid)
@@ -159,7 +170,7 @@ WAYS = {
 # Channels that are planted, and how many times as large they are: γ's step is then so coarse that
 # the other channels' γ of about 1 has one or two.
 PLANTED_CHANNELS, STRENGTH = (3, 77), 128.0
-PLANTED = "planted outliers"
+AS_IT_IS, PLANTED = "reference checkpoint", "planted outliers"
 COARSE = 1  # fractional bits of statistics that are known to be too few
 
 
@@ -170,7 +181,7 @@ def norm_cases() -> list[tuple[str, str]]:
     fractional bits do.
     """
     return [
-        *((model, way) for model in ("reference checkpoint", PLANTED) for way in WAYS),
+        *((model, way) for model in (AS_IT_IS, PLANTED) for way in WAYS),
         ("known to be coarse", f"integer statistics, {COARSE} fractional bits"),
     ]
 
@@ -188,7 +199,13 @@ def of_norms(settings: Settings, model: str = "", way: str = "") -> Found:
 
 
 @experiment_of_cells(
-    "int8.norm-damage", cells=cells_of_norms, measure=of_norms, smoke=4, quick=14, full=450
+    "int8.norm-damage",
+    cells=cells_of_norms,
+    measure=of_norms,
+    smoke=4,
+    quick=14,
+    full=450,
+    of_any_model=True,
 )
 def norm_damage(settings: Settings, found: CellsFound) -> list[Measurement]:
     """What each way to quantise the norms costs on the same text, all else in float32."""
@@ -196,9 +213,11 @@ def norm_damage(settings: Settings, found: CellsFound) -> list[Measurement]:
 
 
 def _of_norms(settings: Settings, name: str, way: str) -> Measurement:
-    model = load_reference().to(settings.device)
+    model = subject_of(settings).model()
     if name == PLANTED:
-        model = with_planted_outliers(model, PLANTED_CHANNELS, STRENGTH)
+        model = with_planted_outliers(model, channels_of(model, PLANTED_CHANNELS), STRENGTH)
+    elif name == AS_IT_IS and not settings.of_reference:
+        name = settings.model
     if way in WAYS:
         changed, _ = with_int8_norms(model, WAYS[way])
     else:
@@ -216,9 +235,11 @@ def _loss_of(changed: torch.nn.Module, windows: Windows, baseline: NDArray[np.fl
 
 
 def held_out_windows(settings: Settings) -> Windows:
-    """Windows of the test plays, as many as the profile reads."""
-    context = preset("reference").context_length
-    return play_windows("test", context, WINDOWS[settings.profile], settings.seed)
+    """Windows of the held-out text, as many as the profile reads; half of them by a large model."""
+    subject, count = subject_of(settings), WINDOWS[settings.profile]
+    if count is not None and subject.is_large:
+        count //= 2
+    return subject.windows(count, settings.seed)
 
 
 def loss_increase(
@@ -244,14 +265,16 @@ def loss_increase(
 
 @functools.cache
 def _baseline(settings: Settings) -> NDArray[np.float64]:
-    """Losses of the checkpoint in float32, (windows, T), with which both claims compare."""
-    return token_losses(load_reference().to(settings.device), held_out_windows(settings))
+    """Losses of the model in float32, (windows, T), with which both claims compare."""
+    return token_losses(subject_of(settings).model(), held_out_windows(settings))
 
 
-def _losses_of_the_checkpoint(windows: Windows, losses: NDArray[np.float64]) -> list[Measurement]:
+def _losses_in_float32(
+    subject: Subject, windows: Windows, losses: NDArray[np.float64]
+) -> list[Measurement]:
     """Its loss in nats, and the same loss as perplexity and as bits per byte."""
     loss = windows.mean(losses)
-    texts = reference_tokenizer().decode_batch(windows.targets.tolist())
+    texts = subject.tokenizer.decode_batch(windows.targets.tolist())
     text_bytes = sum(len(text.encode()) for text in texts)
     bits_of_a_nat = bits_per_byte(losses.size, text_bytes)  # one nat per token, that is
     conversions: tuple[tuple[str, str, Callable[[float], float]], ...] = (

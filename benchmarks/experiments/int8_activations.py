@@ -13,12 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.experiment import Cell, CellsFound, Found, Profile, Settings, experiment_of_cells
-from benchmarks.experiments.planted import with_planted_outliers
-from benchmarks.instruments.texts import play_windows
+from benchmarks.experiments.planted import channels_of, with_planted_outliers
 from benchmarks.instruments.windows import Windows
 from benchmarks.results import Measurement, Parameter, measured
-from reference_model.checkpoints import load_reference
-from reference_model.config import preset
+from benchmarks.subjects.subject import subject_of
 from reference_model.model import GPT
 from reference_model.parts import Role, parts_of
 from reference_model.quantization.grid import Grid, rounded
@@ -58,9 +56,10 @@ def cells(settings: Settings) -> list[Cell]:
 
 def of_some_windows(settings: Settings, model: str, first: int) -> Found:
     """Statistics of the linears' inputs in float32, and cosines: window by window."""
-    exact = load_reference().to(settings.device)
+    exact = subject_of(settings).model()
     if model == PLANTED:
-        exact = with_planted_outliers(exact, PLANTED_CHANNELS, PLANTED_STRENGTH)
+        channels = channels_of(exact, PLANTED_CHANNELS)
+        exact = with_planted_outliers(exact, channels, PLANTED_STRENGTH)
     fakes = {
         metric: with_fake_rounding(exact, grid, activations=True)
         for metric, (_, grid) in FORMATS[model].items()
@@ -85,6 +84,7 @@ def of_some_windows(settings: Settings, model: str, first: int) -> Found:
     smoke=None,
     quick=10,
     full=130,
+    of_any_model=True,
 )
 def activation_range(settings: Settings, found: CellsFound) -> list[Measurement]:
     """Of the checkpoint, and of the same function with outliers planted.
@@ -103,8 +103,7 @@ def activation_range(settings: Settings, found: CellsFound) -> list[Measurement]
 
 
 def text_of(settings: Settings) -> Windows:
-    context = preset("reference").context_length
-    return play_windows("test", context, WINDOWS[settings.profile], settings.seed)
+    return subject_of(settings).windows(WINDOWS[settings.profile], settings.seed)
 
 
 def _of_model(name: str, found: Sequence[Found], windows: Windows) -> Iterator[Measurement]:

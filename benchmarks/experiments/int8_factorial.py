@@ -9,13 +9,11 @@ import numpy as np
 
 from benchmarks.experiment import Found, Profile, Settings
 from benchmarks.instruments.cache_quality import Array, qualities
-from benchmarks.instruments.texts import play_windows
 from benchmarks.instruments.windows import Windows
 from benchmarks.results import Measurement, measured
 from benchmarks.stats import Estimate
+from benchmarks.subjects.subject import subject_of
 from reference_model.cache import KVCache
-from reference_model.checkpoints import load_reference
-from reference_model.config import preset
 from reference_model.model import GPT
 from reference_model.quantization.grid import Grid
 from reference_model.quantization.kv_cache import QuantizedKVCache
@@ -41,9 +39,11 @@ def losses_of(settings: Settings, weights: str) -> Found:
 
     Of TurboQuant one rotation, the same for each.
     """
-    variant = _with_weights(load_reference().to(settings.device), weights)
-    caches = {f"{bits} bits": partial(_empty, variant, bits) for bits in BITS}
-    plain, through = qualities(variant, text_of(settings), caches)
+    variant = _with_weights(subject_of(settings).model(), weights)
+    windows = text_of(settings)
+    capacity = windows.inputs.shape[1]
+    caches = {f"{bits} bits": partial(_empty, variant, capacity, bits) for bits in BITS}
+    plain, through = qualities(variant, windows, caches)
     losses = {NO_CACHE: plain, **{cache: quality.losses for cache, quality in through.items()}}
     return {cache: of_cache.mean(axis=1).tolist() for cache, of_cache in losses.items()}
 
@@ -59,8 +59,7 @@ def factorial(settings: Settings, found: Mapping[str, Found]) -> list[Measuremen
 
 
 def text_of(settings: Settings) -> Windows:
-    length, count = preset("reference").context_length, WINDOWS[settings.profile]
-    return play_windows("test", length, count, settings.seed)
+    return subject_of(settings).windows(WINDOWS[settings.profile], settings.seed)
 
 
 def _with_weights(model: GPT, weights: str) -> GPT:
@@ -74,9 +73,9 @@ def _with_weights(model: GPT, weights: str) -> GPT:
     return normed
 
 
-def _empty(model: GPT, bits: int, batch_size: int) -> KVCache:
+def _empty(model: GPT, capacity: int, bits: int, batch_size: int) -> KVCache:
     codec = TurboQuant(model.config.d_head, bits)
-    return QuantizedKVCache(model, batch_size, model.config.context_length, codec)
+    return QuantizedKVCache(model, batch_size, capacity, codec)
 
 
 def interaction(

@@ -13,12 +13,10 @@ from torch import Tensor
 from torch.func import functional_call
 
 from benchmarks.experiment import Cell, CellsFound, Found, Profile, Settings, experiment_of_cells
-from benchmarks.instruments.texts import play_windows
 from benchmarks.instruments.windows import Windows
 from benchmarks.results import Direction, Measurement, Parameter, measured
 from benchmarks.stats import Estimate, scaled
-from reference_model.checkpoints import load_reference
-from reference_model.config import preset
+from benchmarks.subjects.subject import subject_of
 from reference_model.model import GPT
 from reference_model.parts import Role, parts_of
 from reference_model.quantization.grid import Codes, Grid, to_grid
@@ -74,7 +72,8 @@ class Readings:
 def cells(settings: Settings) -> list[Cell]:
     """A cell for some parts at a time, which are all compared with the same predictions."""
     with torch.device("meta"):
-        count = len(all_parts(GPT(preset("reference", head="untied")), settings.profile))
+        config = subject_of(settings).config.replace(head="untied")
+        count = len(all_parts(GPT(config), settings.profile))
     return [Cell({"first_part": first}) for first in range(0, count, PARTS_OF_A_CELL)]
 
 
@@ -89,21 +88,27 @@ def all_parts(model: GPT, profile: Profile) -> list[Part]:
 
 def of_some_parts(settings: Settings, first_part: int) -> Found:
     """Fields of `Readings`."""
-    model = untied(load_reference()).to(settings.device)
+    model = untied(subject_of(settings).model()).to(settings.device)
     parts = all_parts(model, settings.profile)[first_part : first_part + PARTS_OF_A_CELL]
     found = readings(model, [rounded_part(model, part) for part in parts], text_of(settings))
     return {name: values.tolist() for name, values in vars(found).items()}
 
 
 @experiment_of_cells(
-    "int8.sensitivity", cells=cells, measure=of_some_parts, smoke=None, quick=None, full=2400
+    "int8.sensitivity",
+    cells=cells,
+    measure=of_some_parts,
+    smoke=None,
+    quick=None,
+    full=2400,
+    of_any_model=True,
 )
 def sensitivity(settings: Settings, found: CellsFound) -> list[Measurement]:
     """What each part loses by rounding, all others left in float32.
 
     Of the checkpoint untied, whose embedding and head can be rounded one without the other.
     """
-    model, windows = untied(load_reference()), text_of(settings)
+    model, windows = untied(subject_of(settings).model()), text_of(settings)
     parts = all_parts(model, settings.profile)
     of_cells = [Readings(**{k: np.array(v) for k, v in each.items()}) for _, each in found]
     all_found = Readings(
@@ -118,8 +123,7 @@ def sensitivity(settings: Settings, found: CellsFound) -> list[Measurement]:
 
 
 def text_of(settings: Settings) -> Windows:
-    context = preset("reference").context_length
-    return play_windows("test", context, WINDOWS[settings.profile], settings.seed)
+    return subject_of(settings).windows(WINDOWS[settings.profile], settings.seed)
 
 
 def untied(model: GPT) -> GPT:

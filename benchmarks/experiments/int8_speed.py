@@ -6,6 +6,7 @@ does not matter to how long they take.
 
 from __future__ import annotations
 
+import copy
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -14,10 +15,11 @@ from typing import Any, cast
 import torch
 
 from benchmarks.experiment import GIGABYTE, Cell, CellsFound, Found, Settings, experiment_of_cells
+from benchmarks.experiments.cache_speed import model_of
 from benchmarks.instruments.clock import interleaved_durations
 from benchmarks.instruments.memory import held_rss
 from benchmarks.instruments.readings import Unavailable
-from benchmarks.results import Measurement, measured
+from benchmarks.results import Measurement, Parameter, measured
 from benchmarks.stats import geometric_mean_ratio_interval
 from reference_model.cache import KVCache
 from reference_model.config import preset
@@ -46,38 +48,51 @@ def cells(settings: Settings) -> list[Cell]:
     if settings.device == "cpu":
         timed = partial(Cell, timed=True, memory=4 * GIGABYTE)
         found += [timed({"part": "seconds", "process": i}, share=14) for i in range(PROCESSES)]
-        found.append(timed({"part": "resident"}, share=15))
+        if settings.of_reference:
+            found.append(timed({"part": "resident"}, share=15))
     return found
 
 
 def of_a_cell(settings: Settings, part: str, process: int = 0) -> Found:
     """Bytes of weights by number format; seconds of one process; bytes that processes hold."""
-    if part == "sizes":
-        return sizes()
     if part == "resident":
         return resident()
-    return {"threads": torch.get_num_threads(), "seconds": seconds()}
+    model = model_of(settings)
+    if part == "sizes":
+        return sizes(model)
+    return {"threads": torch.get_num_threads(), "seconds": seconds(model)}
 
 
-@experiment_of_cells(CLAIM, cells=cells, measure=of_a_cell, smoke=None, quick=None, full=150)
+@experiment_of_cells(
+    CLAIM,
+    cells=cells,
+    measure=of_a_cell,
+    smoke=None,
+    quick=None,
+    full=150,
+    of_any_model=True,
+)
 def size_speed(settings: Settings, found: CellsFound) -> list[Measurement]:
     """Bytes of GPT-2 small's weights, and seconds of a decode step and of a prefill, in turns.
 
     ``bytes_ratio`` and ``speedup`` are against float32; bfloat16 stands beside it. INT8 is timed on
-    the CPU, whose integer products these are.
+    the CPU, whose integer products these are. Of another subject its own, without what the system
+    says that a process holds.
     """
-    (_, in_buffers), *others = found
+    by_part: dict[Parameter, list[Found]] = {}
+    for labels, of_cell in found:
+        by_part.setdefault(labels["part"], []).append(of_cell)
+    (in_buffers,) = by_part["sizes"]
     measurements = list(_sizes(in_buffers))
-    if others:
-        *processes, (_, held) = others
-        measurements += _speeds([sample for _, sample in processes])
+    if samples := by_part.get("seconds"):
+        measurements += _speeds(samples)
+    for held in by_part.get("resident", ()):
         measurements += _resident(held, in_buffers)
     return measurements
 
 
-def sizes() -> dict[str, int]:
-    """Number format → bytes of GPT-2 small's weights."""
-    model = GPT(preset("gpt2"))
+def sizes(model: GPT) -> dict[str, int]:
+    """Number format → bytes of the model's weights."""
     found: dict[str, int] = {"float32": weight_bytes(model)}
     for product in products():
         found[product] = weight_bytes(with_int8_linears(model, product).model)
@@ -114,13 +129,12 @@ def _speeds(samples: Sequence[Mapping[str, Any]]) -> Iterator[Measurement]:
                 )
 
 
-def seconds() -> dict[str, dict[str, float]]:
+def seconds(model: GPT) -> dict[str, dict[str, float]]:
     """Of one process: part → number format → median seconds."""
-    model = GPT(preset("gpt2")).eval()
     formats: dict[str, GPT] = {
         product: cast(GPT, with_int8_linears(model, product).model) for product in products()
     }
-    formats["bfloat16"] = GPT(preset("gpt2")).eval().to(torch.bfloat16)
+    formats["bfloat16"] = copy.deepcopy(model).to(torch.bfloat16)
     formats["float32"] = model
     token, prompt = torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, PROMPT, dtype=torch.int64)
     found = {}

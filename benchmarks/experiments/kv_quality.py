@@ -12,11 +12,9 @@ import torch
 
 from benchmarks.experiment import Cell, CellsFound, Found, Profile, Settings, experiment_of_cells
 from benchmarks.instruments.cache_quality import Array, attention_errors, qualities
-from benchmarks.instruments.texts import play_windows
 from benchmarks.instruments.windows import Windows
 from benchmarks.results import Measurement, Parameter, measured
-from reference_model.checkpoints import load_reference
-from reference_model.config import preset
+from benchmarks.subjects.subject import Subject, subject_of
 from reference_model.model import GPT
 from reference_model.quantization.baselines import (
     AbsmaxBlocks,
@@ -30,9 +28,8 @@ from reference_model.quantization.codec import Codec
 from reference_model.quantization.kv_cache import QuantizedKVCache
 from reference_model.quantization.turboquant import Projection, Scale, TurboQuant, TurboQuantProd
 
-WIDTH = 64  # of the checkpoint's heads
 BITS = (2, 3, 4)
-SEEDS = 5
+SEEDS, FEW_SEEDS = 5, 2
 # Windows that are read, spread over all test plays; two of each of the 27 stretches of text are
 # enough, since what the seeds draw scatters as much.
 WINDOWS: dict[Profile, int] = {"smoke": 20, "quick": 20, "full": 54}
@@ -53,29 +50,28 @@ class Way:
     def name(self) -> str:
         return ", ".join([self.option, *(f"{key} {v}" for key, v in self.parameters.items())])
 
-    def caches(self, model: GPT) -> Iterator[Callable[[int], QuantizedKVCache]]:
-        """For each seed what makes an empty cache for so many sequences."""
+    def caches(self, model: GPT, capacity: int) -> Iterator[Callable[[int], QuantizedKVCache]]:
+        """For each seed what makes an empty cache for so many sequences of ``capacity`` tokens."""
         for keys, values in self.pairs:
-            yield partial(_empty, model, keys, values, self.how)
+            yield partial(_empty, model, capacity, keys, values, self.how)
 
 
 def _empty(
-    model: GPT, keys: Codec, values: Codec, how: dict[str, int | bool], batch_size: int
+    model: GPT,
+    capacity: int,
+    keys: Codec,
+    values: Codec,
+    how: dict[str, int | bool],
+    batch_size: int,
 ) -> QuantizedKVCache:
     window, drop_biases = int(how.get("window", 0)), bool(how.get("drop_biases", True))
     return QuantizedKVCache(
-        model,
-        batch_size,
-        model.config.context_length,
-        keys,
-        values,
-        window=window,
-        drop_biases=drop_biases,
+        model, batch_size, capacity, keys, values, window=window, drop_biases=drop_biases
     )
 
 
-def turboquant(bits: int, seeds: int, scale: Scale = "norm") -> list[Codec]:
-    return [TurboQuant(WIDTH, bits, scale=scale, seed=seed) for seed in range(seeds)]
+def turboquant(width: int, bits: int, seeds: int, scale: Scale = "norm") -> list[Codec]:
+    return [TurboQuant(width, bits, scale=scale, seed=seed) for seed in range(seeds)]
 
 
 def of_both(codecs: Sequence[Codec]) -> list[tuple[Codec, Codec]]:
@@ -86,23 +82,30 @@ def of_both(codecs: Sequence[Codec]) -> list[tuple[Codec, Codec]]:
 
 
 def ways_without_loss(settings: Settings) -> Iterator[tuple[str, Way]]:
-    """Ways to hold keys and values, each with the prefix of its metrics."""
+    """Ways to hold keys and values, each with the prefix of its metrics.
+
+    Of another model than the reference shorter profiles read all sizes, and no rivals: it is asked
+    for the first time, and a rival costs as much as a size.
+    """
     full, smoke = settings.profile == "full", settings.profile == "smoke"
-    seeds = 1 if smoke else SEEDS
-    for bits in BITS if full else (3,):  # the claim speaks of 3 bits
+    subject = subject_of(settings)
+    width, every_size = subject.config.d_head, full or not settings.of_reference
+    seeds = 1 if smoke else FEW_SEEDS if subject.is_large and not full else SEEDS
+    for bits in BITS if every_size else (3,):  # the claim speaks of 3 bits
         both: dict[str, Parameter] = {"bits": bits, "compressed": "keys and values"}
-        yield "", Way("turboquant", both, of_both(turboquant(bits, seeds)))
-    exact = Plain(WIDTH, torch.float32)
+        yield "", Way("turboquant", both, of_both(turboquant(width, bits, seeds)))
+    exact = Plain(width, torch.float32)
     for bits in BITS if full else ():
-        codecs = turboquant(bits, seeds)
+        codecs = turboquant(width, bits, seeds)
         for compressed, pairs in (
             ("keys", [(codec, exact) for codec in codecs]),
             ("values", [(exact, codec) for codec in codecs]),
         ):
             yield "", Way("turboquant", {"bits": bits, "compressed": compressed}, pairs)
-    for way in () if smoke else _formats(seeds if full else 1, full):
-        yield "format_", way
-    for way in _variations(seeds) if full else ():
+    if full or not (smoke or every_size):
+        for way in _formats(subject, seeds if full else 1, full):
+            yield "format_", way
+    for way in _variations(width, seeds) if full else ():
         yield "variation_", way
 
 
@@ -121,6 +124,7 @@ def of_a_way(settings: Settings, prefix: str, way: str) -> Found:
     smoke=5,
     quick=37,
     full=2400,
+    of_any_model=True,
 )
 def zero_loss(settings: Settings, found: CellsFound) -> list[Measurement]:
     """Held-out loss through compressed keys and values, read as a server would read them.
@@ -148,58 +152,59 @@ def _named(ways: Iterable[tuple[str, Way]]) -> dict[tuple[str, str], Way]:
     return {(prefix, way.name): way for prefix, way in ways}
 
 
-def _formats(seeds: int, full: bool) -> Iterator[Way]:
+def _formats(subject: Subject, seeds: int, full: bool) -> Iterator[Way]:
     """What keys and values can be held in, at several sizes each: loss against bits."""
+    width = subject.config.d_head
 
     def way(option: str, bits: int, pairs: list[tuple[Codec, Codec]], recent: int = 0) -> Way:
-        held = _bits_held(*pairs[0], recent)
+        held = _bits_held(*pairs[0], recent, subject.window)
         return Way(option, {"bits": bits, "bits_held": held}, pairs, {"window": recent})
 
     for bits in BITS if full else (2, 3):
         for scale in get_args(Scale) if full else ("norm",):
             name = f"turboquant, {scale.replace('_', ' ')} scale"
-            yield way(name, bits, of_both(turboquant(bits, seeds, scale)))
-        recent = of_both(turboquant(bits, seeds))
+            yield way(name, bits, of_both(turboquant(width, bits, seeds, scale)))
+        recent = of_both(turboquant(width, bits, seeds))
         yield way(f"turboquant, window of {RECENT}", bits, recent, RECENT)
-        yield way("rounding per token", bits, of_both([PerToken(WIDTH, bits)]))
-        kivi: list[tuple[Codec, Codec]] = [(PerChannel(WIDTH, bits), PerToken(WIDTH, bits))]
+        yield way("rounding per token", bits, of_both([PerToken(width, bits)]))
+        kivi: list[tuple[Codec, Codec]] = [(PerChannel(width, bits), PerToken(width, bits))]
         yield way(f"KIVI, window of {RECENT}", bits, kivi, RECENT)
-        rotated = [AbsmaxBlocks(WIDTH, bits, seed=seed) for seed in range(seeds)]
+        rotated = [AbsmaxBlocks(width, bits, seed=seed) for seed in range(seeds)]
         yield way("rotated absmax blocks", bits, of_both(rotated))
         if full:
-            yield way("absmax blocks", bits, of_both([AbsmaxBlocks(WIDTH, bits)]))
+            yield way("absmax blocks", bits, of_both([AbsmaxBlocks(width, bits)]))
         for projection in get_args(Projection) if full else ():
             prod = [
-                TurboQuantProd(WIDTH, bits, projection=projection, seed=seed)
+                TurboQuantProd(width, bits, projection=projection, seed=seed)
                 for seed in range(seeds)
             ]
             yield way(f"turboquant prod, {projection} S", bits, of_both(prod))
     if full:
-        yield way("turboquant, norm scale", 1, of_both(turboquant(1, seeds)))
-        yield way("float8 e4m3", 8, of_both([Float8(WIDTH)]))
-    yield way("int8 per token", 8, of_both([Int8(WIDTH)]))
+        yield way("turboquant, norm scale", 1, of_both(turboquant(width, 1, seeds)))
+        yield way("float8 e4m3", 8, of_both([Float8(width)]))
+    yield way("int8 per token", 8, of_both([Int8(width)]))
 
 
-def _bits_held(keys: Codec, values: Codec, recent: int) -> float:
-    """Bits a value, scales and exact tokens (at 16 bits) included, while a context fills up.
+def _bits_held(keys: Codec, values: Codec, recent: int, window: int) -> float:
+    """Bits a value, scales and exact tokens (at 16 bits) included, while a window fills up.
 
     A mean over the positions at which the loss is taken: early on, most of what is read is recent.
     """
     coded = (keys.bits_per_value + values.bits_per_value) / 2
     shares = []
-    for length in range(1, preset("reference").context_length + 1):
+    for length in range(1, window + 1):
         exact = length - max(0, (length - recent) // keys.block * keys.block)
         shares.append((coded * (length - exact) + 16 * exact) / length)
     return float(np.mean(shares))
 
 
-def _variations(seeds: int) -> Iterator[Way]:
+def _variations(width: int, seeds: int) -> Iterator[Way]:
     """The 3-bit cache with one thing changed."""
     for bits in BITS:
-        codecs = of_both(turboquant(bits, seeds))
+        codecs = of_both(turboquant(width, bits, seeds))
         yield Way("biases kept", {"bits": bits}, codecs, {"drop_biases": False})
         hadamard: list[Codec] = [
-            TurboQuant(WIDTH, bits, rotation="hadamard", seed=seed) for seed in range(seeds)
+            TurboQuant(width, bits, rotation="hadamard", seed=seed) for seed in range(seeds)
         ]
         yield Way("Hadamard rotation", {"bits": bits}, of_both(hadamard))
 
@@ -209,8 +214,9 @@ def through_caches(settings: Settings, way: Way) -> dict[str, Found]:
 
     The full profile has errors of attention outputs beside them, of fewer windows.
     """
-    model = load_reference().to(settings.device)
-    caches = {str(seed): make for seed, make in enumerate(way.caches(model))}
+    subject = subject_of(settings)
+    model = subject.model()
+    caches = {str(seed): make for seed, make in enumerate(way.caches(model, subject.window))}
     baseline, found = qualities(model, text_of(settings), caches)
     read = {
         "baseline": baseline.mean(axis=1),
@@ -225,9 +231,8 @@ def through_caches(settings: Settings, way: Way) -> dict[str, Found]:
 
 
 def text_of(settings: Settings, count: int | None = None) -> Windows:
-    """So many windows of the test plays; None: as many as the profile reads."""
-    length = preset("reference").context_length
-    return play_windows("test", length, count or WINDOWS[settings.profile], settings.seed)
+    """So many windows of the held-out text; None: as many as the profile reads."""
+    return subject_of(settings).windows(count or WINDOWS[settings.profile], settings.seed)
 
 
 def _recorder(claim: str) -> Callable[..., Measurement]:
@@ -278,6 +283,7 @@ def ways_to_share(settings: Settings) -> Iterator[tuple[str, Way]]:
 
     Where biases are kept, keys are as large as the key bias makes them: beside the claim.
     """
+    width = subject_of(settings).config.d_head
     for prefix in ("", "biases_kept_") if settings.profile == "full" else ("",):
         for of_keys, of_values in SHARES:
             yield (
@@ -286,7 +292,11 @@ def ways_to_share(settings: Settings) -> Iterator[tuple[str, Way]]:
                     "turboquant",
                     {"key_bits": of_keys, "value_bits": of_values},
                     list(
-                        zip(turboquant(of_keys, SEEDS), turboquant(of_values, SEEDS), strict=True)
+                        zip(
+                            turboquant(width, of_keys, SEEDS),
+                            turboquant(width, of_values, SEEDS),
+                            strict=True,
+                        )
                     ),
                     {"drop_biases": False} if prefix else {},
                 ),
@@ -308,6 +318,7 @@ def of_a_share(settings: Settings, prefix: str, way: str) -> Found:
     smoke=None,
     quick=None,
     full=200,
+    of_any_model=True,
 )
 def keys_need_more(settings: Settings, found: CellsFound) -> list[Measurement]:
     """What sharing out six bits costs.

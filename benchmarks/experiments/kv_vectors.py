@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from benchmarks.instruments.texts import play_windows
+from benchmarks.experiment import Settings
+from benchmarks.subjects.subject import subject_of
 from reference_model.cache import KVCache
-from reference_model.checkpoints import load_reference
 from reference_model.parts import Role, parts_with
 
 OUTLIERS, STRENGTH = 2, 20.0  # channels, and how many times as large
@@ -15,16 +15,16 @@ LEAST_WINDOWS = 8  # of text from which vectors are drawn, spread over all test 
 
 
 @torch.inference_mode()
-def keys_and_values(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+def keys_and_values(settings: Settings, count: int) -> tuple[Tensor, Tensor]:
     """``count`` keys and as many values (count, D), of all layers and heads, biases dropped.
 
-    Drawn from windows that are spread over the test plays; the same for the same seed.
+    Drawn from windows that are spread over the held-out text; the same for the same seed.
     """
-    model = load_reference()
-    config = model.config
-    length, per_token = config.context_length, config.n_layer * config.n_head
+    subject, seed = subject_of(settings), settings.seed
+    model, config, length = subject.model().cpu(), subject.config, subject.window
+    per_token = config.n_layer * config.n_kv_head
     needed = max(LEAST_WINDOWS, -(-count // (per_token * length)))
-    windows = play_windows("test", length, needed, seed)
+    windows = subject.windows(needed, seed)
     cache = KVCache(config, len(windows), length)
     model(windows.inputs, cache)
     order = torch.randperm(
@@ -33,11 +33,13 @@ def keys_and_values(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     found = []
     roles: tuple[tuple[Role, list[Tensor]], ...] = (("key", cache.keys), ("value", cache.values))
     for role, held in roles:
-        biases = torch.stack(
-            [part.module.get_parameter("bias")[part.outputs] for part in parts_with(model, role)]
-        )
-        of_heads = biases.view(config.n_layer, 1, config.n_head, 1, config.d_head)
-        vectors = torch.stack(held) - of_heads  # (L, B, H, T, D)
+        vectors = torch.stack(held)  # (L, B, Hkv, T, D)
+        # After a norm or a rotation a key's bias is no longer the part that all keys share.
+        turned = role == "key" and (config.qk_norm or config.position == "rope")
+        if config.qkv_bias and not turned:
+            parts = parts_with(model, role)
+            biases = torch.stack([p.module.get_parameter("bias")[p.outputs] for p in parts])
+            vectors = vectors - biases.view(config.n_layer, 1, config.n_kv_head, 1, config.d_head)
         found.append(vectors.flatten(0, -2)[order])
     return found[0], found[1]
 

@@ -17,11 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.experiment import Settings, Unavailable, experiment
-from benchmarks.results import Measurement, measured
+from benchmarks.results import Measurement, Parameter, measured
+from benchmarks.subjects.subject import subject_of
 from reference_model.checkpoints import load_reference
+from reference_model.config import GPTConfig
 from reference_model.costs import LoRATarget
 from reference_model.lora import LoRAConfig, LoRALinear, ScalingLaw, add_adapters
 from reference_model.lora_files import load_adapters, save_adapters
+from reference_model.model import GPT
+from reference_model.parts import Role, parts_with
 
 CLAIM = "lora.peft-agrees"
 SCALINGS: dict[str, ScalingLaw] = {"alpha/r": "lora", "alpha/sqrt(r)": "rslora"}
@@ -35,12 +39,31 @@ TARGETS: dict[str, tuple[LoRATarget, ...]] = {
 }
 
 
-@experiment(CLAIM, smoke=None, quick=8, full=8)
+@experiment(CLAIM, smoke=None, quick=8, full=8, of_any_model=True)
 def peft_agrees(settings: Settings) -> list[Measurement]:
-    """Largest deviation of ΔW by scaling, rank and width; of logits by the way a file took."""
+    """Largest deviation of ΔW by scaling, rank and width; of logits by the way a file took.
+
+    Of another subject, of linears of its shapes, and no files.
+    """
     peft = import_peft()
     generator = torch.Generator().manual_seed(settings.seed)
-    return [*_updates(peft, generator), *_logits(peft, generator)]
+    if not settings.of_reference:
+        return list(_updates(peft, generator, shapes_of(subject_of(settings).config)))
+    widths: dict[str, tuple[int, int]] = {str(width): (width, width) for width in WIDTHS}
+    return [*_updates(peft, generator, widths), *_logits(peft, generator)]
+
+
+def shapes_of(config: GPTConfig) -> dict[str, tuple[int, int]]:
+    """Name → (inputs, outputs) of each kind of linear that an adapter can stand beside."""
+    with torch.device("meta"):
+        model = GPT(config)
+    found = {}
+    roles: tuple[Role, ...] = ("query", "key", "value", "attention_output", "mlp_in", "mlp_out")
+    for role in roles:
+        part = parts_with(model, role)[0]
+        outputs, inputs = part.module.get_parameter("weight")[part.outputs].shape
+        found[f"{inputs} to {outputs}"] = (inputs, outputs)
+    return found
 
 
 def import_peft() -> Any:
@@ -54,17 +77,20 @@ def import_peft() -> Any:
     return peft
 
 
-def _updates(peft: Any, generator: torch.Generator) -> Iterator[Measurement]:
+def _updates(
+    peft: Any, generator: torch.Generator, shapes: dict[str, tuple[int, int]]
+) -> Iterator[Measurement]:
     record = partial(
         measured, claim=CLAIM, unit="1", choice="scaling", source="compared element by element"
     )
     for option, scaling in SCALINGS.items():
-        for width in WIDTHS:
+        for name, (inputs, outputs) in shapes.items():
             for rank in RANKS:
                 config = LoRAConfig(rank, scaling=scaling, init_b="gaussian")
-                ours = LoRALinear(nn.Linear(width, width), config, generator=generator)
+                ours = LoRALinear(nn.Linear(inputs, outputs), config, generator=generator)
                 update = ours.delta_weight()
                 deviation = float((update - update_of_peft(peft, ours)).abs().max())
+                width: Parameter = inputs if name == str(inputs) else name
                 found = partial(record, option=option, parameters={"rank": rank, "width": width})
                 yield found(deviation, metric="update_deviation", direction="lower")
                 # What the deviation is to be seen against.

@@ -29,7 +29,7 @@ PROCESSES = 10  # that are timed
 
 def cells(settings: Settings) -> list[Cell]:
     """What is counted; in full also how long an adapted linear takes, a process at a time."""
-    timed = settings.profile == "full" and settings.device == "cpu"
+    timed = settings.profile == "full" and settings.device == "cpu" and settings.of_reference
     return [Cell({"part": "counted"}, share=0.1)] + [
         Cell({"part": "timed", "process": index}, share=9, timed=True)
         for index in range(PROCESSES if timed else 0)
@@ -39,7 +39,7 @@ def cells(settings: Settings) -> list[Cell]:
 def of_a_cell(settings: Settings, part: str, process: int = 0) -> Found:
     """Measurements of what is counted; seconds of one process, and its threads."""
     if part == "counted":
-        return as_found(_counted())
+        return as_found(_counted(settings))
     # Not above: the share is in the history of commits that have no adapters yet.
     from benchmarks.experiments.lora_speed import one_sample
 
@@ -53,6 +53,7 @@ def of_a_cell(settings: Settings, part: str, process: int = 0) -> Found:
     smoke=0.1,
     quick=0.1,
     full=90,
+    of_any_model=True,
 )
 def trainable_share(settings: Settings, found: CellsFound) -> list[Measurement]:
     """Trained weights in percent of all frozen ones, GPT-2 small, by rank, targets and head.
@@ -67,9 +68,15 @@ def trainable_share(settings: Settings, found: CellsFound) -> list[Measurement]:
     return measurements
 
 
-def _counted() -> Iterator[Measurement]:
-    for head in ("untied", "tied"):
-        config = preset("gpt2", head=head)
+def _counted(settings: Settings) -> Iterator[Measurement]:
+    """Of GPT-2 small with each head; of another subject, with its own."""
+    configs = [preset("gpt2", head=head) for head in ("untied", "tied")]
+    if not settings.of_reference:
+        from benchmarks.subjects.subject import subject_of
+
+        configs = [subject_of(settings).config]
+    for config in configs:
+        head = config.head
         for targets, names in TARGETS.items():
             for rank in RANKS:
                 share = 100 * lora_parameters(config, rank, names) / parameter_count(config)

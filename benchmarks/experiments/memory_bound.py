@@ -21,6 +21,7 @@ from benchmarks.experiment import (
     Settings,
     experiment_of_cells,
 )
+from benchmarks.experiments.cache_speed import model_of
 from benchmarks.instruments.limits import (
     Bound,
     Dtype,
@@ -32,8 +33,9 @@ from benchmarks.instruments.limits import (
 )
 from benchmarks.results import Direction, Measurement, Parameter, measured
 from benchmarks.stats import Estimate, geometric_mean_ratio_interval, mean_interval
+from benchmarks.subjects.subject import subject_of
 from reference_model.cache import KVCache
-from reference_model.config import preset
+from reference_model.config import GPTConfig, preset
 from reference_model.model import GPT
 
 Sample = dict[str, Any]
@@ -59,7 +61,7 @@ def cells(settings: Settings) -> list[Cell]:
 
 
 def of_a_process(settings: Settings, process: int) -> Found:
-    sample = step_samples("gpt2", settings.device, ROUNDS)
+    sample = step_samples(model_of(settings), settings.device, ROUNDS)
     return {"threads": torch.get_num_threads(), **sample}
 
 
@@ -70,6 +72,7 @@ def of_a_process(settings: Settings, process: int) -> Found:
     smoke=None,
     quick=52,
     full=220,
+    of_any_model=True,
 )
 def memory_bound(settings: Settings, found: CellsFound) -> list[Measurement]:
     """One decode step of GPT-2 small under the roofline of the machine; prefill as the contrast.
@@ -88,10 +91,11 @@ def memory_bound(settings: Settings, found: CellsFound) -> list[Measurement]:
     """
     samples = [sample for _, sample in found]
     threads = samples[0]["threads"]
-    return [*_machine(samples, threads), *_steps(samples, threads)]
+    config = preset("gpt2") if settings.of_reference else subject_of(settings).config
+    return [*_machine(config, samples, threads), *_steps(samples, threads)]
 
 
-def _machine(samples: Sequence[Sample], threads: int) -> Iterator[Measurement]:
+def _machine(config: GPTConfig, samples: Sequence[Sample], threads: int) -> Iterator[Measurement]:
     """Limits of the machine, and the intensity of a decode step over its balance, per dtype."""
     record = partial(
         measured, claim="cache.memory-bound", choice="cache", source="clock", direction="higher"
@@ -107,7 +111,7 @@ def _machine(samples: Sequence[Sample], threads: int) -> Iterator[Measurement]:
         balances = mean_interval([limit.balance(dtype) for limit in limits])
         yield machine(rates, metric="matrix_rate", unit="FLOP/s", parameters=labels)
         yield machine(balances, metric="balance", unit="FLOP/byte", parameters=labels)
-        bounds = [decode_bound(preset("gpt2"), PAST, limit, dtype) for limit in limits]
+        bounds = [decode_bound(config, PAST, limit, dtype) for limit in limits]
         over = [b.intensity / m.balance(dtype) for b, m in zip(bounds, limits, strict=True)]
         yield record(
             geometric_mean_ratio_interval(over),
@@ -171,9 +175,8 @@ METRICS: dict[str, tuple[str, Direction]] = {
 }
 
 
-def step_samples(preset_name: str, device: str, rounds: int) -> Sample:
+def step_samples(model: GPT, device: str, rounds: int) -> Sample:
     """What one process measures: the limits of the machine, and every step's seconds, in turns."""
-    model = GPT(preset(preset_name)).to(device).eval()
     decodes = {size: _decode_step(model, device, size, 2 + rounds) for size in DECODE_BATCHES}
     prefills = {length: _prefill(model, device, length) for length in PREFILLS}
     arms: dict[str, Callable[[], object]] = {
@@ -222,7 +225,7 @@ def _decode_step(model: GPT, device: str, batch_size: int, samples: int) -> Call
     """One step after another on a cache of `PAST` tokens that has room for ``samples`` of them."""
     config = model.config
     cache = KVCache(config, batch_size, PAST + samples * STEPS, torch.float32, device)
-    rows = torch.randn(batch_size, config.n_head, PAST, config.d_head, device=device)
+    rows = torch.randn(batch_size, config.n_kv_head, PAST, config.d_head, device=device)
     for layer in range(config.n_layer):
         cache.update(layer, rows, rows)
     token = torch.zeros(batch_size, 1, dtype=torch.int64, device=device)

@@ -11,6 +11,13 @@ from reference_model.errors import UserError
 from reference_model.model import GPT
 from reference_model.parts import Role, parts_of
 
+WIDTH = 256  # of the reference, whose channels experiments name
+
+
+def channels_of(model: GPT, channels: Sequence[int]) -> list[int]:
+    """The channels of a model at the places that ``channels`` have in the reference."""
+    return [channel * model.config.n_embd // WIDTH for channel in channels]
+
 
 @torch.no_grad()
 def with_planted_outliers(model: GPT, channels: Sequence[int], strength: float) -> GPT:
@@ -19,15 +26,14 @@ def with_planted_outliers(model: GPT, channels: Sequence[int], strength: float) 
     In every block γ and β of both norms are multiplied there, and the columns of the linear that
     reads them (attention's, and the MLP's) divided: SmoothQuant (2211.10438), turned around.
     Outputs are the same but for the last bits; a step that must span a whole row of activations, or
-    of weights, becomes coarser. Raises `UserError` where no LayerNorm stands right before these
+    of weights, becomes coarser. Raises `UserError` where no norm stands right before these
     linears, for a channel that is not there, and for a strength that is not positive.
     """
     config = model.config
-    if config.norm != "layernorm" or config.norm_placement != "pre":
+    if config.norm_placement != "pre":
         raise UserError(
-            f"outliers are planted between a LayerNorm and the linear behind it; received "
-            f"norm={config.norm!r}, norm_placement={config.norm_placement!r}: use 'layernorm', "
-            "'pre'"
+            f"outliers are planted between a norm and the linear behind it; received "
+            f"norm_placement={config.norm_placement!r}: use 'pre'"
         )
     wrong = [channel for channel in channels if not 0 <= channel < config.n_embd]
     if wrong or not strength > 0:

@@ -20,12 +20,10 @@ from benchmarks.experiment import (
 from benchmarks.experiments.turboquant import PROJECTIONS, SEEDS, unit_vectors
 from benchmarks.experiments.turboquant_memory import PACKED
 from benchmarks.instruments.cache_quality import attention_errors
-from benchmarks.instruments.texts import play_windows
 from benchmarks.instruments.windows import Windows
 from benchmarks.results import Measurement, Parameter, measured
 from benchmarks.stats import exponential, mean_interval
-from reference_model.checkpoints import load_reference
-from reference_model.config import preset
+from benchmarks.subjects.subject import subject_of
 from reference_model.model import GPT
 from reference_model.quantization.codec import Codec
 from reference_model.quantization.kv_cache import QuantizedKVCache
@@ -48,7 +46,13 @@ def of_a_cell(settings: Settings, part: str, seed: int = 0) -> Found:
 
 
 @experiment_of_cells(
-    "turboquant.unbiased", cells=cells, measure=of_a_cell, smoke=None, quick=17, full=300
+    "turboquant.unbiased",
+    cells=cells,
+    measure=of_a_cell,
+    smoke=None,
+    quick=17,
+    full=300,
+    of_any_model=True,
 )
 def unbiased(settings: Settings, found: CellsFound) -> list[Measurement]:
     """Slope of estimated inner products, and what the residual's bit does to attention.
@@ -64,15 +68,16 @@ record = partial(measured, claim="turboquant.unbiased", choice="cache format")
 
 
 def _slopes(settings: Settings) -> Iterator[Measurement]:
-    x = unit_vectors(VECTORS, 64, settings.seed)
+    width = subject_of(settings).config.d_head
+    x = unit_vectors(VECTORS, width, settings.seed)
     for bits in PACKED:
-        for option, build in _ways(bits).items():
+        for option, build in _ways(width, bits).items():
             slopes = []
             for seed in range(4 * SEEDS):  # each rotation and projection has a bias of its own
                 codec = build(seed)
                 slopes.append(float((codec.decode(codec.encode(x)) * x).sum(-1).mean()))
             name, _, projection = option.partition(", ")
-            labels: dict[str, Parameter] = {"bits": bits, "width": 64}
+            labels: dict[str, Parameter] = {"bits": bits, "width": width}
             if projection:
                 labels["projection"] = projection
             yield record(
@@ -86,39 +91,39 @@ def _slopes(settings: Settings) -> Iterator[Measurement]:
             )
 
 
-def _ways(bits: int) -> dict[str, Callable[[int], Codec]]:
+def _ways(width: int, bits: int) -> dict[str, Callable[[int], Codec]]:
     def prod(projection: Projection) -> Callable[[int], Codec]:
-        return lambda seed: TurboQuantProd(64, bits, projection=projection, seed=seed)
+        return lambda seed: TurboQuantProd(width, bits, projection=projection, seed=seed)
 
     return {
-        "turboquant": lambda seed: TurboQuant(64, bits, seed=seed),
+        "turboquant": lambda seed: TurboQuant(width, bits, seed=seed),
         **{f"prod, {projection}": prod(projection) for projection in PROJECTIONS},
     }
 
 
-def empty_cache(model: GPT, codec: Codec, batch_size: int) -> QuantizedKVCache:
-    return QuantizedKVCache(model, batch_size, model.config.context_length, codec)
+def empty_cache(model: GPT, capacity: int, codec: Codec, batch_size: int) -> QuantizedKVCache:
+    return QuantizedKVCache(model, batch_size, capacity, codec)
 
 
 def text_of(settings: Settings) -> Windows:
-    context, count = preset("reference").context_length, PROBED_WINDOWS[settings.profile]
-    return play_windows("test", context, count, settings.seed)
+    return subject_of(settings).windows(PROBED_WINDOWS[settings.profile], settings.seed)
 
 
 def attention_of(settings: Settings, seed: int) -> Found:
     """Of one seed "bits option" → what is wrong with attention, window by window."""
-    model = load_reference().to(settings.device)
+    subject = subject_of(settings)
+    model, width = subject.model(), subject.config.d_head
     caches = {
-        f"{bits} {option}": partial(empty_cache, model, build(seed))
+        f"{bits} {option}": partial(empty_cache, model, subject.window, build(seed))
         for bits in PACKED
-        for option, build in _ways(bits).items()
+        for option, build in _ways(width, bits).items()
     }
     return {k: vars(v) for k, v in attention_errors(model, text_of(settings), caches).items()}
 
 
 def _attention(settings: Settings, found: Sequence[Found]) -> Iterator[Measurement]:
-    windows = text_of(settings)
-    ways = [(bits, option) for bits in PACKED for option in _ways(bits)]
+    windows, width = text_of(settings), subject_of(settings).config.d_head
+    ways = [(bits, option) for bits in PACKED for option in _ways(width, bits)]
     divergences, errors = (
         {
             (bits, option): [of_seed[f"{bits} {option}"][name] for of_seed in found]

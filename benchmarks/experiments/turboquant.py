@@ -28,6 +28,7 @@ from benchmarks.experiments.kv_vectors import keys_and_values, with_outliers
 from benchmarks.experiments.turboquant_memory import PACKED
 from benchmarks.results import Measurement, Parameter, measured
 from benchmarks.stats import Estimate, geometric_mean_ratio_interval, mean_interval, scaled
+from benchmarks.subjects.subject import subject_of
 from reference_model.quantization.baselines import AbsmaxBlocks
 from reference_model.quantization.codebook import (
     coordinate_cdf,
@@ -56,17 +57,17 @@ ROTATIONS: dict[Profile, int] = {"smoke": 400, "quick": 20_000, "full": 40_000}
 DKW = 1.3581  # √(ln(2/0.05)/2): Dvoretzky, Kiefer, Wolfowitz and Massart, at 95 %
 
 
-@experiment("turboquant.beta", smoke=1.2, quick=8, full=20)
+@experiment("turboquant.beta", smoke=1.2, quick=8, full=20, of_any_model=True)
 def beta(settings: Settings) -> list[Measurement]:
     """Kolmogorov and Smirnov's distance of one coordinate per vector to the Beta law.
 
     Coordinates of one vector depend on each other, and so do vectors under one rotation: each has
     a rotation of its own, and gives one coordinate. Unrotated ones are the known absence.
     """
-    count = ROTATIONS[settings.profile]
-    rows = torch.stack([haar(64, settings.seed * count + i)[0] for i in range(count)])  # (n, D)
-    keys, values = keys_and_values(min(count, 20_000), settings.seed)
-    one_hot = torch.zeros(count, 64, dtype=torch.float64)
+    count, D = ROTATIONS[settings.profile], subject_of(settings).config.d_head
+    rows = torch.stack([haar(D, settings.seed * count + i)[0] for i in range(count)])  # (n, D)
+    keys, values = keys_and_values(settings, min(count, 20_000))
+    one_hot = torch.zeros(count, D, dtype=torch.float64)
     one_hot[:, 0] = 1
     vectors = {"one coordinate alone": one_hot, "keys": keys, "values": values}
     vectors["keys with outliers"] = with_outliers(keys)
@@ -75,13 +76,13 @@ def beta(settings: Settings) -> list[Measurement]:
         unit = x.double() / x.double().norm(dim=-1, keepdim=True)
         turned = (rows[: len(unit)] * unit).sum(-1)
         half = DKW / math.sqrt(len(unit))
-        distance = _distance(turned)
+        distance = _distance(turned, D)
         interval = (max(0.0, distance - half), distance + half)
-        width: dict[str, Parameter] = {"width": 64}
+        width: dict[str, Parameter] = {"width": D}
         # Unrotated vectors of one text depend on each other: of these vectors, and no more is said.
         for metric, value, labels in (
             ("distance", Estimate(distance, interval, len(unit)), width),
-            ("distance_unrotated", _distance(unit[:, 0]), {**width, "vectors": len(unit)}),
+            ("distance_unrotated", _distance(unit[:, 0], D), {**width, "vectors": len(unit)}),
         ):
             found.append(
                 measured(
@@ -99,9 +100,9 @@ def beta(settings: Settings) -> list[Measurement]:
     return found
 
 
-def _distance(coordinates: Tensor) -> float:
+def _distance(coordinates: Tensor, width: int) -> float:
     # As ks_1samp(coordinates, cdf), whose types know no vectorised law: F(x) is uniform.
-    return float(stats.kstest(coordinate_cdf(coordinates.numpy(), 64), "uniform").statistic)
+    return float(stats.kstest(coordinate_cdf(coordinates.numpy(), width), "uniform").statistic)
 
 
 # ---- distortion
@@ -122,12 +123,18 @@ def cells_of_distortion(settings: Settings) -> list[Cell]:
     """A cell for each width and part of it, and of fixed vectors one for each size of code."""
     found = [
         Cell({"width": width, "part": part}, share=share * (2 + width / 64), memory=2 * GIGABYTE)
-        for width in WIDTHS[settings.profile]
+        for width in _widths(settings)
         for part, share in (("law", 1), ("scales", 4), ("prod", 8))
     ]
     rotations = FIXED_ROTATIONS[settings.profile]
     fixed = [Cell({"part": "fixed", "bits": bits}, share=rotations / 60) for bits in BITS]
     return found + (fixed if rotations else [])
+
+
+def _widths(settings: Settings) -> tuple[int, ...]:
+    if settings.of_reference:
+        return WIDTHS[settings.profile]
+    return (subject_of(settings).config.d_head,)
 
 
 def of_distortion(settings: Settings, part: str, width: int = 64, bits: int = 0) -> Found:
@@ -145,9 +152,13 @@ def of_distortion(settings: Settings, part: str, width: int = 64, bits: int = 0)
     smoke=2.5,
     quick=5,
     full=130,
+    of_any_model=True,
 )
 def distortion(settings: Settings, found: CellsFound) -> list[Measurement]:
-    """E‖x − x̂‖² of unit vectors beside the exact value, the paper's and both its bounds."""
+    """E‖x − x̂‖² of unit vectors beside the exact value, the paper's and both its bounds.
+
+    Of another subject, vectors as wide as its heads.
+    """
     return joined(settings, found)
 
 
@@ -262,7 +273,7 @@ def _error(codec: Codec, x: Tensor) -> Estimate:
 # ---- what does the work
 
 
-@experiment("turboquant.rotation-first", smoke=2.7, quick=4, full=6)
+@experiment("turboquant.rotation-first", smoke=2.7, quick=4, full=6, of_any_model=True)
 def rotation_first(settings: Settings) -> list[Measurement]:
     """By how much the rotation lowers the distortion, and by how much the codebook does.
 
@@ -270,9 +281,9 @@ def rotation_first(settings: Settings) -> list[Measurement]:
     vector. Of the four, the gain by one is the geometric mean of its gains without and with the
     other. Blocks with a scale each stand beside them, at the bits that they hold.
     """
-    keys, values = keys_and_values(TURNED, settings.seed)
+    keys, values = keys_and_values(settings, TURNED)
     vectors = {
-        "random": unit_vectors(TURNED, 64, settings.seed),
+        "random": unit_vectors(TURNED, keys.shape[-1], settings.seed),
         "keys": keys,
         "values": values,
         "keys with outliers": with_outliers(keys),
@@ -292,7 +303,7 @@ def _of_rotation(name: str, x: Tensor, bits: int) -> Iterator[Measurement]:
         source="simulation" if name == "random" else "checkpoint",
     )
     lost: dict[str, np.ndarray] = {}
-    for option, same in _arms(bits).items():
+    for option, same in _arms(x.shape[-1], bits).items():
         lost[option] = np.array([_relative_error(codec, x) for codec in same])
         weighted = lost[option] * 4 ** same[0].bits_per_value
         yield record(
@@ -320,19 +331,19 @@ def _of_rotation(name: str, x: Tensor, bits: int) -> Iterator[Measurement]:
         )
 
 
-def _arms(bits: int) -> dict[str, list[Codec]]:
+def _arms(width: int, bits: int) -> dict[str, list[Codec]]:
     """Name → the same codec with each seed; without a rotation there is nothing to draw."""
 
     def turned(levels: Levels) -> list[Codec]:
-        return [TurboQuant(64, bits, levels=levels, seed=seed) for seed in range(SEEDS)]
+        return [TurboQuant(width, bits, levels=levels, seed=seed) for seed in range(SEEDS)]
 
     return {
-        "even levels": [TurboQuant(64, bits, rotation="none", levels="uniform")],
+        "even levels": [TurboQuant(width, bits, rotation="none", levels="uniform")],
         "rotated even levels": turned("uniform"),
-        "codebook": [TurboQuant(64, bits, rotation="none")],
+        "codebook": [TurboQuant(width, bits, rotation="none")],
         "rotated codebook": turned("lloyd_max"),
-        "blocks": [AbsmaxBlocks(64, bits)],
-        "rotated blocks": [AbsmaxBlocks(64, bits, seed=seed) for seed in range(SEEDS)],
+        "blocks": [AbsmaxBlocks(width, bits)],
+        "rotated blocks": [AbsmaxBlocks(width, bits, seed=seed) for seed in range(SEEDS)],
     }
 
 

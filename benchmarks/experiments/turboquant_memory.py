@@ -21,6 +21,7 @@ from benchmarks.experiment import (
 from benchmarks.experiments import kv_speed
 from benchmarks.instruments.memory import cache_bytes_held
 from benchmarks.results import Measurement, Parameter, measured
+from benchmarks.subjects.subject import subject_of
 from reference_model.cache import KVCache
 from reference_model.config import GPTConfig, preset
 from reference_model.model import GPT
@@ -61,6 +62,7 @@ def of_a_cell(settings: Settings, part: str, process: int = 0) -> Found:
     smoke=1.5,
     quick=2,
     full=240,
+    of_any_model=True,
 )
 def memory(settings: Settings, found: CellsFound) -> list[Measurement]:
     """Bytes of real buffers over those of the same cache uncompressed: everything is counted."""
@@ -72,10 +74,15 @@ def memory(settings: Settings, found: CellsFound) -> list[Measurement]:
 
 
 def _counted(settings: Settings) -> Iterator[Measurement]:
+    """GPT-2's shape with heads of two widths; of another subject, its own."""
     shape = preset("gpt2", vocab_size=8)
-    for width in WIDTHS:
-        config = shape.replace(n_head=shape.n_embd // width)
-        model = GPT(config).to(settings.device)
+    configs = [shape.replace(n_head=shape.n_embd // width) for width in WIDTHS]
+    if not settings.of_reference:
+        configs = [subject_of(settings).config.replace(vocab_size=8)]
+    for config in configs:
+        width = config.d_head
+        with torch.device(settings.device):
+            model = GPT(config)
         codecs: dict[str, dict[int, Codec]] = {
             "turboquant": {bits: TurboQuant(width, bits) for bits in PACKED},
             "prod": {bits: TurboQuantProd(width, bits) for bits in PACKED},
@@ -97,7 +104,7 @@ def _bytes(
         name: cache_bytes_held(KVCache(config, 1, tokens, dtype, device))["reserved"].value
         for name, dtype in (("fp16", torch.float16), ("fp32", torch.float32))
     }
-    values = 2 * config.n_layer * tokens * config.n_embd
+    values = 2 * config.n_layer * tokens * config.n_kv_head * config.d_head
     for window in (0, WINDOW):
         if window >= tokens:
             continue

@@ -130,7 +130,7 @@ class AttentionProbe(KVCache):
             raise ValueError("the probe reads whole prompts, into an empty cache")
         exact = _log_weights(q, k)
         weights = exact.exp()
-        y = weights @ v
+        y = weights @ shared(v, q)
         for name, cache in self.caches.items():
             error = cache.attend(layer, q, k, v) - y
             relative = error.square().sum((1, 2, 3)) / y.square().sum((1, 2, 3))
@@ -143,9 +143,14 @@ class AttentionProbe(KVCache):
         return super().attend(layer, q, k, v, mask)
 
 
+def shared(held: Tensor, q: Tensor) -> Tensor:
+    """Keys or values (B, Hkv, T, D) of the heads of q (B, H, T, D), each as often as it is read."""
+    return held.repeat_interleave(q.shape[1] // held.shape[1], dim=1)
+
+
 def _log_weights(q: Tensor, k: Tensor) -> Tensor:
     """log softmax(q kᵀ / √D) of a whole prompt, (B, H, T, T)."""
-    scores = q @ k.mT / math.sqrt(q.shape[-1])
+    scores = q @ shared(k, q).mT / math.sqrt(q.shape[-1])
     future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
     return scores.masked_fill(future, -torch.inf).log_softmax(-1)
 

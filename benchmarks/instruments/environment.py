@@ -57,7 +57,7 @@ def environment_stamp(settings: Settings, threads: int) -> dict[str, Any]:
         "threads": threads,
         "torch_threads": _torch_threads(),
         "seed": settings.seed,
-        "checkpoint": _checkpoint(),
+        **_asked_about(settings),
         "utc": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -254,6 +254,13 @@ def _gpu() -> tuple[str, str]:
 def _driver() -> str:
     version = nvml.driver_version()
     return f"unknown: {version.reason}" if isinstance(version, Unavailable) else version
+
+
+def _asked_about(settings: Settings) -> dict[str, Any]:
+    """The checkpoint's card, or by which name another model was asked for, and the text."""
+    if settings.of_reference:
+        return {"checkpoint": _checkpoint()}
+    return {"model": settings.model} | ({"text": settings.text} if settings.text else {})
 
 
 def _checkpoint() -> dict[str, Any]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.claims import Claim, select
-from benchmarks.experiment import Settings
 from benchmarks.record.store import Key, Line, Record
 from reference_model.errors import UserError
 from reference_model.printing import say
@@ -156,9 +155,9 @@ def _results(record: Record, claims: list[Claim], options: argparse.Namespace) -
     from benchmarks.results import write_results
     from benchmarks.running.assembling import results_of
     from benchmarks.running.plan import plan
-    from benchmarks.running.runner import Rules, known, resolve_device
+    from benchmarks.running.runner import Rules, known, settings_of
 
-    settings = Settings(options.profile, resolve_device(options.device), options.seed)
+    settings = settings_of(options)
     environment = run_stamp(settings)
     selected = select(claims, options.only)
     planned = plan(settings, claims, selected, all_experiments(), environment)

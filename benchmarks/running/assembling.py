@@ -39,6 +39,8 @@ def results_of(
         entry = claim_entry(each.claim, outcome)
         if outcome.measurements:
             entry |= _origin(each, state, environment)
+            if each.subject is not None:
+                entry["subject"] = each.subject
         measurements += [m.as_json() for m in outcome.measurements]
         claims.append(entry)
     return {

@@ -12,11 +12,12 @@ from benchmarks.executors.executor import Task
 from benchmarks.experiment import PROFILES, Experiment, Settings
 from benchmarks.record.code_digest import code_digest
 from benchmarks.record.store import Key, canonical
+from benchmarks.subjects.subject import digest_of, subject_of
 from benchmarks.verdicts import NOT_BUILT
-from reference_model.checkpoints import REFERENCE_FOLDER, WEIGHTS_FILE
 
 MACHINE = ("cpu", "cores", "memory_bytes", "gpu", "driver")
 NOT_SELECTED = "not selected in this run; --only selects it"
+NOT_OF_THIS_MODEL = "says nothing of this model: it trains or builds models of its own, or none"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class PlannedClaim:
     experiment: Experiment | None
     cells: list[tuple[Task, Key]]
     absent: str = ""
+    subject: dict[str, Any] | None = None  # the model of a run that asks about another
 
     def of(self, chosen: Callable[[Key], bool]) -> PlannedClaim:
         """The same with those cells alone whose keys are chosen."""
@@ -60,24 +62,36 @@ def plan(
     """
     by_claim = _by_claim(experiments, claims)
     wanted = {claim.id for claim in selected}
-    subject, found = subject_name(), []
+    subject, found = f"{settings.model} {digest_of(settings)}", []
+    asked = None if settings.of_reference else subject_of(settings)
+    told = None
+    if asked:
+        told = {
+            "name": asked.title,
+            "parameters": asked.parameters,
+            "digest": digest_of(settings),
+        }
     for claim in claims:
         each = by_claim.get(claim.id)
+        if asked and each is not None and each.of_any_model:
+            claim = claim.about(asked.title, asked.scale)
         if claim.id not in wanted:
             found.append(PlannedClaim(claim, each, [], NOT_SELECTED))
         elif each is None:
             found.append(PlannedClaim(claim, each, [], NOT_BUILT))
+        elif not (settings.of_reference or each.of_any_model):
+            found.append(PlannedClaim(claim, each, [], NOT_OF_THIS_MODEL))
         elif each.seconds[settings.profile] is None:
             profiles = [name for name, seconds in each.seconds.items() if seconds is not None]
             longer = " or ".join(profiles) or "a longer one"
-            told = f"too long for the {settings.profile} profile; run {longer}"
-            found.append(PlannedClaim(claim, each, [], told))
+            why = f"too long for the {settings.profile} profile; run {longer}"
+            found.append(PlannedClaim(claim, each, [], why))
         else:
             cells = [
                 (task, key_of(task, subject, environment))
                 for task in _tasks(each, settings, environment["cores"])
             ]
-            found.append(PlannedClaim(claim, each, cells))
+            found.append(PlannedClaim(claim, each, cells, subject=told))
     return found
 
 
@@ -111,23 +125,6 @@ def key_of(task: Task, subject: str, environment: dict[str, Any]) -> Key:
 def machine_of(environment: Mapping[str, Any]) -> str:
     """What decides times, of a run's stamp, as JSON."""
     return canonical({name: environment[name] for name in MACHINE})
-
-
-def subject_name() -> str:
-    """The reference checkpoint, and the start of the SHA-256 of its tensors.
-
-    Not of its file: two files of the same tensors may differ in the order of their metadata.
-    """
-    from safetensors.numpy import load_file
-
-    weights = REFERENCE_FOLDER / WEIGHTS_FILE
-    if not weights.is_file():
-        return "reference, without weights"
-    digest = sha256()
-    for name, tensor in sorted(load_file(weights).items()):
-        digest.update(f"{name} {tensor.dtype} {tensor.shape} ".encode())
-        digest.update(tensor.tobytes())
-    return f"reference {digest.hexdigest()[:16]}"
 
 
 def in_shard(key: Key, index: int, count: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.executors.executor import Ended, Executor, Task
+from benchmarks.experiment import Settings
 from benchmarks.record.store import Key, Line, Record, canonical
 from benchmarks.running.plan import PlannedClaim, machine_of
 from benchmarks.running.progress import Progress
@@ -38,6 +40,21 @@ class State:
 
     lines: dict[Key, Line] = field(default_factory=dict)
     unavailable: dict[Key, str] = field(default_factory=dict)
+
+
+def settings_of(options: Namespace) -> Settings:
+    """What a command asks for; UserError where there is no such model, text or device."""
+    from benchmarks.subjects.subject import subject_of
+
+    model, text = (  # where they are, for processes in other folders
+        str(Path(name).resolve()) if name and Path(name).exists() else name
+        for name in (options.model, options.text)
+    )
+    device = resolve_device(options.device)
+    settings = Settings(options.profile, device, options.seed, model, text)
+    if not settings.of_reference:
+        subject_of(settings).windows(1)  # before anything long is done
+    return settings
 
 
 def resolve_device(wanted: str) -> str:

@@ -20,6 +20,7 @@ from benchmarks.experiments.cache import (
     tokens_differing,
 )
 from benchmarks.results import Measurement
+from benchmarks.subjects import subject
 from reference_model.cache import KVCache
 from reference_model.config import GPTConfig
 from reference_model.model import GPT
@@ -107,8 +108,8 @@ def test_prompts_are_passages_of_the_text() -> None:
 def test_same_output_reads_the_text_in_both_precisions(
     model: GPT, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(experiments, "load_reference", lambda dtype=torch.float32: model.to(dtype))
-    monkeypatch.setattr(experiments, "reference_tokens", lambda split: torch.randint(64, (100,)))
+    monkeypatch.setattr(subject, "load_reference", lambda dtype: model.to(dtype))
+    monkeypatch.setattr(subject, "reference_tokens", lambda split: torch.randint(64, (100,)))
     monkeypatch.setitem(experiments.LENGTHS, "smoke", (1, 9))
     monkeypatch.setitem(experiments.GREEDY, "smoke", ((1, 4),))
     found = experiments.same_output(SETTINGS)

@@ -17,6 +17,7 @@ from benchmarks.instruments.clock import GenerationTiming
 from benchmarks.instruments.limits import READ, MachineLimit, Probe, decode_bound, prefill_bound
 from benchmarks.results import Measurement
 from reference_model.config import preset
+from reference_model.model import GPT
 
 TOY = preset("toy")
 RUN = {"prompt_tokens": 3, "lengths": [2, 4], "rounds": 3}
@@ -148,14 +149,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_both_arms_take_turns_with_probes_before_each_and_after_all(calls: list[str]) -> None:
-    generation_samples("toy", "cpu", [RUN])
+    generation_samples(GPT(TOY).eval(), "cpu", [RUN])
     probes = [READ, "float32"]
     first, second = [*probes, "cached"], [*probes, "uncached"]
     assert calls == [*first, *second, *second, *first, *first, *second, *probes]
 
 
 def test_a_run_is_read_off_at_each_length(calls: list[str]) -> None:
-    found = generation_samples("toy", "cpu", [RUN])
+    found = generation_samples(GPT(TOY).eval(), "cpu", [RUN])
     assert set(found) == {"3+2", "3+4"}
     assert found["3+2"]["cached"]["seconds"] == 1 + 1
     assert found["3+4"]["cached"]["seconds"] == 1 + 1 + 2 + 3
@@ -166,7 +167,7 @@ def test_a_run_is_read_off_at_each_length(calls: list[str]) -> None:
 
 def test_shares_are_of_what_each_arm_has_to_do(calls: list[str]) -> None:
     limit = MachineLimit(0.5e6, {"float32": 0.5e9}, {}, 1)
-    found = generation_samples("toy", "cpu", [RUN])["3+4"]
+    found = generation_samples(GPT(TOY).eval(), "cpu", [RUN])["3+4"]
     prefills = [prefill_bound(TOY, tokens, limit).seconds for tokens in (3, 4, 5, 6)]
     decodes = [decode_bound(TOY, past, limit).seconds for past in (3, 4, 5)]
     cached, uncached = (found[option]["share_of_limit"] for option in ("cached", "uncached"))
@@ -178,7 +179,7 @@ def test_shares_are_of_what_each_arm_has_to_do(calls: list[str]) -> None:
 def test_a_real_process_measures_both_arms(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(limits.READ_BYTES, "cpu", 2**16)
     monkeypatch.setitem(limits.MATRIX_SIDE, "cpu", 32)
-    found = generation_samples("toy", "cpu", [{**RUN, "rounds": 1}])
+    found = generation_samples(GPT(TOY).eval(), "cpu", [{**RUN, "rounds": 1}])
     for arms in found.values():
         assert set(arms) == {"cached", "uncached"}
         for arm in arms.values():

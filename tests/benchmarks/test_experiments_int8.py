@@ -160,7 +160,7 @@ def test_planted_outliers_change_no_output(model: GPT, tokens: Tensor) -> None:
 
 
 def test_outliers_are_planted_in_pre_norm_models_only() -> None:
-    with pytest.raises(UserError, match="norm_placement='post': use 'layernorm'"):
+    with pytest.raises(UserError, match="norm_placement='post': use 'pre'"):
         with_planted_outliers(GPT(preset("toy", norm_placement="post")), (0,), 2.0)
 
 

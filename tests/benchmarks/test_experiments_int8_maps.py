@@ -35,9 +35,10 @@ from benchmarks.experiments.int8_sensitivity import (
     sensitivity_ratio,
     untied,
 )
-from benchmarks.experiments.planted import with_planted_outliers
+from benchmarks.experiments.planted import channels_of, with_planted_outliers
 from benchmarks.instruments.windows import Windows, windows_of
 from benchmarks.results import Measurement
+from benchmarks.subjects import subject
 from reference_model.checkpoints import REFERENCE_FOLDER, load_reference
 from reference_model.config import GPTConfig
 from reference_model.errors import UserError
@@ -121,12 +122,18 @@ def test_planted_outliers_coarsen_the_grids_of_gamma_and_of_activations(
     assert input_planted > 5 * input_as_was
 
 
-@pytest.mark.parametrize("fields", [{"norm": "rmsnorm"}, {"norm_placement": "post"}])
-def test_outliers_are_planted_only_behind_a_layernorm_that_a_linear_reads(
-    fields: dict[str, str],
-) -> None:
-    with pytest.raises(UserError, match="LayerNorm"):
-        with_planted_outliers(small(**fields), [0], 10.0)
+def test_outliers_are_planted_only_between_a_norm_and_the_linear_that_reads_it() -> None:
+    with pytest.raises(UserError, match="between a norm and the linear behind it"):
+        with_planted_outliers(small(norm_placement="post"), [0], 10.0)
+
+
+def test_planting_behind_an_rmsnorm_computes_the_same() -> None:
+    model = small(norm="rmsnorm").double()
+    tokens = torch.arange(9)[None]
+    with torch.no_grad():
+        planted = with_planted_outliers(model, channels_of(model, (17, 202)), 10.0)
+        assert (planted(tokens) - model(tokens)).abs().max() < 1e-10
+    assert not torch.equal(planted.h[0].ln_1.weight, model.h[0].ln_1.weight)
 
 
 @pytest.mark.parametrize(("channels", "strength"), [([64], 10.0), ([-1], 10.0), ([0], 0.0)])
@@ -250,7 +257,7 @@ def test_both_grids_have_a_ratio_with_the_norms_and_without() -> None:
 def test_the_map_is_measured_on_the_checkpoint(
     two_windows: Windows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(int8_sensitivity, "play_windows", lambda *_: two_windows)
+    monkeypatch.setattr(subject, "play_windows", lambda *_: two_windows)
     found = int8_sensitivity.sensitivity(SMOKE)
     by_kind = {m.parameters["kind"] for m in found if m.metric == "loss_increase"}
     assert by_kind == set(KINDS)
@@ -305,7 +312,7 @@ def test_gradients_of_rounded_numbers_are_those_at_the_rounded_weights(tokens: T
 def test_rounding_turns_the_gradient_and_planted_outliers_turn_it_further(
     two_windows: Windows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(int8_activations, "play_windows", lambda *_: two_windows)
+    monkeypatch.setattr(subject, "play_windows", lambda *_: two_windows)
     found = int8_activations.activation_range(SMOKE)
 
     def of(metric: str) -> list[float]:
@@ -358,7 +365,7 @@ def test_losses_that_add_have_no_interaction_and_others_have_theirs() -> None:
 def test_the_factorial_measures_each_pair_and_an_interaction_for_each_of_both(
     two_windows: Windows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(int8_factorial, "play_windows", lambda *_: two_windows)
+    monkeypatch.setattr(subject, "play_windows", lambda *_: two_windows)
     losses = {
         weights: int8_factorial.losses_of(SMOKE, weights)
         for weights in int8_factorial.FACTORIAL_WEIGHTS

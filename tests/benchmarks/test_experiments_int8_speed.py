@@ -8,6 +8,7 @@ from benchmarks.claims import load_claims
 from benchmarks.experiment import Settings
 from benchmarks.experiments import int8_speed
 from reference_model.config import preset
+from reference_model.model import GPT
 
 
 @pytest.fixture
@@ -15,11 +16,10 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(int8_speed, "PAST", 8)
     monkeypatch.setattr(int8_speed, "PROMPT", 16)
     monkeypatch.setattr(int8_speed, "ROUNDS", 2)
-    monkeypatch.setattr(int8_speed, "preset", lambda name: preset("toy"))
 
 
 def test_gpt2_takes_a_quarter_of_its_bytes_or_two_fifths_where_weights_are_packed() -> None:
-    found = list(int8_speed._sizes(int8_speed.sizes()))
+    found = list(int8_speed._sizes(int8_speed.sizes(GPT(preset("gpt2")))))
     claim = next(claim for claim in load_claims() if claim.id == "int8.size-speed")
     (requirement,) = (r for r in claim.requirements if r.metric == "bytes_ratio")
     ratios = {m.option: m.value for m in found if m.metric == "bytes_ratio"}
@@ -36,7 +36,7 @@ def test_gpt2_takes_a_quarter_of_its_bytes_or_two_fifths_where_weights_are_packe
 
 @pytest.mark.usefixtures("toy")
 def test_one_process_times_all_formats_in_both_parts() -> None:
-    found = int8_speed.seconds()
+    found = int8_speed.seconds(GPT(preset("toy")).eval())
     formats = {"float32", "bfloat16", *int8_speed.products()}
     assert {part: set(taken) for part, taken in found.items()} == {
         "decode": formats,
@@ -64,7 +64,8 @@ def test_a_float_copy_would_show_in_the_resident_memory() -> None:
 
 
 def test_on_a_gpu_only_bytes_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(int8_speed, "sizes", lambda: {"float32": 4})
+    monkeypatch.setattr(int8_speed, "sizes", lambda model: {"float32": 4})
+    monkeypatch.setattr(int8_speed, "model_of", lambda settings: None)
     found = int8_speed.size_speed(Settings("quick", "cuda", 0))
     assert [m.metric for m in found] == ["weight_bytes"]
 
@@ -73,9 +74,10 @@ def test_a_run_on_a_cpu_joins_bytes_seconds_and_what_is_held(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     taken = dict.fromkeys(("float32", "bfloat16", "int_mm"), 1.0)
-    monkeypatch.setattr(int8_speed, "sizes", lambda: {"float32": 4, "int_mm": 1})
-    monkeypatch.setattr(int8_speed, "seconds", lambda: {"decode": taken, "prefill": taken})
+    monkeypatch.setattr(int8_speed, "sizes", lambda model: {"float32": 4, "int_mm": 1})
+    monkeypatch.setattr(int8_speed, "seconds", lambda model: {"decode": taken, "prefill": taken})
     monkeypatch.setattr(int8_speed, "resident", lambda: {"float32": 9.0, "int_mm": 6.0})
+    monkeypatch.setattr(int8_speed, "model_of", lambda settings: None)
     found = int8_speed.size_speed(Settings("full", "cpu", 0))
     assert {m.n for m in found if m.metric == "speedup"} == {int8_speed.PROCESSES}
     assert found[-1].metric == "resident_bytes_saved_beyond_buffers"

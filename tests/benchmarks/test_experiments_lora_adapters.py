@@ -73,7 +73,7 @@ def test_another_exponent_of_the_rank_would_be_seen(
         LoRALinear, "delta_weight", lambda self: right(self) * wrong(self.config.rank)
     )
     generator = torch.Generator().manual_seed(0)
-    assert verdict(list(lora_adapters._updates(peft, generator))) == found
+    assert verdict(list(lora_adapters._updates(peft, generator, {"64": (64, 64)}))) == found
 
 
 def test_without_peft_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

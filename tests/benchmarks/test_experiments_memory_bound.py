@@ -17,6 +17,7 @@ from benchmarks.instruments import limits
 from benchmarks.instruments.limits import READ, MachineLimit, decode_bound, prefill_bound
 from benchmarks.results import Measurement
 from reference_model.config import preset
+from reference_model.model import GPT
 
 TOY, GPT2 = preset("toy"), preset("gpt2")
 Samples = dict[str, Any]
@@ -50,6 +51,10 @@ def step(sample: Samples, option: str, **labels: int) -> dict[str, float]:
     return found
 
 
+def toy() -> GPT:
+    return GPT(TOY).eval()
+
+
 @pytest.fixture
 def sample(monkeypatch: pytest.MonkeyPatch) -> Samples:
     """Two bytes or four FLOPs a microsecond; each step takes a second, a batch of 4 twice that."""
@@ -57,7 +62,7 @@ def sample(monkeypatch: pytest.MonkeyPatch) -> Samples:
     monkeypatch.setattr(limits, "limit_from", lambda probes, seconds: limit)
     seconds = {"decode 1": 1.0 * STEPS, "decode 4": 2.0 * STEPS, "decode 16": 4.0 * STEPS}
     monkeypatch.setattr(limits, "interleaved_durations", clock_of(seconds))
-    return {**step_samples("toy", "cpu", rounds=2), "known": limit}
+    return {**step_samples(toy(), "cpu", rounds=2), "known": limit}
 
 
 # ---- one process
@@ -106,7 +111,7 @@ def test_a_slower_read_makes_reading_a_larger_share_and_computing_no_other(
     def shares(read_seconds: float) -> dict[str, float]:
         seconds = {READ: read_seconds, "decode 1": 100.0}
         monkeypatch.setattr(limits, "interleaved_durations", clock_of(seconds))
-        return step(step_samples("toy", "cpu", rounds=1), "decode", batch_size=1)
+        return step(step_samples(toy(), "cpu", rounds=1), "decode", batch_size=1)
 
     slow, fast = shares(2.0), shares(1.0)
     assert slow["reading_least"] == pytest.approx(2 * fast["reading_least"])
@@ -114,8 +119,6 @@ def test_a_slower_read_makes_reading_a_larger_share_and_computing_no_other(
 
 
 def test_decode_steps_follow_each_other_on_a_cache_that_is_full_from_the_start() -> None:
-    from reference_model.model import GPT
-
     seen: list[int] = []
     model = GPT(TOY).eval()
     model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1].length))
@@ -136,7 +139,7 @@ def test_operators_that_read_the_weights_are_told_from_those_that_do_not() -> No
 
 
 def test_a_real_process_measures_every_step_and_itself() -> None:
-    found = step_samples("toy", "cpu", rounds=1)
+    found = step_samples(toy(), "cpu", rounds=1)
     assert set(found["limit"]["flops_per_second"]) == {"float32", "bfloat16"}
     for measured in found["steps"]:
         metrics = measured["metrics"]

@@ -23,6 +23,7 @@ from benchmarks.experiments import (
 from benchmarks.instruments.texts import play_windows
 from benchmarks.instruments.windows import windows_of
 from benchmarks.results import Measurement
+from benchmarks.subjects import subject
 from benchmarks.verdicts import judge_claim
 from reference_model.cache import KVCache
 from reference_model.checkpoints import REFERENCE_FOLDER, load_reference
@@ -135,7 +136,7 @@ def test_the_bits_of_a_window_are_those_that_a_cache_holds(recent: int) -> None:
         cache._lengths = [length] * 6
         constants = sum(tensor.nbytes for tensor in codec.constants)
         held.append(8 * (cache.nbytes_used - constants) / (2 * 6 * 256 * length))
-    assert kv_quality._bits_held(codec, codec, recent) == pytest.approx(np.mean(held))
+    assert kv_quality._bits_held(codec, codec, recent, 512) == pytest.approx(np.mean(held))
 
 
 # ---- real keys and values
@@ -144,7 +145,7 @@ def test_the_bits_of_a_window_are_those_that_a_cache_holds(recent: int) -> None:
 def test_keys_and_values_are_those_of_the_model_less_their_biases() -> None:
     model = load_reference()
     vectors = 8 * 512 * 6 * 4  # of all layers and heads, in eight windows
-    keys, found_values = kv_vectors.keys_and_values(vectors)
+    keys, found_values = kv_vectors.keys_and_values(SETTINGS, vectors)
     assert keys.shape == found_values.shape == (vectors, 64)
     text = play_windows("test", 512, 8).inputs[:1, :25]
     cache = KVCache(model.config, 1, 25)
@@ -170,8 +171,7 @@ def short_text(monkeypatch: pytest.MonkeyPatch) -> None:
     text = slice_of_text()
     # Each window as a text of its own, so that each is one observation.
     windows = windows_of([text[:513], text[512:1025]], 512)
-    for module in (kv_quality, residual_bit):
-        monkeypatch.setattr(module, "play_windows", lambda *_: windows)
+    monkeypatch.setattr(subject, "play_windows", lambda *_: windows)
 
 
 @pytest.mark.usefixtures("short_text")

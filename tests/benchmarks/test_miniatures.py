@@ -6,8 +6,9 @@ import torch
 
 from benchmarks.exact_cases import judging, miniatures, stand_ins
 from benchmarks.experiment import all_experiments
-from benchmarks.experiments import int8, norms
+from benchmarks.experiments import norms
 from benchmarks.instruments import clock, texts
+from benchmarks.subjects import subject
 from reference_model.checkpoints import load_reference
 
 DEPTHS = norms.DEPTHS
@@ -21,10 +22,10 @@ def test_the_exact_layer_runs_every_experiment_that_needs_no_library_of_an_extra
 def test_stand_ins_are_there_within_and_gone_afterwards() -> None:
     tokens = texts.reference_tokens("validation")
     with stand_ins.in_miniature({"experiments.norms.DEPTHS": (2,)}):
-        assert int8.load_reference().config.n_layer == stand_ins.SIZES["n_layer"]
+        assert subject.load_reference().config.n_layer == stand_ins.SIZES["n_layer"]
         assert len(texts.reference_tokens("validation")) < len(tokens)
         assert norms.DEPTHS == (2,)
-    assert int8.load_reference is load_reference
+    assert subject.load_reference is load_reference
     assert torch.equal(texts.reference_tokens("validation"), tokens)
     assert norms.DEPTHS is DEPTHS
 

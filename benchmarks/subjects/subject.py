@@ -1,0 +1,182 @@
+"""The model that a run asks about, as experiments see it: they know no checkpoint and no text.
+
+>>> subject = subject_of(settings)
+>>> subject.model()  # in float32, on the run's device
+>>> subject.windows(20, settings.seed)  # of the held-out text, in the model's own tokens
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from benchmarks.assets import play_texts
+from benchmarks.experiment import REFERENCE, Settings
+from benchmarks.instruments.texts import encode, play_windows, reference_tokens
+from benchmarks.instruments.windows import Windows, spread, windows_of
+from reference_model.checkpoints import load_reference, reference_tokenizer
+from reference_model.config import GPTConfig, preset
+from reference_model.costs import parameter_count
+from reference_model.errors import UserError
+from reference_model.model import GPT
+
+if TYPE_CHECKING:
+    from reference_model.models import OpenedModel
+
+LONGEST_WINDOW = 512  # tokens; half of it for a large model
+LARGE = 50_000_000  # parameters, above which a pass over the text takes half a minute
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model by name, and the text that it is asked about: the held-out plays, or a file.
+
+    ``parameters`` counts each weight once. Ask `subject_of` for one.
+    """
+
+    name: str
+    config: GPTConfig
+    tokenizer: Tokenizer
+    parameters: int
+    device: str
+    text: str | None = None
+
+    @property
+    def title(self) -> str:
+        """As verdicts name it: that its weights were rounded before we came belongs to it."""
+        if self.name == REFERENCE:
+            return "our 6 M model"
+        from reference_model.published import SMOLLM2
+
+        return SMOLLM2.title if self.name == SMOLLM2.name else Path(self.name).stem
+
+    @property
+    def scale(self) -> str:
+        """What its verdicts speak of."""
+        text = "held-out plays" if self.text is None else Path(self.text).name
+        size = f"{self.parameters / 1e6:,.3g} M parameters"
+        return f"{self.title}, {size}, {text} in windows of {self.window} tokens"
+
+    @property
+    def is_large(self) -> bool:
+        """Whether fewer and shorter pieces are read, so that a profile takes as long as it says."""
+        return self.parameters > LARGE
+
+    @property
+    def window(self) -> int:
+        """Tokens that are read at once, from an empty cache."""
+        return min(self.config.context_length, LONGEST_WINDOW // (2 if self.is_large else 1))
+
+    def model(self, dtype: torch.dtype = torch.float32) -> GPT:
+        """In evaluation mode, on the run's device. Others may hold it as well: change a copy."""
+        if self.name == REFERENCE:
+            return load_reference(dtype).to(self.device)
+        return _opened(self.name, dtype).model.to(self.device)
+
+    def windows(self, count: int | None = None, seed: int = 0) -> Windows:
+        """``count`` windows of the text, spread over all of it; None: all of them."""
+        if self.name == REFERENCE and self.text is None:
+            return play_windows("test", self.window, count, seed)
+        return spread(_all_windows(self), count, seed)
+
+    def tokens(self) -> Tensor:
+        """Token ids (N,) int64 of the whole text, on the run's device."""
+        if self.name == REFERENCE and self.text is None:
+            return reference_tokens("test").to(self.device)
+        return torch.cat(_encoded(self)).to(self.device)
+
+
+@cache
+def subject_of(settings: Settings) -> Subject:
+    """What the run asks about. Raises `UserError` where there is no such model or text."""
+    name, device, text = settings.model, settings.device, settings.text
+    if name == REFERENCE:
+        config, tokenizer = preset("reference"), reference_tokenizer()
+        parameters = parameter_count(config)
+    else:
+        opened = _opened(name, torch.float32)
+        config, tokenizer = opened.model.config, opened.tokenizer
+        parameters = sum(p.numel() for p in opened.model.parameters())
+    return Subject(name, config, tokenizer, parameters, device, text)
+
+
+@lru_cache(maxsize=2)
+def _opened(name: str, dtype: torch.dtype) -> OpenedModel:
+    from reference_model.models import open_model  # an old commit's model, under asv, has none
+
+    return open_model(name, dtype)
+
+
+@lru_cache(maxsize=2)
+def _encoded(subject: Subject) -> list[Tensor]:
+    """Each text of its own, in the model's tokens."""
+    return [encode(subject.tokenizer, text) for text in _texts(subject.text)]
+
+
+@lru_cache(maxsize=2)
+def _all_windows(subject: Subject) -> Windows:
+    texts = _encoded(subject)
+    if subject.text is not None:
+        population = f"the text of {Path(subject.text).name}"
+    else:
+        population = f"the text of {len(texts)} plays"
+    try:
+        return windows_of(texts, subject.window, population)
+    except ValueError as error:
+        raise UserError(f"{subject.text or 'the plays'}: {error}; use a longer text") from None
+
+
+def _texts(path: str | None) -> list[str]:
+    if path is None:
+        return list(play_texts("test").values())
+    try:
+        return [Path(path).read_text(encoding="utf-8")]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UserError(f"cannot read the text {path}: {reason}") from None
+
+
+def digest_of(settings: Settings) -> str:
+    """The start of the SHA-256 of the model's files, and of the text's.
+
+    Of the checkpoint's tensors: two files of the same ones may differ in their metadata's order.
+    """
+    digest = _digest_of_reference() if settings.model == REFERENCE else _of_files(settings.model)
+    if settings.text is None:
+        return digest
+    return f"{digest}, {sha256(Path(settings.text).read_bytes()).hexdigest()[:16]}"
+
+
+def _digest_of_reference() -> str:
+    from safetensors.numpy import load_file
+
+    from reference_model.checkpoints import REFERENCE_FOLDER, WEIGHTS_FILE
+
+    weights = REFERENCE_FOLDER / WEIGHTS_FILE
+    if not weights.is_file():
+        return "without weights"
+    digest = sha256()
+    for name, tensor in sorted(load_file(weights).items()):
+        digest.update(f"{name} {tensor.dtype} {tensor.shape} ".encode())
+        digest.update(tensor.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _of_files(name: str) -> str:
+    """Of all that a model is read from: a file, or those of a folder by their names."""
+    place = _opened(name, torch.float32).place
+    digest = sha256()
+    for file in [place] if place.is_file() else sorted(place.iterdir()):
+        if file.is_file():
+            digest.update(f"{file.name} ".encode())
+            with file.open("rb") as read:
+                while piece := read.read(1 << 24):
+                    digest.update(piece)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,217 @@
+"""Any model under the experiments: which text it reads, what is asked of it, and how it is told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.__main__ import main
+from benchmarks.assets import play_texts
+from benchmarks.claims import load_claims
+from benchmarks.experiment import Settings, all_experiments
+from benchmarks.experiments import int8, kv_vectors
+from benchmarks.experiments.lora_adapters import shapes_of
+from benchmarks.results import read_results
+from benchmarks.subjects.subject import digest_of, subject_of
+from reference_model.cache import KVCache
+from reference_model.checkpoints import REFERENCE_FOLDER
+from reference_model.config import GPTConfig
+from reference_model.errors import UserError
+from reference_model.export import save_huggingface
+from reference_model.families.family import OF_LLAMA
+from reference_model.model import GPT
+from tests.reference_model.families.test_gguf import settings_of, tensors_of, write
+from tests.reference_model.tiny import enlarge
+
+CONFIG = GPTConfig(
+    vocab_size=4096, context_length=64, n_layer=2, n_head=4, n_kv_head=2, n_embd=128, d_mlp=96,
+    bias=False, **OF_LLAMA,
+)  # fmt: skip
+COUNTED = "lora.trainable-share,cache.memory-law,cache.fifteenfold-projections,int8.norm-share"
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "scene.txt"
+    path.write_text(next(iter(play_texts("test").values()))[:60_000], encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as transformers writes it: two layers of random weights, a real tokenizer."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
+    model = GPT(CONFIG)
+    enlarge(model)
+    save_huggingface(model, folder, eos_token_id=0)
+    shutil.copy(REFERENCE_FOLDER / "tokenizer.json", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gguf_file(llama: Path) -> Path:
+    """The same model as one file."""
+    written = pytest.importorskip("gguf")
+    from reference_model.checkpoints import load_huggingface
+
+    tokenizer = json.loads((llama / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary: dict[str, int] = tokenizer["model"]["vocab"]
+    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in
+              tokenizer["model"]["merges"]]  # fmt: skip
+    model = load_huggingface(llama)
+    fields = {
+        "model": "gpt2",
+        "pre": "gpt-2",
+        "tokens": tokens,
+        "token_type": [1] * len(tokens),
+        "merges": merges,
+        "eos_token_id": 0,
+    }
+    settings = settings_of(model.config) | {f"tokenizer.ggml.{k}": v for k, v in fields.items()}
+    path = llama.with_name("tiny.gguf")
+    write(written, path, tensors_of(model), settings)
+    return path
+
+
+def asked(model: Path | str, text: Path | None = None) -> Settings:
+    return Settings("smoke", "cpu", 0, str(model), None if text is None else str(text))
+
+
+def test_a_model_reads_the_text_of_the_run_in_its_own_tokens(llama: Path, text: Path) -> None:
+    subject = subject_of(asked(llama, text))
+    windows = subject.windows()
+    read = subject.tokenizer.decode(windows.inputs[:40].flatten().tolist())
+    assert text.read_text(encoding="utf-8").startswith(read)
+    assert windows.inputs.shape[1] == CONFIG.context_length == subject.window
+    assert windows.population == "the text of scene.txt"
+    assert len(subject.windows(5, seed=1)) == 5
+
+
+def test_without_a_text_it_reads_the_held_out_plays(llama: Path) -> None:
+    assert subject_of(asked(llama)).windows().population == "the text of 3 plays"
+    assert subject_of(asked("reference")).windows().inputs.shape[1] == 512
+
+
+def test_a_file_of_the_same_tensors_loses_what_the_folder_does(
+    llama: Path, gguf_file: Path, text: Path
+) -> None:
+    of_folder, of_file = (int8.weights_quality(asked(m, text)) for m in (llama, gguf_file))
+    assert [m.metric for m in of_folder] == [m.metric for m in of_file]
+    for one, other in zip(of_folder, of_file, strict=True):
+        assert one.value == pytest.approx(other.value, abs=1e-6)
+
+
+def test_keys_and_values_are_drawn_from_the_heads_that_are_cached(llama: Path, text: Path) -> None:
+    settings = asked(llama, text)
+    keys, values = kv_vectors.keys_and_values(settings, 300)
+    assert keys.shape == values.shape == (300, CONFIG.d_head)
+    subject = subject_of(settings)
+    inputs = subject.windows(kv_vectors.LEAST_WINDOWS, 0).inputs
+    cache = KVCache(subject.config, len(inputs), inputs.shape[1])
+    with torch.no_grad():
+        subject.model()(inputs, cache)
+    held = torch.stack(cache.keys).flatten(0, -2)
+    assert all((held == key).all(-1).any() for key in keys[:20])
+
+
+@pytest.fixture(scope="session")
+def results(llama: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("results")
+    status = main(
+        ["run", "--profile", "smoke", "--device", "cpu", "--model", str(llama), "--text", str(text),
+         "--only", f"{COUNTED},lora.product-variance", "--jobs", "1",
+         "--record", str(folder / "cells.sqlite"), "--out", str(folder / "results.json")]
+    )  # fmt: skip
+    assert status == 0
+    return read_results(folder / "results.json")
+
+
+def test_each_verdict_says_on_which_model_it_was_reached(
+    results: dict[str, Any], llama: Path, text: Path
+) -> None:
+    measured = [claim for claim in results["claims"] if claim["measurements"]]
+    assert {claim["id"] for claim in measured} == set(COUNTED.split(","))
+    parameters = sum(p.numel() for p in GPT(CONFIG).parameters())
+    for claim in measured:
+        assert claim["subject"] == {
+            "name": "tiny-llama",
+            "parameters": parameters,
+            "digest": digest_of(asked(llama, text)),
+        }
+        assert claim["scale"].startswith("tiny-llama, ")
+        assert claim["scale"].endswith("scene.txt in windows of 64 tokens")
+    share = next(c for c in measured if c["id"] == "lora.trainable-share")
+    assert " of tiny-llama, not 0.18 %" in share["finding"]
+    assert results["environment"]["model"] == str(llama.resolve())
+    assert "checkpoint" not in results["environment"]
+
+
+def test_what_says_nothing_of_a_model_is_left_open_with_the_reason(results: dict[str, Any]) -> None:
+    (variance,) = (c for c in results["claims"] if c["id"] == "lora.product-variance")
+    assert (variance["verdict"], variance["measurements"]) == ("open", [])
+    assert "says nothing of this model" in variance["finding"]
+    assert "subject" not in variance
+
+
+def test_the_words_of_a_claim_name_the_model_that_was_measured() -> None:
+    (claim,) = (c for c in load_claims() if c.id == "int8.norm-damage")
+    other = claim.about("tiny", "tiny, 1 M parameters")
+    assert other.scale == "tiny, 1 M parameters"
+    assert [r.words.subject for r in other.requirements] == ["tiny"] * 5
+    assert [r.where["model"] for r in other.requirements[:3]] == ["tiny"] * 3
+    assert other.requirements[3].where["model"] == int8.PLANTED
+
+
+def test_most_claims_about_caches_and_number_formats_are_put_to_any_model() -> None:
+    of_any = {each.claim for each in all_experiments() if each.of_any_model}
+    after_training = {c.id for c in load_claims() if c.lesson in ("L5", "L6")}
+    assert after_training - of_any == {
+        "cache.memory-example",  # of a shape that it names
+    }
+    assert "position.embedding-untouched" not in of_any
+
+
+def test_adapters_are_compared_on_linears_of_the_models_own_shapes() -> None:
+    assert shapes_of(CONFIG) == {
+        "128 to 128": (128, 128),
+        "128 to 64": (128, 64),
+        "128 to 96": (128, 96),
+        "96 to 128": (96, 128),
+    }
+
+
+def test_the_digest_is_of_the_weights_and_of_the_text(llama: Path, text: Path) -> None:
+    found = {digest_of(asked(*given)) for given in ((llama,), (llama, text), ("reference",))}
+    assert len(found) == 3
+    assert digest_of(asked(llama, text)).startswith(digest_of(asked(llama)))
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "told"),
+    [
+        ("nowhere", None, "there is no model 'nowhere'"),
+        ("reference", "nowhere.txt", "cannot read the text nowhere.txt: No such file"),
+        ("reference", "short.txt", "do not fill a window of 512 and its target; use a longer"),
+    ],
+)
+def test_a_model_or_text_that_is_not_there_is_refused_before_anything_is_measured(
+    model: str, text: str | None, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("short.txt").write_text("To be.", encoding="utf-8")
+    given = ["--model", model, *(["--text", text] if text else [])]
+    out = tmp_path / "results.json"
+    assert main(["run", "--profile", "smoke", *given, "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert len(error.splitlines()) == 1
+    assert not out.exists()
+    with pytest.raises(UserError):
+        subject_of(asked(model, Path(text) if text else None)).windows(1)
