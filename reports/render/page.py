@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tomllib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -98,13 +99,15 @@ def page_view(results: dict[str, Any]) -> View:
     means = {claim: {"open": texts["open"], **own} for claim, own in texts["means"].items()}
     claims = [_claim_view(c, measurements, means, run) for c in results["claims"]]
     lessons = [_lesson_view(lesson, claims) for lesson in texts["lesson"]]
+    model = next((c["subject"]["name"] for c in results["claims"] if "subject" in c), "")
     counts = Counter(claim["verdict"] for claim in claims)
     return {
         "measured": [c for c in claims if c["measured"]],
         "unmeasured": [c for c in claims if not c["measured"]],
         "claim_count": len(claims),
-        "of_checkpoint": sum(claim["subject"] == CHECKPOINT for claim in claims),
-        "subjects": SUBJECTS,
+        "of_checkpoint": sum(claim["about"] == CHECKPOINT for claim in claims),
+        "model": model,
+        "subjects": SUBJECTS | ({CHECKPOINT: model} if model else {}),
         "cards": cards(texts, claims, measurements),
         "lessons": [lesson for lesson in lessons if lesson["claims"] or lesson["unmeasured"]],
         "verdicts": [
@@ -135,7 +138,7 @@ def _claim_view(
         "symbol": SYMBOLS[verdict],
         "told": told(claim),
         "measured": bool(own),
-        "subject": _subject(own),
+        "about": _about(claim, own),
         "said_in": said_in,
         "papers": [s for s in claim["sources"] if not (said_in and ARTICLE in s)],
         "requirements": [{**r, "symbol": SYMBOLS[r["verdict"]]} for r in claim["requirements"]],
@@ -146,6 +149,7 @@ def _claim_view(
         "took": formats.duration(claim["seconds"]),
         "command": f".venv/bin/python -m benchmarks run --fresh --profile {profile} "
         f"--only {claim['id']} --device {made_by['device']} --seed {made_by['seed']} "
+        f"{_asked_about(made_by)}"
         "--out results.json",
         "charts": charts,
         "undrawn": undrawn,
@@ -153,9 +157,18 @@ def _claim_view(
     }
 
 
-def _subject(measurements: Sequence[View]) -> str:
+def _asked_about(run: View) -> str:
+    """The arguments of the command that name the model and the text, where it is not ours."""
+    given = {name: run[name] for name in ("model", "text") if name in run}
+    return "".join(f"--{name} {shlex.quote(value)} " for name, value in given.items())
+
+
+def _about(claim: View, measurements: Sequence[View]) -> str:
+    """What was measured: the run's model, no trained one, or nothing."""
     if not measurements:
         return NOTHING
+    if "subject" in claim:
+        return CHECKPOINT
     of_checkpoint = any(m["source"].startswith(CHECKPOINT) for m in measurements)
     return CHECKPOINT if of_checkpoint else NO_WEIGHTS
 
