@@ -54,7 +54,10 @@ def _parser() -> Parser:
         **about("print claims and verdicts as a table"),
         example="reports/published/quick.json --format markdown",
     )
-    table.add_argument("results", type=Path, help=WRITTEN_BY)
+    told = (
+        f"{WRITTEN_BY}. What was found of another model than the first file's has its own column."
+    )
+    table.add_argument("results", type=Path, nargs="+", help=told)
     _add_format(table)
     _add_into(table)
     table.set_defaults(run=_table)
@@ -166,12 +169,12 @@ def _build(given: argparse.Namespace) -> None:
 
 
 def _table(given: argparse.Namespace) -> None:
-    from reports.reading import read
+    from reports.gather import gather
     from reports.table import put_into, terminal_table, verdict_table
 
     if given.into:
         check_writable(given.into)
-    results = read(given.results)
+    results = gather(given.results)
     if given.into:
         put_into(given.into, verdict_table(results))
     else:

@@ -16,7 +16,8 @@ Results = dict[str, Any]
 def gather(paths: Sequence[Path]) -> Results:
     """What the files hold together; of a claim that several measured, the last one counts.
 
-    The first file's environment is that of the whole; a claim from another has its own. Files that
+    The first file's environment is that of the whole; a claim from another has its own. What a file
+    found of another model than the first stands beside it, as ``elsewhere`` of a claim. Files that
     cannot be read are named on the standard error and skipped. UserError where none can be read.
     """
     found: list[Results] = []
@@ -35,8 +36,31 @@ def gather(paths: Sequence[Path]) -> Results:
         warn(f"skipped {len(skipped)} of {len(paths)} results files")
     whole = found[0]
     for later in found[1:]:
-        whole = _with(whole, later)
+        of_one_model = asked_about(later) == asked_about(whole)
+        whole = _with(whole, later) if of_one_model else _beside(whole, later)
     return whole
+
+
+def asked_about(results: Results) -> tuple[str, str]:
+    """Model and text of a run; empty for the reference and the plays."""
+    run = results["environment"]
+    return run.get("model", ""), run.get("text", "")
+
+
+def _beside(whole: Results, later: Results) -> Results:
+    """``whole``, with what ``later`` found of its model; that of the last file by each name."""
+    found = {claim["id"]: claim for claim in later["claims"] if claim.get("subject")}
+    claims = []
+    for claim in whole["claims"]:
+        other = found.get(claim["id"])
+        if other is None:
+            claims.append(claim)
+            continue
+        kept = {k: other[k] for k in ("subject", "verdict", "finding", "because", "scale")}
+        name = other["subject"]["name"]
+        elsewhere = [e for e in claim.get("elsewhere", ()) if e["subject"]["name"] != name]
+        claims.append({**claim, "elsewhere": [*elsewhere, kept]})
+    return {**whole, "claims": claims}
 
 
 def _with(whole: Results, later: Results) -> Results:

@@ -39,8 +39,8 @@ def of_today(results: dict[str, Any]) -> dict[str, Any]:
 
 def _told_anew(entry: Entry, own: Own) -> Entry:
     """With the finding of today, where the claim still asks for the same and gives the same."""
-    known, measurements = _claims_of_today().get(entry["id"]), list(own.values())
-    if known is None or _claim(entry) is not known or not measurements:
+    known, measurements = _known(entry), list(own.values())
+    if known is None or _claim(entry) != known or not measurements:
         return entry
     whole, judged = judge_claim(known, measurements)
     if whole.verdict != entry["verdict"]:
@@ -100,7 +100,7 @@ def _claim(entry: Entry) -> Claim:
         Requirement(part["text"], part["metric"], part["where"], region_of(part["region"]))
         for part in entry["requirements"]
     ]
-    known = _claims_of_today().get(entry["id"])
+    known = _known(entry)
     if known is not None and list(map(_asked, known.requirements)) == list(
         map(_asked, requirements)
     ):
@@ -108,6 +108,14 @@ def _claim(entry: Entry) -> Claim:
     fields = ("id", "lesson", "statement", "said_in", "sources", "scale")
     own = Claim(**{name: entry[name] for name in fields}, requirements=requirements)
     return own if known is None else replace(own, requirements_hold=known.requirements_hold)
+
+
+def _known(entry: Entry) -> Claim | None:
+    """The claim of today, about the model that the entry names."""
+    known = _claims_of_today().get(entry["id"])
+    if known is None or "subject" not in entry:
+        return known
+    return known.about(entry["subject"]["name"], entry["scale"])
 
 
 def _asked(requirement: Requirement) -> tuple[Any, ...]:

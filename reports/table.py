@@ -21,17 +21,27 @@ MEASUREMENTS = ("<!-- measurements -->", "<!-- /measurements -->")
 
 
 def verdict_table(results: dict[str, Any]) -> str:
-    """A row per claim: its id, what was said, what was found, and at which scale."""
+    """A row per claim: its id, what was said, what was found, and at which scale.
+
+    A column more for each other model that was asked.
+    """
+    of_others = [
+        {other["subject"]["name"]: other["finding"] for other in claim.get("elsewhere", ())}
+        for claim in results["claims"]
+    ]
+    others = list(dict.fromkeys(name for found in of_others for name in found))
     rows = [
         [
             markdown.code(claim["id"]),
             markdown.text(claim["statement"]),
             markdown.text(claim["finding"]),
             markdown.text(claim["scale"]),
+            *(markdown.text(found.get(name, "")) for name in others),
         ]
-        for claim in results["claims"]
+        for claim, found in zip(results["claims"], of_others, strict=True)
     ]
     headers = ["claim", "what was said", "what was found", "tested at"]
+    headers += [f"on {markdown.text(name)}" for name in others]
     padded = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
     # Columns as wide as their longest sentence would make every line of the file that long.
     head, rule, *lines = (re.sub(r" +\|", " |", line) for line in padded.splitlines())

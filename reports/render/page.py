@@ -42,6 +42,7 @@ SUBJECTS = {
     NO_WEIGHTS: "none that was trained",
     NOTHING: "not measured",
 }
+AGREEMENTS = {"agree": "one verdict on all models", "differ": "another verdict on another model"}
 SYMBOLS = {"confirmed": "✓", "refuted": "✗", "depends": "◐", "open": "○"}
 FIELD_NAMES = {
     "dirty": "uncommitted changes",
@@ -107,6 +108,12 @@ def page_view(results: dict[str, Any]) -> View:
         "claim_count": len(claims),
         "of_checkpoint": sum(claim["about"] == CHECKPOINT for claim in claims),
         "model": model,
+        "others": list(dict.fromkeys(name for claim in claims for name in claim["elsewhere"])),
+        "agreements": {
+            name: words
+            for name, words in AGREEMENTS.items()
+            if any(claim["agreement"] == name for claim in claims)
+        },
         "subjects": SUBJECTS | ({CHECKPOINT: model} if model else {}),
         "cards": cards(texts, claims, measurements),
         "lessons": [lesson for lesson in lessons if lesson["claims"] or lesson["unmeasured"]],
@@ -139,6 +146,7 @@ def _claim_view(
         "told": told(claim),
         "measured": bool(own),
         "about": _about(claim, own),
+        **_elsewhere(claim),
         "said_in": said_in,
         "papers": [s for s in claim["sources"] if not (said_in and ARTICLE in s)],
         "requirements": [{**r, "symbol": SYMBOLS[r["verdict"]]} for r in claim["requirements"]],
@@ -155,6 +163,17 @@ def _claim_view(
         "undrawn": undrawn,
         "table": _table_view(own, _sides(claim)) if own else None,
     }
+
+
+def _elsewhere(claim: View) -> View:
+    """What other models gave, by their names, and whether the decided verdicts are one."""
+    found = {
+        other["subject"]["name"]: {**other, "symbol": SYMBOLS[other["verdict"]]}
+        for other in claim.get("elsewhere", ())
+    }
+    decided = {c["verdict"] for c in (claim, *found.values())} - {"open"}
+    agreement = "" if not found else "differ" if len(decided) > 1 else "agree"
+    return {"elsewhere": found, "agreement": agreement}
 
 
 def _asked_about(run: View) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +112,72 @@ def test_the_page_marks_a_claim_whose_code_has_changed_and_names_its_commits(
     page = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
     assert page.count("the code has changed since some of it was measured") == 1
     assert f"<code>{'c' * 12}</code>, <code>{'d' * 12}</code>" in page
+
+
+# ---- another model
+
+
+@pytest.fixture
+def of_another_model(few_results: dict[str, Any], tmp_path: Path) -> Path:
+    """A run that put one of the claims to a model called tiny, which refutes it."""
+    other = copy.deepcopy(few_results)
+    other["environment"]["model"] = "models/tiny"
+    other["measurements"] = [m for m in other["measurements"] if m["claim"] == SHARED]
+    for claim in other["claims"]:
+        if claim["id"] == SHARED:
+            claim |= {
+                "subject": {"name": "tiny", "parameters": 5, "digest": "ab"},
+                "verdict": "refuted",
+                "finding": "Refuted: on tiny it is not so.",
+                "scale": "tiny, 5 parameters",
+            }
+        else:
+            for part in (claim, *claim["requirements"]):
+                part["measurements"] = []
+    path = tmp_path / "tiny.json"
+    path.write_text(json.dumps(other), encoding="utf-8")
+    return path
+
+
+def test_what_another_model_gave_stands_beside_and_changes_no_verdict(
+    both: tuple[Path, Path], of_another_model: Path, tmp_path: Path
+) -> None:
+    whole = build(tmp_path / "site", both[0], of_another_model)
+    first = read_results(both[0])
+    claim = dict(claim_of(whole, SHARED))
+    (other,) = claim.pop("elsewhere")
+    assert claim == claim_of(first, SHARED)
+    assert whole["measurements"] == first["measurements"]
+    assert (other["subject"]["name"], other["verdict"]) == ("tiny", "refuted")
+    page = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    assert ">on tiny</th>" in page
+    row = page.partition('id="row-int8-weights-quality"')[2].partition("</tr>")[0]
+    assert "Refuted: on tiny it is not so." in row
+    (opening,) = re.findall(r'<tr[^>]*id="row-int8-weights-quality"[^>]*>', page)
+    assert 'data-agreement="differ"' in opening
+    article = page.partition('id="int8-weights-quality"')[2].partition("</article>")[0]
+    assert "Tested at: tiny, 5 parameters." in article
+
+
+def test_the_last_file_of_a_model_counts_and_tables_have_a_column_for_it(
+    both: tuple[Path, Path], of_another_model: Path, tmp_path: Path, capsys: Any
+) -> None:
+    again = tmp_path / "again.json"
+    text = of_another_model.read_text(encoding="utf-8").replace("is not so", "is so after all")
+    again.write_text(text, encoding="utf-8")
+    paths = [str(both[0]), str(of_another_model), str(again)]
+    assert main(["table", *paths, "--format", "markdown"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("| tested at | on tiny |")
+    (row,) = (line for line in lines if f"`{SHARED}`" in line)
+    assert row.endswith("| Refuted: on tiny it is so after all. |")
+    assert all(line.endswith("| |") for line in lines[2:] if line and f"`{SHARED}`" not in line)
+
+
+def test_a_page_of_another_model_alone_is_about_it(of_another_model: Path, tmp_path: Path) -> None:
+    build(tmp_path / "site", of_another_model)
+    page = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    assert "<dt>model</dt><dd>tiny</dd>" in page
+    assert "All of them were put to tiny." in page
+    assert "--model models/tiny --out results.json" in page
+    assert ">on tiny</th>" not in page
