@@ -37,6 +37,7 @@ LESSON_MODULES = (
     "int8_speed",
     "int8_sensitivity",
     "int8_activations",
+    "int8_outliers",
 )
 
 

@@ -95,6 +95,13 @@ FIRST_STEP = {
     "experiments.lora_first_step.BATCH_SIZE": 2,
 }
 MINIATURES = (
+    Miniature(
+        "int8.outlier-split",
+        "full",
+        ({"model": "planted outliers", "method": "zero point"}, {"method": "absmax per vector"}),
+        rest=True,
+        sizes={"experiments.int8_outliers.WINDOWS": {"full": 2}},
+    ),
     Miniature("lora.product-variance", "smoke", ({"width": 64},)),
     Miniature(
         "lora.update-variance",

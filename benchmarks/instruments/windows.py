@@ -18,6 +18,7 @@ from benchmarks.stats import Estimate, clustered_mean_interval, crossed_mean_int
 
 # Tokens, about a scene of a play: `experiments/interval_coverage.py` shows that it is enough.
 STRETCH = 4096
+RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,21 @@ class Windows:
     def mean(self, values: ArrayLike) -> Estimate:
         """Mean over the text of ``values``: (windows,), or (windows, values) of each window."""
         return clustered_mean_interval(values, self.stretches).of(self.population)
+
+    def ratio_of_means(self, numerators: ArrayLike, denominators: ArrayLike) -> Estimate:
+        """Mean of ``numerators`` over that of ``denominators``, (windows,) each and paired.
+
+        The interval is made of percentiles over resampled stretches, the same ones for both.
+        """
+        pair = np.array([numerators, denominators], np.float64)  # (2, windows)
+        _, stretches, sizes = np.unique(self.stretches, return_inverse=True, return_counts=True)
+        sums = np.stack([np.bincount(stretches, row) for row in pair])  # (2, stretches)
+        n = len(sizes)
+        drawn = np.random.default_rng(0).integers(n, size=(RESAMPLES, n))
+        above, below = sums[:, drawn].sum(axis=-1)  # (resamples,) each
+        low, high = np.percentile(above / below, (2.5, 97.5))
+        value = pair[0].mean() / pair[1].mean()
+        return Estimate(float(value), (float(low), float(high)), n, self.population)
 
     def crossed_mean(self, values: ArrayLike) -> Estimate:
         """Mean of ``values`` (seeds, windows): of the text, and of what the seeds draw."""
