@@ -118,8 +118,8 @@ def add_what(parser: argparse.ArgumentParser) -> None:
         "--model",
         default=REFERENCE,
         metavar="NAME",
-        help="reference (default), smollm2, a folder with config.json and model.safetensors, or "
-        "a .gguf file",
+        help="reference (default), smollm2, a folder with config.json and model.safetensors, a "
+        ".gguf file, or hf: and a folder or hub name that transformers runs",
     )
     parser.add_argument("--text", metavar="FILE", help="text that it reads (default: the plays)")
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of all draws")

@@ -107,7 +107,8 @@ class Experiment:
     combine: Callable[[Settings, CellsFound], list[Measurement]]
     seconds: dict[Profile, float | None]
     protocol: int = 1
-    of_any_model: bool = False  # whether it asks the run's subject, and so says something of it
+    of_any_model: bool = False  # whether it asks the run's subject, and so says something of it,
+    as_run_elsewhere: bool = False  # also where transformers runs it
 
     def __call__(self, settings: Settings) -> list[Measurement]:
         """All of it in this process, cell after cell."""
@@ -136,11 +137,13 @@ def experiment(
     memory: int = GIGABYTE,
     protocol: int = 1,
     of_any_model: bool = False,
+    as_run_elsewhere: bool = False,
 ) -> Callable[[Callable[[Settings], list[Measurement]]], Experiment]:
     """Turn the function below into the experiment of ``claim``, which is a single cell.
 
     ``timed`` are the profiles in which it takes times. ``protocol`` is raised by hand when what its
-    numbers mean changes. ``of_any_model``: it asks `subject_of` for the model and the text.
+    numbers mean changes. ``of_any_model``: it asks `subject_of` for the model and the text;
+    ``as_run_elsewhere``: for nothing that only a model built here has.
     """
 
     def decorate(function: Callable[[Settings], list[Measurement]]) -> Experiment:
@@ -152,7 +155,15 @@ def experiment(
 
         seconds: dict[Profile, float | None] = {"smoke": smoke, "quick": quick, "full": full}
         return Experiment(
-            claim, function.__module__, measure, cells, joined, seconds, protocol, of_any_model
+            claim,
+            function.__module__,
+            measure,
+            cells,
+            joined,
+            seconds,
+            protocol,
+            of_any_model,
+            as_run_elsewhere,
         )
 
     return decorate
@@ -168,13 +179,22 @@ def experiment_of_cells(
     full: float | None,
     protocol: int = 1,
     of_any_model: bool = False,
+    as_run_elsewhere: bool = False,
 ) -> Callable[[Callable[[Settings, CellsFound], list[Measurement]]], Experiment]:
     """Turn the function below, which combines what ``measure`` found in ``cells``, into one."""
 
     def decorate(function: Callable[[Settings, CellsFound], list[Measurement]]) -> Experiment:
         seconds: dict[Profile, float | None] = {"smoke": smoke, "quick": quick, "full": full}
         return Experiment(
-            claim, function.__module__, measure, cells, function, seconds, protocol, of_any_model
+            claim,
+            function.__module__,
+            measure,
+            cells,
+            function,
+            seconds,
+            protocol,
+            of_any_model,
+            as_run_elsewhere,
         )
 
     return decorate

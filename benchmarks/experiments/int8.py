@@ -51,7 +51,9 @@ GRIDS = (
 )
 
 
-@experiment("int8.norm-share", smoke=0.1, quick=0.1, full=0.1, of_any_model=True)
+@experiment(
+    "int8.norm-share", smoke=0.1, quick=0.1, full=0.1, of_any_model=True, as_run_elsewhere=True
+)
 def norm_share(settings: Settings) -> list[Measurement]:
     """Percent of GPT-2's parameters that belong to norms, counted on the built model.
 
@@ -59,12 +61,12 @@ def norm_share(settings: Settings) -> list[Measurement]:
     """
     found = []
     sizes_of_gpt2 = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
-    configs = {name: preset(name) for name in sizes_of_gpt2}
+    with torch.device("meta"):
+        models: dict[str, torch.nn.Module] = {n: GPT(preset(n)) for n in sizes_of_gpt2}
     if not settings.of_reference:
-        configs = {settings.model: subject_of(settings).config}
-    for name, config in configs.items():
-        with torch.device("meta"):
-            model = GPT(config)
+        subject = subject_of(settings)
+        models = {subject.title: subject.module()}
+    for name, model in models.items():
         total = sum(parameter.numel() for parameter in model.parameters())
         norms = sum(
             parameter.numel()
@@ -84,7 +86,7 @@ def norm_share(settings: Settings) -> list[Measurement]:
                     unit=unit,
                     direction="none",
                     choice="norm",
-                    option=config.norm,
+                    option="layernorm" if settings.of_reference else "norms",
                     parameters={"model": name},
                     source="counted",
                 )
@@ -99,9 +101,10 @@ def cells_of_weights(settings: Settings) -> list[Cell]:
     """
     if settings.profile != "full":
         return [Cell()]
-    return [Cell({"variant": name}, share=2) for name in weights_variants(settings)] + [
-        Cell({"factorial": weights}, share=3) for weights in FACTORIAL_WEIGHTS
-    ]
+    found = [Cell({"variant": name}, share=2) for name in weights_variants(settings)]
+    if subject_of(settings).own_config is not None:  # with caches of ours
+        found += [Cell({"factorial": weights}, share=3) for weights in FACTORIAL_WEIGHTS]
+    return found
 
 
 def weights_variants(settings: Settings) -> list[str]:
@@ -131,6 +134,7 @@ def of_weights(settings: Settings, variant: str = "", factorial: str = "") -> Fo
     quick=20,
     full=650,
     of_any_model=True,
+    as_run_elsewhere=True,
 )
 def weights_quality(settings: Settings, found: CellsFound) -> list[Measurement]:
     """What rounding every linear's weights costs on held-out text, norms left out."""
@@ -141,7 +145,7 @@ def weights_quality(settings: Settings, found: CellsFound) -> list[Measurement]:
 
 def _of_variant(settings: Settings, name: str) -> Iterator[Measurement]:
     subject, windows = subject_of(settings), held_out_windows(settings)
-    model, baseline = subject.model(), _baseline(settings)
+    model, baseline = subject.module(), _baseline(settings)
     if name == "float32":
         yield from _losses_in_float32(subject, windows, baseline)
     elif name in (by_name := {grid.name: grid for grid in GRIDS}):
@@ -243,8 +247,8 @@ def held_out_windows(settings: Settings) -> Windows:
 
 
 def loss_increase(
-    model: GPT,
-    rounded: GPT,
+    model: torch.nn.Module,
+    rounded: torch.nn.Module,
     names: Sequence[str],
     windows: Windows,
     baseline: NDArray[np.float64],
@@ -256,7 +260,8 @@ def loss_increase(
     """
     before = dict(model.named_parameters(remove_duplicate=False))
     after = dict(rounded.named_parameters(remove_duplicate=False))
-    tied = {"wte.weight"} if "lm_head.weight" in names and model.config.head == "tied" else set()
+    rounded_at = {before[name].data_ptr() for name in names}
+    tied = {name for name, weight in before.items() if weight.data_ptr() in rounded_at}
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     if changed != set(names) | tied:
         raise ValueError(f"rounding {sorted(set(names))} changed {sorted(changed)}")
@@ -266,7 +271,7 @@ def loss_increase(
 @functools.cache
 def _baseline(settings: Settings) -> NDArray[np.float64]:
     """Losses of the model in float32, (windows, T), with which both claims compare."""
-    return token_losses(subject_of(settings).model(), held_out_windows(settings))
+    return token_losses(subject_of(settings).module(), held_out_windows(settings))
 
 
 def _losses_in_float32(

@@ -29,7 +29,7 @@ CLAIM = "int8.outlier-split"
 THRESHOLD = 6.0  # the paper's
 LARGEST = 127
 # Windows that are read, spread over the held-out text.
-WINDOWS: dict[Profile, int] = {"quick": 16, "full": 54}
+WINDOWS: dict[Profile, int] = {"quick": 6, "full": 54}
 PLANTED_CHANNELS, STRENGTH = (17, 101, 202), 100.0
 AS_IT_IS, PLANTED = "reference checkpoint", "planted outliers"
 SPLITS = {"none": False, "outliers in float16": True}
@@ -89,7 +89,7 @@ def of_a_method(settings: Settings, model: str, method: str) -> Found:
     cells=cells,
     measure=of_a_method,
     smoke=None,
-    quick=12,
+    quick=3,
     full=250,
     of_any_model=True,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from benchmarks.instruments.cache_quality import Array, attention_errors, qualit
 from benchmarks.instruments.windows import Windows
 from benchmarks.results import Measurement, Parameter, measured
 from benchmarks.subjects.subject import Subject, subject_of
+from benchmarks.subjects.transformers_model import TransformersModel
 from reference_model.model import GPT
 from reference_model.quantization.baselines import (
     AbsmaxBlocks,
@@ -50,10 +51,18 @@ class Way:
     def name(self) -> str:
         return ", ".join([self.option, *(f"{key} {v}" for key, v in self.parameters.items())])
 
-    def caches(self, model: GPT, capacity: int) -> Iterator[Callable[[int], QuantizedKVCache]]:
-        """For each seed what makes an empty cache for so many sequences of ``capacity`` tokens."""
+    def caches(
+        self, model: GPT | TransformersModel, capacity: int
+    ) -> Iterator[Callable[[int], Any]]:
+        """For each seed what makes an empty cache for so many sequences of ``capacity`` tokens.
+
+        Where transformers runs the model, a cache of its own kind, which grows.
+        """
         for keys, values in self.pairs:
-            yield partial(_empty, model, capacity, keys, values, self.how)
+            if isinstance(model, TransformersModel):
+                yield partial(_empty_of_transformers, keys, values)
+            else:
+                yield partial(_empty, model, capacity, keys, values, self.how)
 
 
 def _empty(
@@ -68,6 +77,12 @@ def _empty(
     return QuantizedKVCache(
         model, batch_size, capacity, keys, values, window=window, drop_biases=drop_biases
     )
+
+
+def _empty_of_transformers(keys: Codec, values: Codec, batch_size: int) -> Any:
+    from reference_model.huggingface import packed_cache
+
+    return packed_cache(lambda width: keys, lambda width: values)
 
 
 def turboquant(width: int, bits: int, seeds: int, scale: Scale = "norm") -> list[Codec]:
@@ -89,7 +104,8 @@ def ways_without_loss(settings: Settings) -> Iterator[tuple[str, Way]]:
     """
     full, smoke = settings.profile == "full", settings.profile == "smoke"
     subject = subject_of(settings)
-    width, every_size = subject.config.d_head, full or not settings.of_reference
+    width, every_size = subject.width, full or not settings.of_reference
+    ours = subject.own_config is not None
     seeds = 1 if smoke else FEW_SEEDS if subject.is_large and not full else SEEDS
     for bits in BITS if every_size else (3,):  # the claim speaks of 3 bits
         both: dict[str, Parameter] = {"bits": bits, "compressed": "keys and values"}
@@ -102,10 +118,10 @@ def ways_without_loss(settings: Settings) -> Iterator[tuple[str, Way]]:
             ("values", [(exact, codec) for codec in codecs]),
         ):
             yield "", Way("turboquant", {"bits": bits, "compressed": compressed}, pairs)
-    if full or not (smoke or every_size):
+    if ours and (full or not (smoke or every_size)):
         for way in _formats(subject, seeds if full else 1, full):
             yield "format_", way
-    for way in _variations(width, seeds) if full else ():
+    for way in _variations(width, seeds) if full and ours else ():
         yield "variation_", way
 
 
@@ -125,6 +141,7 @@ def of_a_way(settings: Settings, prefix: str, way: str) -> Found:
     quick=37,
     full=2400,
     of_any_model=True,
+    as_run_elsewhere=True,
 )
 def zero_loss(settings: Settings, found: CellsFound) -> list[Measurement]:
     """Held-out loss through compressed keys and values, read as a server would read them.
@@ -154,7 +171,7 @@ def _named(ways: Iterable[tuple[str, Way]]) -> dict[tuple[str, str], Way]:
 
 def _formats(subject: Subject, seeds: int, full: bool) -> Iterator[Way]:
     """What keys and values can be held in, at several sizes each: loss against bits."""
-    width = subject.config.d_head
+    width = subject.width
 
     def way(option: str, bits: int, pairs: list[tuple[Codec, Codec]], recent: int = 0) -> Way:
         held = _bits_held(*pairs[0], recent, subject.window)
@@ -215,7 +232,7 @@ def through_caches(settings: Settings, way: Way) -> dict[str, Found]:
     The full profile has errors of attention outputs beside them, of fewer windows.
     """
     subject = subject_of(settings)
-    model = subject.model()
+    model = subject.module()
     caches = {str(seed): make for seed, make in enumerate(way.caches(model, subject.window))}
     baseline, found = qualities(model, text_of(settings), caches)
     read = {
@@ -224,7 +241,7 @@ def through_caches(settings: Settings, way: Way) -> dict[str, Found]:
         "divergences": [found[seed].divergences.mean(axis=1) for seed in caches],
         "agreements": [found[seed].agreements.mean(axis=1) for seed in caches],
     }
-    if settings.profile == "full":
+    if settings.profile == "full" and not isinstance(model, TransformersModel):
         errors = attention_errors(model, text_of(settings, PROBED_WINDOWS), caches)
         read["errors"] = [errors[seed].output_errors for seed in caches]
     return {name: np.asarray(values).tolist() for name, values in read.items()}
@@ -283,8 +300,9 @@ def ways_to_share(settings: Settings) -> Iterator[tuple[str, Way]]:
 
     Where biases are kept, keys are as large as the key bias makes them: beside the claim.
     """
-    width = subject_of(settings).config.d_head
-    for prefix in ("", "biases_kept_") if settings.profile == "full" else ("",):
+    subject = subject_of(settings)
+    width, ours = subject.width, subject.own_config is not None
+    for prefix in ("", "biases_kept_") if settings.profile == "full" and ours else ("",):
         for of_keys, of_values in SHARES:
             yield (
                 prefix,
@@ -319,6 +337,7 @@ def of_a_share(settings: Settings, prefix: str, way: str) -> Found:
     quick=None,
     full=200,
     of_any_model=True,
+    as_run_elsewhere=True,
 )
 def keys_need_more(settings: Settings, found: CellsFound) -> list[Measurement]:
     """What sharing out six bits costs.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from benchmarks.experiment import Settings
-from benchmarks.subjects.subject import subject_of
+from benchmarks.subjects.subject import Subject, subject_of
 from reference_model.cache import KVCache
 from reference_model.parts import Role, parts_with
 
@@ -21,6 +23,8 @@ def keys_and_values(settings: Settings, count: int) -> tuple[Tensor, Tensor]:
     Drawn from windows that are spread over the held-out text; the same for the same seed.
     """
     subject, seed = subject_of(settings), settings.seed
+    if subject.own_config is None:
+        return _as_transformers_caches(subject, count, seed)
     model, config, length = subject.model().cpu(), subject.config, subject.window
     per_token = config.n_layer * config.n_kv_head
     needed = max(LEAST_WINDOWS, -(-count // (per_token * length)))
@@ -42,6 +46,22 @@ def keys_and_values(settings: Settings, count: int) -> tuple[Tensor, Tensor]:
             vectors = vectors - biases.view(config.n_layer, 1, config.n_kv_head, 1, config.d_head)
         found.append(vectors.flatten(0, -2)[order])
     return found[0], found[1]
+
+
+def _as_transformers_caches(subject: Subject, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """The same, biases included, of a model that transformers runs."""
+    from transformers import DynamicCache
+
+    windows = subject.windows(LEAST_WINDOWS, seed)
+    cache: Any = DynamicCache()
+    subject.module()(windows.inputs.to(subject.device), cache)
+    layers = [(layer.keys, layer.values) for layer in cache.layers]
+    keys, values = (
+        torch.cat([held.flatten(0, -2) for held in each]).cpu()
+        for each in zip(*layers, strict=True)
+    )
+    order = torch.randperm(len(keys), generator=torch.Generator().manual_seed(seed))[:count]
+    return keys[order], values[order]
 
 
 def with_outliers(x: Tensor) -> Tensor:

@@ -20,12 +20,10 @@ from benchmarks.experiment import Settings, Unavailable, experiment
 from benchmarks.results import Measurement, Parameter, measured
 from benchmarks.subjects.subject import subject_of
 from reference_model.checkpoints import load_reference
-from reference_model.config import GPTConfig
 from reference_model.costs import LoRATarget
 from reference_model.lora import LoRAConfig, LoRALinear, ScalingLaw, add_adapters
 from reference_model.lora_files import load_adapters, save_adapters
-from reference_model.model import GPT
-from reference_model.parts import Role, parts_with
+from reference_model.parts import Role, is_transposed, parts_with
 
 CLAIM = "lora.peft-agrees"
 SCALINGS: dict[str, ScalingLaw] = {"alpha/r": "lora", "alpha/sqrt(r)": "rslora"}
@@ -39,7 +37,7 @@ TARGETS: dict[str, tuple[LoRATarget, ...]] = {
 }
 
 
-@experiment(CLAIM, smoke=None, quick=8, full=8, of_any_model=True)
+@experiment(CLAIM, smoke=None, quick=8, full=8, of_any_model=True, as_run_elsewhere=True)
 def peft_agrees(settings: Settings) -> list[Measurement]:
     """Largest deviation of ΔW by scaling, rank and width; of logits by the way a file took.
 
@@ -48,20 +46,19 @@ def peft_agrees(settings: Settings) -> list[Measurement]:
     peft = import_peft()
     generator = torch.Generator().manual_seed(settings.seed)
     if not settings.of_reference:
-        return list(_updates(peft, generator, shapes_of(subject_of(settings).config)))
+        return list(_updates(peft, generator, shapes_of(subject_of(settings).module())))
     widths: dict[str, tuple[int, int]] = {str(width): (width, width) for width in WIDTHS}
     return [*_updates(peft, generator, widths), *_logits(peft, generator)]
 
 
-def shapes_of(config: GPTConfig) -> dict[str, tuple[int, int]]:
+def shapes_of(model: nn.Module) -> dict[str, tuple[int, int]]:
     """Name → (inputs, outputs) of each kind of linear that an adapter can stand beside."""
-    with torch.device("meta"):
-        model = GPT(config)
     found = {}
     roles: tuple[Role, ...] = ("query", "key", "value", "attention_output", "mlp_in", "mlp_out")
     for role in roles:
         part = parts_with(model, role)[0]
-        outputs, inputs = part.module.get_parameter("weight")[part.outputs].shape
+        weight = part.module.get_parameter("weight")
+        outputs, inputs = (weight.T if is_transposed(part.module) else weight)[part.outputs].shape
         found[f"{inputs} to {outputs}"] = (inputs, outputs)
     return found
 

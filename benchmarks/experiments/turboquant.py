@@ -57,14 +57,16 @@ ROTATIONS: dict[Profile, int] = {"smoke": 400, "quick": 20_000, "full": 40_000}
 DKW = 1.3581  # √(ln(2/0.05)/2): Dvoretzky, Kiefer, Wolfowitz and Massart, at 95 %
 
 
-@experiment("turboquant.beta", smoke=1.2, quick=8, full=20, of_any_model=True)
+@experiment(
+    "turboquant.beta", smoke=1.2, quick=8, full=20, of_any_model=True, as_run_elsewhere=True
+)
 def beta(settings: Settings) -> list[Measurement]:
     """Kolmogorov and Smirnov's distance of one coordinate per vector to the Beta law.
 
     Coordinates of one vector depend on each other, and so do vectors under one rotation: each has
     a rotation of its own, and gives one coordinate. Unrotated ones are the known absence.
     """
-    count, D = ROTATIONS[settings.profile], subject_of(settings).config.d_head
+    count, D = ROTATIONS[settings.profile], subject_of(settings).width
     rows = torch.stack([haar(D, settings.seed * count + i)[0] for i in range(count)])  # (n, D)
     keys, values = keys_and_values(settings, min(count, 20_000))
     one_hot = torch.zeros(count, D, dtype=torch.float64)
@@ -134,7 +136,7 @@ def cells_of_distortion(settings: Settings) -> list[Cell]:
 def _widths(settings: Settings) -> tuple[int, ...]:
     if settings.of_reference:
         return WIDTHS[settings.profile]
-    return (subject_of(settings).config.d_head,)
+    return (subject_of(settings).width,)
 
 
 def of_distortion(settings: Settings, part: str, width: int = 64, bits: int = 0) -> Found:
@@ -153,6 +155,7 @@ def of_distortion(settings: Settings, part: str, width: int = 64, bits: int = 0)
     quick=5,
     full=130,
     of_any_model=True,
+    as_run_elsewhere=True,
 )
 def distortion(settings: Settings, found: CellsFound) -> list[Measurement]:
     """E‖x − x̂‖² of unit vectors beside the exact value, the paper's and both its bounds.
@@ -273,7 +276,14 @@ def _error(codec: Codec, x: Tensor) -> Estimate:
 # ---- what does the work
 
 
-@experiment("turboquant.rotation-first", smoke=2.7, quick=4, full=6, of_any_model=True)
+@experiment(
+    "turboquant.rotation-first",
+    smoke=2.7,
+    quick=4,
+    full=6,
+    of_any_model=True,
+    as_run_elsewhere=True,
+)
 def rotation_first(settings: Settings) -> list[Measurement]:
     """By how much the rotation lowers the distortion, and by how much the codebook does.
 

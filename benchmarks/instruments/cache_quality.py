@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from benchmarks.instruments.windows import Windows
@@ -40,9 +41,9 @@ class Quality:
 
 @torch.inference_mode()
 def qualities(
-    model: GPT,
+    model: nn.Module,
     windows: Windows,
-    caches: Mapping[str, Callable[[int], KVCache]],
+    caches: Mapping[str, Callable[[int], Any]],
     batch_size: int = 8,
 ) -> tuple[Array, dict[str, Quality]]:
     """Losses of the model without a cache (windows, T), and `Quality` through each cache.
@@ -52,7 +53,7 @@ def qualities(
     """
     plain: list[Tensor] = []
     rows: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name in caches}
-    for x, y in windows.batches(batch_size, model.wte.weight.device):
+    for x, y in windows.batches(batch_size, next(model.parameters()).device):
         logits = model(x).float()  # (B, T, V)
         plain.append(cross_entropy(logits.mT, y, reduction="none"))
         expected = logits.log_softmax(-1)

@@ -17,6 +17,9 @@ from benchmarks.verdicts import NOT_BUILT
 
 MACHINE = ("cpu", "cores", "memory_bytes", "gpu", "driver")
 NOT_SELECTED = "not selected in this run; --only selects it"
+NOT_RUN_HERE = (
+    "needs the model to be built here, and transformers runs it: name its folder without hf:"
+)
 NOT_OF_THIS_MODEL = "says nothing of this model: it trains or builds models of its own, or none"
 
 
@@ -73,14 +76,20 @@ def plan(
         }
     for claim in claims:
         each = by_claim.get(claim.id)
-        if asked and each is not None and each.of_any_model:
+        fits = settings.of_reference or (
+            each is not None
+            and each.of_any_model
+            and (each.as_run_elsewhere or (asked is not None and asked.own_config is not None))
+        )
+        if asked and fits:
             claim = claim.about(asked.title, asked.scale)
         if claim.id not in wanted:
             found.append(PlannedClaim(claim, each, [], NOT_SELECTED))
         elif each is None:
             found.append(PlannedClaim(claim, each, [], NOT_BUILT))
-        elif not (settings.of_reference or each.of_any_model):
-            found.append(PlannedClaim(claim, each, [], NOT_OF_THIS_MODEL))
+        elif not fits:
+            why = NOT_RUN_HERE if each.of_any_model else NOT_OF_THIS_MODEL
+            found.append(PlannedClaim(claim, each, [], why))
         elif each.seconds[settings.profile] is None:
             profiles = [name for name, seconds in each.seconds.items() if seconds is not None]
             longer = " or ".join(profiles) or "a longer one"

@@ -45,16 +45,21 @@ class State:
 def settings_of(options: Namespace) -> Settings:
     """What a command asks for; UserError where there is no such model, text or device."""
     from benchmarks.subjects.subject import subject_of
+    from benchmarks.subjects.transformers_model import PREFIX
 
-    model, text = (  # where they are, for processes in other folders
-        str(Path(name).resolve()) if name and Path(name).exists() else name
-        for name in (options.model, options.text)
-    )
+    prefix = PREFIX if options.model.startswith(PREFIX) else ""
+    model = prefix + _resolved(options.model.removeprefix(prefix))
+    text = _resolved(options.text) if options.text else None
     device = resolve_device(options.device)
     settings = Settings(options.profile, device, options.seed, model, text)
     if not settings.of_reference:
         subject_of(settings).windows(1)  # before anything long is done
     return settings
+
+
+def _resolved(name: str) -> str:
+    """Where it is, for processes in other folders; a name that is no place stays one."""
+    return str(Path(name).resolve()) if Path(name).exists() else name
 
 
 def resolve_device(wanted: str) -> str:

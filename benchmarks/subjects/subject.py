@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from hashlib import sha256
@@ -21,6 +22,7 @@ from benchmarks.assets import play_texts
 from benchmarks.experiment import REFERENCE, Settings
 from benchmarks.instruments.texts import encode, play_windows, reference_tokens
 from benchmarks.instruments.windows import Windows, spread, windows_of
+from benchmarks.subjects.transformers_model import PREFIX, TransformersModel, opened
 from reference_model.checkpoints import load_reference, reference_tokenizer
 from reference_model.config import GPTConfig, preset
 from reference_model.costs import parameter_count
@@ -42,11 +44,20 @@ class Subject:
     """
 
     name: str
-    config: GPTConfig
     tokenizer: Tokenizer
     parameters: int
+    width: int  # of a head's keys and values
+    context: int  # tokens that the model was made for
     device: str
     text: str | None = None
+    own_config: GPTConfig | None = None  # None: transformers runs it
+
+    @property
+    def config(self) -> GPTConfig:
+        """Of a model that is built here."""
+        if self.own_config is None:
+            raise UserError(f"{self.name} is run by transformers, and has no configuration here")
+        return self.own_config
 
     @property
     def title(self) -> str:
@@ -55,7 +66,10 @@ class Subject:
             return "our 6 M model"
         from reference_model.published import SMOLLM2
 
-        return SMOLLM2.title if self.name == SMOLLM2.name else Path(self.name).stem
+        if self.name == SMOLLM2.name:
+            return SMOLLM2.title
+        place = Path(self.name.removeprefix(PREFIX))
+        return place.stem if place.suffix == ".gguf" else place.name
 
     @property
     def scale(self) -> str:
@@ -72,13 +86,22 @@ class Subject:
     @property
     def window(self) -> int:
         """Tokens that are read at once, from an empty cache."""
-        return min(self.config.context_length, LONGEST_WINDOW // (2 if self.is_large else 1))
+        return min(self.context, LONGEST_WINDOW // (2 if self.is_large else 1))
 
     def model(self, dtype: torch.dtype = torch.float32) -> GPT:
-        """In evaluation mode, on the run's device. Others may hold it as well: change a copy."""
+        """A model that is built here, in evaluation mode, on the run's device.
+
+        Others may hold it as well: change a copy.
+        """
         if self.name == REFERENCE:
             return load_reference(dtype).to(self.device)
         return _opened(self.name, dtype).model.to(self.device)
+
+    def module(self, dtype: torch.dtype = torch.float32) -> GPT | TransformersModel:
+        """The same, or what transformers runs: both are called with tokens and a cache."""
+        if self.own_config is None:
+            return opened(self.name, dtype).model.to(self.device)
+        return self.model(dtype)
 
     def windows(self, count: int | None = None, seed: int = 0) -> Windows:
         """``count`` windows of the text, spread over all of it; None: all of them."""
@@ -97,14 +120,19 @@ class Subject:
 def subject_of(settings: Settings) -> Subject:
     """What the run asks about. Raises `UserError` where there is no such model or text."""
     name, device, text = settings.model, settings.device, settings.text
+    if name.startswith(PREFIX):
+        theirs = opened(name, torch.float32)
+        size = sum(p.numel() for p in theirs.model.parameters())
+        return Subject(name, theirs.tokenizer, size, theirs.width, theirs.context, device, text)
     if name == REFERENCE:
         config, tokenizer = preset("reference"), reference_tokenizer()
-        parameters = parameter_count(config)
     else:
-        opened = _opened(name, torch.float32)
-        config, tokenizer = opened.model.config, opened.tokenizer
-        parameters = sum(p.numel() for p in opened.model.parameters())
-    return Subject(name, config, tokenizer, parameters, device, text)
+        ours = _opened(name, torch.float32)
+        config, tokenizer = ours.model.config, ours.tokenizer
+    size = parameter_count(config)
+    return Subject(
+        name, tokenizer, size, config.d_head, config.context_length, device, text, config
+    )
 
 
 @lru_cache(maxsize=2)
@@ -171,7 +199,12 @@ def _digest_of_reference() -> str:
 
 def _of_files(name: str) -> str:
     """Of all that a model is read from: a file, or those of a folder by their names."""
-    place = _opened(name, torch.float32).place
+    if name.startswith(PREFIX):
+        place = Path(name.removeprefix(PREFIX))
+        if not place.exists():  # of the hub: the weights themselves
+            return _of_tensors(opened(name, torch.float32).model.state_dict())
+    else:
+        place = _opened(name, torch.float32).place
     digest = sha256()
     for file in [place] if place.is_file() else sorted(place.iterdir()):
         if file.is_file():
@@ -179,4 +212,12 @@ def _of_files(name: str) -> str:
             with file.open("rb") as read:
                 while piece := read.read(1 << 24):
                     digest.update(piece)
+    return digest.hexdigest()[:16]
+
+
+def _of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    digest = sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -14,9 +14,11 @@ from benchmarks.__main__ import main
 from benchmarks.assets import play_texts
 from benchmarks.claims import load_claims
 from benchmarks.experiment import Settings, all_experiments
-from benchmarks.experiments import int8, kv_vectors
+from benchmarks.experiments import int8, kv_quality, kv_vectors
 from benchmarks.experiments.lora_adapters import shapes_of
+from benchmarks.instruments.environment import run_stamp
 from benchmarks.results import read_results
+from benchmarks.running import plan as planning
 from benchmarks.subjects.subject import digest_of, subject_of
 from reference_model.cache import KVCache
 from reference_model.checkpoints import REFERENCE_FOLDER
@@ -178,7 +180,7 @@ def test_most_claims_about_caches_and_number_formats_are_put_to_any_model() -> N
 
 
 def test_adapters_are_compared_on_linears_of_the_models_own_shapes() -> None:
-    assert shapes_of(CONFIG) == {
+    assert shapes_of(GPT(CONFIG)) == {
         "128 to 128": (128, 128),
         "128 to 64": (128, 64),
         "128 to 96": (128, 96),
@@ -215,3 +217,82 @@ def test_a_model_or_text_that_is_not_there_is_refused_before_anything_is_measure
     assert not out.exists()
     with pytest.raises(UserError):
         subject_of(asked(model, Path(text) if text else None)).windows(1)
+
+
+# ---- as transformers runs it
+
+
+@pytest.fixture(scope="session")
+def gemma(llama: Path) -> Path:
+    """A folder of a family that is not built here."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.Gemma3TextConfig(
+        vocab_size=4096, hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, intermediate_size=96, max_position_embeddings=64,
+        sliding_window=32, pad_token_id=0, eos_token_id=1, bos_token_id=2,
+    )  # fmt: skip
+    model = transformers.Gemma3ForCausalLM(config)
+    enlarge(model)
+    folder = llama.with_name("tiny-gemma")
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json",):
+        shutil.copy(llama / name, folder)
+    fields = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(fields), encoding="utf-8")
+    return folder
+
+
+def through(name: str, text: Path) -> Settings:
+    return Settings("smoke", "cpu", 0, f"hf:{name}", str(text))
+
+
+def test_a_family_that_is_not_built_here_is_measured_as_transformers_runs_it(
+    gemma: Path, text: Path
+) -> None:
+    with pytest.raises(UserError, match="gemma3_text"):
+        subject_of(asked(gemma, text))
+    settings = through(str(gemma), text)
+    subject = subject_of(settings)
+    assert (subject.title, subject.width, subject.window) == ("tiny-gemma", 16, 64)
+    losses = {m.metric: m for m in int8.weights_quality(settings)}
+    assert losses["held_out_loss"].value > 5
+    increases = [m for m in kv_quality.zero_loss(settings) if m.metric == "loss_increase"]
+    assert [m.parameters["bits"] for m in increases] == [2, 3, 4]
+    by_bits = [m.value for m in kv_quality.zero_loss(settings) if m.metric == "prediction_kl"]
+    assert by_bits == sorted(by_bits, reverse=True)
+    keys, _ = kv_vectors.keys_and_values(settings, 50)
+    assert keys.shape == (50, 16)
+
+
+def test_a_model_of_both_ways_loses_the_same_by_int8_and_by_three_bits(
+    llama: Path, text: Path
+) -> None:
+    """Ours, and the same folder as transformers runs it: two implementations, one answer."""
+    pytest.importorskip("transformers")
+    fields = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    (llama / "tokenizer_config.json").write_text(json.dumps(fields), encoding="utf-8")
+    ours, theirs = asked(llama, text), through(str(llama), text)
+    for experiment in (int8.weights_quality, kv_quality.zero_loss):
+        pairs = zip(experiment(ours), experiment(theirs), strict=True)
+        for one, other in pairs:
+            if one.parameters.get("granularity") == "per tensor":
+                continue  # ours has queries, keys and values in one tensor, and so one scale
+            assert (one.metric, one.labels) == (other.metric, other.labels)
+            assert one.value == pytest.approx(other.value, rel=1e-4, abs=2e-4), one.id
+
+
+def test_what_asks_for_a_model_built_here_says_so(llama: Path, text: Path) -> None:
+    settings = through(str(llama), text)
+    experiments, claims = all_experiments(), load_claims()
+    planned = planning.plan(settings, claims, claims, experiments, run_stamp(settings))
+    why = {each.claim.id: each.absent for each in planned}
+    assert "transformers runs it" in why["cache.same-output"]
+    assert "says nothing of this model" in why["norm.gradient-profile"]
+    assert why["turboquant.zero-loss"] == ""
+
+
+def test_a_model_that_transformers_cannot_load_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="transformers cannot load hf:") as raised:
+        subject_of(Settings("smoke", "cpu", 0, f"hf:{tmp_path}"))
+    assert len(str(raised.value).splitlines()) == 1
