@@ -33,7 +33,7 @@ from benchmarks.subjects.subject import Subject, subject_of
 from reference_model.config import preset
 from reference_model.model import GPT
 from reference_model.parts import parts_with
-from reference_model.quantization.grid import Grid
+from reference_model.quantization.grid import Grid, groups_fit
 from reference_model.quantization.int8 import Product, packed_is_available, with_int8_linears
 from reference_model.quantization.norms import NormScheme, with_int8_norms
 from reference_model.quantization.rounding import with_rounded_linears
@@ -110,7 +110,10 @@ def cells_of_weights(settings: Settings) -> list[Cell]:
 def weights_variants(settings: Settings) -> list[str]:
     """What the weights are held in: no rounding, grids by their names, products that take int8."""
     grids = {"smoke": GRIDS[:2], "quick": (*GRIDS[:2], GRIDS[4])}
-    names = ["float32", *(grid.name for grid in grids.get(settings.profile, GRIDS))]
+    chosen = grids.get(settings.profile, GRIDS)
+    if not settings.of_reference and not groups_fit(subject_of(settings).module()):
+        chosen = tuple(grid for grid in chosen if grid.granularity != "per group")
+    names = ["float32", *(grid.name for grid in chosen)]
     if settings.profile != "smoke":
         names.append("int_mm")
         if settings.device == "cpu" and packed_is_available():
@@ -217,11 +220,12 @@ def norm_damage(settings: Settings, found: CellsFound) -> list[Measurement]:
 
 
 def _of_norms(settings: Settings, name: str, way: str) -> Measurement:
-    model = subject_of(settings).model()
+    subject = subject_of(settings)
+    model = subject.model()
     if name == PLANTED:
         model = with_planted_outliers(model, channels_of(model, PLANTED_CHANNELS), STRENGTH)
     elif name == AS_IT_IS and not settings.of_reference:
-        name = settings.model
+        name = subject.title
     if way in WAYS:
         changed, _ = with_int8_norms(model, WAYS[way])
     else:

@@ -19,7 +19,7 @@ from benchmarks.results import Measurement, Parameter, measured
 from benchmarks.subjects.subject import subject_of
 from reference_model.model import GPT
 from reference_model.parts import Role, parts_of
-from reference_model.quantization.grid import Grid, rounded
+from reference_model.quantization.grid import Grid, groups_fit, rounded
 
 # Windows that are read, spread over all test plays.
 WINDOWS: dict[Profile, int] = {"smoke": 4, "quick": 8, "full": 40}
@@ -63,6 +63,7 @@ def of_some_windows(settings: Settings, model: str, first: int) -> Found:
     fakes = {
         metric: with_fake_rounding(exact, grid, activations=True)
         for metric, (_, grid) in FORMATS[model].items()
+        if grid.granularity != "per group" or groups_fit(exact)
     }
     windows = text_of(settings)
     some = windows[np.arange(first, min(first + WINDOWS_OF_A_CELL, len(windows)))]
@@ -94,11 +95,14 @@ def activation_range(settings: Settings, found: CellsFound) -> list[Measurement]
 
     The claim's verdict rests on ``gradient_cosine``, which is the checkpoint's at W8A8 alone.
     """
-    windows = text_of(settings)
+    windows, subject = text_of(settings), subject_of(settings)
+    titles = {} if settings.of_reference else {"checkpoint": subject.title}
     return [
         m
         for name in FORMATS
-        for m in _of_model(name, [each for p, each in found if p["model"] == name], windows)
+        for m in _of_model(
+            name, titles.get(name, name), [each for p, each in found if p["model"] == name], windows
+        )
     ]
 
 
@@ -106,9 +110,11 @@ def text_of(settings: Settings) -> Windows:
     return subject_of(settings).windows(WINDOWS[settings.profile], settings.seed)
 
 
-def _of_model(name: str, found: Sequence[Found], windows: Windows) -> Iterator[Measurement]:
+def _of_model(
+    name: str, title: str, found: Sequence[Found], windows: Windows
+) -> Iterator[Measurement]:
     """Means over the windows of all cells of a model."""
-    record = partial(_record, windows, model=name)
+    record = partial(_record, windows, model=title)
     for of_cells in zip(*(each["statistics"] for each in found), strict=True):
         layer, kind, _ = of_cells[0]
         of_windows = [values for *_, of_cell in of_cells for values in of_cell]
@@ -116,6 +122,8 @@ def _of_model(name: str, found: Sequence[Found], windows: Windows) -> Iterator[M
             labels: dict[str, Parameter] = {"layer": layer, "kind": kind}
             yield record(values, metric=metric, unit=unit, option="float32", labels=labels)
     for metric, (option, _) in FORMATS[name].items():
+        if metric not in found[0]["cosines"]:
+            continue
         cosines = [values for each in found for values in each["cosines"][metric]]
         for layer, values in enumerate(zip(*cosines, strict=True)):
             labels = {"layer": layer}

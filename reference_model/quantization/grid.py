@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reference_model.errors import UserError
 
@@ -92,6 +92,12 @@ def to_grid(values: Tensor, grid: Grid) -> Codes:
         codes = (parts / steps[..., None]).round() + zeros[..., None]
         codes = codes.clamp(-(2 ** (grid.bits - 1)), 2 ** (grid.bits - 1) - 1)
     return Codes(codes.to(torch.int8).view_as(values), steps, zeros.long())
+
+
+def groups_fit(model: nn.Module) -> bool:
+    """Whether groups of `GROUP` inputs fill every linear of a model."""
+    linears = (module for module in model.modules() if isinstance(module, nn.Linear))
+    return all(linear.in_features % GROUP == 0 for linear in linears)
 
 
 def rounded(values: Tensor, grid: Grid) -> Tensor:

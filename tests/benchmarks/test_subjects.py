@@ -14,7 +14,7 @@ from benchmarks.__main__ import main
 from benchmarks.assets import play_texts
 from benchmarks.claims import load_claims
 from benchmarks.experiment import Settings, all_experiments
-from benchmarks.experiments import int8, kv_quality, kv_vectors
+from benchmarks.experiments import int8, int8_activations, kv_quality, kv_vectors
 from benchmarks.experiments.lora_adapters import shapes_of
 from benchmarks.instruments.environment import run_stamp
 from benchmarks.results import read_results
@@ -177,6 +177,20 @@ def test_most_claims_about_caches_and_number_formats_are_put_to_any_model() -> N
         "cache.memory-example",  # of a shape that it names
     }
     assert "position.embedding-untouched" not in of_any
+
+
+def test_what_is_measured_of_the_model_as_it_is_carries_its_name(llama: Path, text: Path) -> None:
+    settings = asked(llama, text)
+    damage = int8.norm_damage(settings)
+    assert {m.parameters["model"] for m in damage} == {
+        "tiny-llama", "planted outliers", "known to be coarse",
+    }  # fmt: skip
+    quick = Settings("quick", "cpu", 0, settings.model, settings.text)
+    ranges = int8_activations.activation_range(quick)
+    assert {m.parameters["model"] for m in ranges} == {"tiny-llama", "planted outliers"}
+    # 96 inputs of the MLP's last linear are no groups of 64.
+    assert not any(m.metric == "gradient_cosine_int4" for m in ranges)
+    assert not any("group" in name for name in int8.weights_variants(quick))
 
 
 def test_adapters_are_compared_on_linears_of_the_models_own_shapes() -> None:
