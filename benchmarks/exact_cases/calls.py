@@ -249,6 +249,18 @@ def _file(kind: str, dtype: str = "float32") -> Call:
     return call
 
 
+def _read_file(kind: str) -> Call:
+    """A folder that was written before: what loading alone costs."""
+    from reference_model import checkpoints, export
+
+    folder, model = Path(tempfile.mkdtemp(prefix="exact-case-")), small_model()
+    if kind == "huggingface":
+        export.save_huggingface(model, folder)
+        return partial(checkpoints.load_huggingface, folder)
+    checkpoints.save(model, folder)
+    return partial(checkpoints.load, folder)
+
+
 SMALL = "2 layers, 42 wide, B 2"
 MEMORY = "a copy, a buffer that stays, a wait or a loop"
 MODELS: dict[str, tuple[Callable[[Any], object], dict[str, Any]]] = {
@@ -367,6 +379,16 @@ CALLS = (
     *(
         Case(f"files, {kind}", SMALL, "float32", MEMORY, partial(_file, kind))
         for kind in ("reference", "huggingface", "adapters")
+    ),
+    *(
+        Case(
+            f"folder read, {kind}",
+            SMALL,
+            "float32",
+            MEMORY,
+            partial(_read_file, kind),
+        )
+        for kind in ("reference", "huggingface")
     ),
     *(
         Case(

@@ -130,6 +130,15 @@ def _later_steps() -> object:
     return [found, [[m.id, m.value, m.interval] for m in measured]]
 
 
+def _fine_tune() -> object:
+    """Losses of a fine-tune on both texts that it is not trained on, window by window."""
+    from benchmarks.instruments import finetuning
+
+    spec = finetuning.FineTune("lora", 4, 1e-2, 0, 2, 1, 2, 16, evaluation_windows=(2, 3))
+    with in_miniature({"instruments.finetuning.WINDOW": 32}):
+        return finetuning.run(spec)
+
+
 def _diverged() -> object:
     """A seed whose fine-tune diverged is not left out in silence."""
     from benchmarks.experiments import lora_rank, lora_training
@@ -237,6 +246,13 @@ CASES = (
     ),
 )
 ROUNDED = (
+    Case(
+        "parts: a fine-tune",
+        "2 layers, 256 wide; rank 4, 2 steps",
+        "float32",
+        "losses of another text",
+        _fine_tune,
+    ),
     Case(
         "parts: later steps of fine-tunes",
         "2 layers, 256 wide; ranks 4 and 8, 2 steps",

@@ -216,6 +216,7 @@ def _limits() -> object:
     found += [
         read.nbytes,
         read.flops,
+        float(read.function()),  # type: ignore[arg-type]  # a sum, of all that it reads
         limits.bytes_per_value("int8"),
         limits.bytes_per_value("bfloat16"),
     ]

@@ -6,7 +6,7 @@ import tomllib
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from benchmarks.exact_cases.case import Case, refusal
 
@@ -189,6 +189,35 @@ def _words() -> object:
     return found
 
 
+# By its value the second is nearest to a border, by its interval the first; and one on each side.
+FIGURED = (
+    ((1.5, 0.49), (1.2, 0.01)),
+    ((1.5, 0.1), (2.5, 0.1), (1.1, 0.05)),
+    ((2.5, 0.1), (3.0, 0.2)),
+)
+NAMES = (
+    "value", "number", "interval", "least", "most", "range", "case", "said", "bound", "cases",
+    "holding", "failing", "undecided", "holds", "fails", "holds.case", "fails.least", "holds.most",
+)  # fmt: skip
+
+
+def _figures() -> object:
+    """Each name that the words of a finding can have, for a verdict of each kind."""
+    from benchmarks.claims import Claim, Region, Requirement, Verdict, Words
+    from benchmarks.findings import finding
+    from benchmarks.verdicts import judge_claim
+
+    found: list[object] = []
+    for name, of in product(NAMES, FIGURED):
+        texts = dict.fromkeys(get_args(Verdict), f"so {{{name}}}")
+        requirement = Requirement("it is", "ratio", {}, Region("inside", (1.0, 2.0)), words=Words())
+        claim = Claim(CLAIM, "L5", "It is so.", [], [], "none", [requirement], finding=texts)
+        measured = [_measurement(v, h, rank=4**i) for i, (v, h) in enumerate(of)]
+        judged, parts = judge_claim(claim, measured)
+        found.append(finding(claim, judged.verdict, parts, measured, judged.because))
+    return found
+
+
 def _records() -> object:
     """Measurements to JSON and back; what is no measurement; what JSON may not hold."""
     import tempfile
@@ -317,6 +346,13 @@ CASES = (
     ),
     Case(
         "findings", "60 sets of measurements", "float64", "a sentence with another number", _words
+    ),
+    Case(
+        "figures of findings",
+        "18 names, 3 sets",
+        "float64",
+        "a name that stands for another number",
+        _figures,
     ),
     Case(
         "records",

@@ -25,12 +25,12 @@ def keys_and_values(settings: Settings, count: int) -> tuple[Tensor, Tensor]:
     subject, seed = subject_of(settings), settings.seed
     if subject.own_config is None:
         return _as_transformers_caches(subject, count, seed)
-    model, config, length = subject.model().cpu(), subject.config, subject.window
+    model, config, length = subject.model(), subject.config, subject.window
     per_token = config.n_layer * config.n_kv_head
     needed = max(LEAST_WINDOWS, -(-count // (per_token * length)))
     windows = subject.windows(needed, seed)
-    cache = KVCache(config, len(windows), length)
-    model(windows.inputs, cache)
+    cache = KVCache(config, len(windows), length, device=subject.device)
+    model(windows.inputs.to(subject.device), cache)
     order = torch.randperm(
         len(windows) * length * per_token, generator=torch.Generator().manual_seed(seed)
     )[:count]
@@ -44,7 +44,7 @@ def keys_and_values(settings: Settings, count: int) -> tuple[Tensor, Tensor]:
             parts = parts_with(model, role)
             biases = torch.stack([p.module.get_parameter("bias")[p.outputs] for p in parts])
             vectors = vectors - biases.view(config.n_layer, 1, config.n_kv_head, 1, config.d_head)
-        found.append(vectors.flatten(0, -2)[order])
+        found.append(vectors.flatten(0, -2).cpu()[order])
     return found[0], found[1]
 
 
