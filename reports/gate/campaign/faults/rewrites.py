@@ -38,13 +38,12 @@ REWRITES = (
         ),
     ),
     rewrite(
-        "slices for a split",
-        "Queries, keys and values are sliced one by one, all of them views.",
+        "split by the function",
+        "Queries, keys and values are split by PyTorch's function, not by the tensor's method.",
         (
             MODEL,
             "        q, k, v = qkv.split(self.heads, dim=1)  # (B, H, T, D), (B, G, T, D) twice\n",
-            "        H, G, _ = self.heads\n"
-            "        q, k, v = qkv[:, :H], qkv[:, H : H + G], qkv[:, H + G :]\n",
+            "        q, k, v = torch.split(qkv, self.heads, dim=1)\n",
         ),
     ),
     rewrite(

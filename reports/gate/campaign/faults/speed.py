@@ -199,4 +199,14 @@ SPEED = (
             "            (parameter.T if transposed else parameter)[at] = piece.clone()\n",
         ),
     ),
+    fault(
+        "slices for a split",
+        "Queries, keys and values are sliced: the gradient of each begins as zeros of the whole.",
+        (
+            MODEL,
+            "        q, k, v = qkv.split(self.heads, dim=1)  # (B, H, T, D), (B, G, T, D) twice\n",
+            "        H, G, _ = self.heads\n"
+            "        q, k, v = qkv[:, :H], qkv[:, H : H + G], qkv[:, H + G :]\n",
+        ),
+    ),
 )
