@@ -38,12 +38,14 @@ def published(root: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 @pytest.fixture(scope="module")
-def twice(published: dict[str, list[dict[str, Any]]]) -> Twice:
-    """Pairs of measurements of one id, from two files."""
+def twice(root: Path, published: dict[str, list[dict[str, Any]]]) -> Twice:
+    """Pairs of measurements of one id and one model, from two files."""
     of_id = defaultdict(list)
-    for measurements in published.values():
+    for name, measurements in published.items():
+        content: Any = content_of(root / FOLDER / name)
+        model = content.get("environment", {}).get("model", "")
         for each in measurements:
-            of_id[each["id"]].append(each)
+            of_id[model, each["id"]].append(each)
     return [pair for same in of_id.values() for pair in itertools.combinations(same, 2)]
 
 

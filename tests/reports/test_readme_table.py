@@ -11,11 +11,13 @@ import pytest
 from benchmarks.claims import load_claims
 from reference_model.errors import UserError
 from reports.__main__ import main
+from reports.gather import gather
 from reports.published_figures import published as published_file
 from reports.reading import read
 from reports.table import END, MEASUREMENTS, START, measurement_table, put_into, verdict_table
 
 PUBLISHED = Path("reports/published/quick.json")
+SMOLLM2 = Path("reports/published/smollm2.json")
 PAGE = Path("benchmarks/experiments/README.md")
 
 
@@ -25,8 +27,8 @@ def published(root: Path) -> dict[str, Any]:
     return read(root / PUBLISHED)
 
 
-def test_the_lessons_show_the_published_verdicts(root: Path, published: dict[str, Any]) -> None:
-    table = verdict_table(published)
+def test_the_lessons_show_the_published_verdicts_of_both_models(root: Path) -> None:
+    table = verdict_table(gather([root / PUBLISHED, root / SMOLLM2]))
     assert f"{START}\n{table}\n{END}" in (root / PAGE).read_text(encoding="utf-8")
 
 
@@ -47,6 +49,14 @@ def test_the_published_run_knows_every_claim_and_decides_fifteen_at_least(
     assert sum(claim["verdict"] != "open" for claim in published["claims"]) >= 15
     assert published["environment"]["profile"] == "quick"
     assert published["environment"]["dirty"] is False
+
+
+def test_the_run_of_smollm2_decides_fifteen_claims_and_names_it_in_each(root: Path) -> None:
+    results = read(root / SMOLLM2)
+    measured = [claim for claim in results["claims"] if claim["measurements"]]
+    assert sum(claim["verdict"] != "open" for claim in measured) >= 15
+    assert {claim["subject"]["name"] for claim in measured} == {"SmolLM2-135M (from Q4_1)"}
+    assert results["environment"]["dirty"] is False
 
 
 def test_a_table_replaces_what_stands_between_the_marks_and_nothing_else(tmp_path: Path) -> None:
