@@ -59,6 +59,13 @@ def problems(text: str, verdict: str) -> list[str]:
 # ---- published results
 
 
+def without_name(entry: dict[str, Any]) -> str:
+    """The finding, with a short word for the name of another model, which may be any text."""
+    name = entry.get("subject", {}).get("name", "")
+    finding: str = entry["finding"]
+    return finding.replace(name, "it") if name else finding
+
+
 def test_every_published_finding_is_a_short_sentence_that_begins_with_its_verdict(
     published: list[tuple[str, dict[str, Any]]],
 ) -> None:
@@ -66,7 +73,7 @@ def test_every_published_finding_is_a_short_sentence_that_begins_with_its_verdic
     for name, results in published:
         for claim in results["claims"]:
             seen.add(claim["id"])
-            for problem in problems(claim["finding"], claim["verdict"]):
+            for problem in problems(without_name(claim), claim["verdict"]):
                 wrong.append((name, claim["finding"], problem))
             if claim["measurements"] and "…" in claim["finding"]:
                 wrong.append((name, claim["finding"], "cut"))
@@ -107,6 +114,8 @@ def test_words_written_for_a_verdict_are_short_enough_for_what_was_measured(
                 if p["verdict"] == verdict and p["role"] == "claim"
             ]
             texts = [words[verdict] for words in (claim.finding, *own[:1]) if verdict in words]
+            if "subject" in entry:
+                continue  # with a long name a plainer sentence takes their place
             if entry["measurements"] and texts:
                 used += 1
                 patterns = [re.sub(r"\\{[\w.\\]+\\}", ".*", re.escape(text)) for text in texts]
