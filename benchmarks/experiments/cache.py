@@ -116,7 +116,7 @@ def _runs(settings: Settings) -> list[tuple[int, int]]:
     most = _most_tokens(subject_of(settings))
     found = []
     for prompt, new in GREEDY[settings.profile]:
-        given = min(prompt, most // 2)
+        given = prompt if prompt + new <= most else min(prompt, most // 2)
         found.append((given, min(new, most - given)))
     return list(dict.fromkeys(found))
 
@@ -257,7 +257,8 @@ def memory_law(settings: Settings) -> list[Measurement]:
     found = []
     configs = {name: preset(name) for name in ("reference", "gpt2")}
     if not settings.of_reference:
-        configs = {settings.model: subject_of(settings).config}
+        subject = subject_of(settings)
+        configs = {subject.title: subject.config}
     for (name, config), dtype, batch_size in product(configs.items(), DTYPES, BATCH_SIZES):
         for counted, tokens, nbytes in _filled(config, batch_size, dtype, settings.device):
             law = kv_cache_bytes(config, tokens, batch_size, DTYPES[dtype][1])

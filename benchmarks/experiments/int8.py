@@ -24,7 +24,7 @@ from benchmarks.experiment import (
     joined,
 )
 from benchmarks.experiments.int8_factorial import FACTORIAL_WEIGHTS, factorial, losses_of
-from benchmarks.experiments.planted import channels_of, with_planted_outliers
+from benchmarks.experiments.planted import AS_IT_IS, PLANTED, channels_of, with_planted_outliers
 from benchmarks.instruments.perplexity import bits_per_byte, token_losses
 from benchmarks.instruments.windows import Windows
 from benchmarks.results import Measurement, Parameter, measured
@@ -102,7 +102,7 @@ def cells_of_weights(settings: Settings) -> list[Cell]:
     if settings.profile != "full":
         return [Cell()]
     found = [Cell({"variant": name}, share=2) for name in weights_variants(settings)]
-    if subject_of(settings).own_config is not None:  # with caches of ours
+    if subject_of(settings).is_built_here:  # with caches of ours
         found += [Cell({"factorial": weights}, share=3) for weights in FACTORIAL_WEIGHTS]
     return found
 
@@ -177,7 +177,6 @@ WAYS = {
 # Channels that are planted, and how many times as large they are: γ's step is then so coarse that
 # the other channels' γ of about 1 has one or two.
 PLANTED_CHANNELS, STRENGTH = (3, 77), 128.0
-AS_IT_IS, PLANTED = "reference checkpoint", "planted outliers"
 COARSE = 1  # fractional bits of statistics that are known to be too few
 
 
@@ -224,8 +223,8 @@ def _of_norms(settings: Settings, name: str, way: str) -> Measurement:
     model = subject.model()
     if name == PLANTED:
         model = with_planted_outliers(model, channels_of(model, PLANTED_CHANNELS), STRENGTH)
-    elif name == AS_IT_IS and not settings.of_reference:
-        name = subject.title
+    elif name == AS_IT_IS:
+        name = subject.label
     if way in WAYS:
         changed, _ = with_int8_norms(model, WAYS[way])
     else:

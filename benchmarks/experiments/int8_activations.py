@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.experiment import Cell, CellsFound, Found, Profile, Settings, experiment_of_cells
-from benchmarks.experiments.planted import channels_of, with_planted_outliers
+from benchmarks.experiments.planted import PLANTED, channels_of, with_planted_outliers
 from benchmarks.instruments.windows import Windows
 from benchmarks.results import Measurement, Parameter, measured
 from benchmarks.subjects.subject import subject_of
@@ -34,7 +34,6 @@ INPUTS: dict[Role, str] = {  # queries, keys and values read the same
 }
 W8, W4 = Grid(8, "per channel"), Grid(4, "per group")
 # Model → metric of a cosine → what is rounded, and the weights' grid.
-PLANTED = "planted outliers"
 FORMATS: dict[str, dict[str, tuple[str, Grid]]] = {
     "checkpoint": {"gradient_cosine": ("W8A8", W8), "gradient_cosine_int4": ("W4A8", W4)},
     PLANTED: {"gradient_cosine_planted": ("W8A8", W8)},

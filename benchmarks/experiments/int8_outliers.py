@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.experiment import Cell, CellsFound, Found, Profile, Settings, experiment_of_cells
-from benchmarks.experiments.planted import channels_of, with_planted_outliers
+from benchmarks.experiments.planted import AS_IT_IS, PLANTED, channels_of, with_planted_outliers
 from benchmarks.instruments.perplexity import token_losses
 from benchmarks.instruments.windows import Windows
 from benchmarks.results import Measurement, Parameter, measured
@@ -31,7 +31,6 @@ LARGEST = 127
 # Windows that are read, spread over the held-out text.
 WINDOWS: dict[Profile, int] = {"quick": 6, "full": 54}
 PLANTED_CHANNELS, STRENGTH = (17, 101, 202), 100.0
-AS_IT_IS, PLANTED = "reference checkpoint", "planted outliers"
 SPLITS = {"none": False, "outliers in float16": True}
 LINEARS: tuple[Role, ...] = (
     "query", "key", "value", "attention_output", "mlp_in", "mlp_gate", "mlp_out",
@@ -111,8 +110,8 @@ def _of_cell(
     settings: Settings, windows: Windows, labels: dict[str, Parameter], found: Found
 ) -> Iterator[Measurement]:
     named = dict(labels)
-    if named["model"] == AS_IT_IS and not settings.of_reference:
-        named["model"] = subject_of(settings).title
+    if named["model"] == AS_IT_IS:
+        named["model"] = subject_of(settings).label
     record = partial(measured, claim=CLAIM, choice="number format", source="checkpoint")
     exact = np.array(found["float32"])
     plain, split = (np.array(found[name]) - exact for name in SPLITS)

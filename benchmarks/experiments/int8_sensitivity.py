@@ -315,11 +315,8 @@ def sensitivity_ratio(
     """
     order = divergences.mean(axis=1).argsort()
     pair = losses[[order[-1], order[0]]]  # (2, windows)
-    _, stretches, sizes = np.unique(windows.stretches, return_inverse=True, return_counts=True)
-    sums = np.stack([np.bincount(stretches, row) for row in pair])  # (2, stretches)
-    n = len(sizes)
-    drawn = np.random.default_rng(seed).integers(n, size=(RESAMPLES, n))
-    top, bottom = sums[:, drawn].sum(axis=-1) / sizes[drawn].sum(axis=-1)  # (resamples,) each
+    top, bottom = windows.resampled_means(pair, RESAMPLES, seed)
+    n = len(np.unique(windows.stretches))
     low, high = np.percentile(top / np.maximum(bottom, FLOOR), (2.5, 97.5))
     most, least = pair.mean(axis=1)
     ratio = float(most / max(least, FLOOR))

@@ -105,7 +105,7 @@ def ways_without_loss(settings: Settings) -> Iterator[tuple[str, Way]]:
     full, smoke = settings.profile == "full", settings.profile == "smoke"
     subject = subject_of(settings)
     width, every_size = subject.width, full or not settings.of_reference
-    ours = subject.own_config is not None
+    ours = subject.is_built_here
     seeds = 1 if smoke else FEW_SEEDS if subject.is_large and not full else SEEDS
     for bits in BITS if every_size else (3,):  # the claim speaks of 3 bits
         both: dict[str, Parameter] = {"bits": bits, "compressed": "keys and values"}
@@ -301,7 +301,7 @@ def ways_to_share(settings: Settings) -> Iterator[tuple[str, Way]]:
     Where biases are kept, keys are as large as the key bias makes them: beside the claim.
     """
     subject = subject_of(settings)
-    width, ours = subject.width, subject.own_config is not None
+    width, ours = subject.width, subject.is_built_here
     for prefix in ("", "biases_kept_") if settings.profile == "full" and ours else ("",):
         for of_keys, of_values in SHARES:
             yield (

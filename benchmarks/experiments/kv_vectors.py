@@ -23,7 +23,7 @@ def keys_and_values(settings: Settings, count: int) -> tuple[Tensor, Tensor]:
     Drawn from windows that are spread over the held-out text; the same for the same seed.
     """
     subject, seed = subject_of(settings), settings.seed
-    if subject.own_config is None:
+    if not subject.is_built_here:
         return _as_transformers_caches(subject, count, seed)
     model, config, length = subject.model(), subject.config, subject.window
     per_token = config.n_layer * config.n_kv_head

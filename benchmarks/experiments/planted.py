@@ -7,16 +7,19 @@ from collections.abc import Sequence
 
 import torch
 
+from benchmarks.claims import REFERENCE_LABEL
+from reference_model.config import preset
 from reference_model.errors import UserError
 from reference_model.model import GPT
 from reference_model.parts import Role, parts_of
 
-WIDTH = 256  # of the reference, whose channels experiments name
+AS_IT_IS, PLANTED = REFERENCE_LABEL, "planted outliers"  # which model a cell measures
 
 
 def channels_of(model: GPT, channels: Sequence[int]) -> list[int]:
     """The channels of a model at the places that ``channels`` have in the reference."""
-    return [channel * model.config.n_embd // WIDTH for channel in channels]
+    width = preset("reference").n_embd
+    return [channel * model.config.n_embd // width for channel in channels]
 
 
 @torch.no_grad()

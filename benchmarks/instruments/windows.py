@@ -51,15 +51,25 @@ class Windows:
 
         The interval is made of percentiles over resampled stretches, the same ones for both.
         """
-        pair = np.array([numerators, denominators], np.float64)  # (2, windows)
-        _, stretches, sizes = np.unique(self.stretches, return_inverse=True, return_counts=True)
-        sums = np.stack([np.bincount(stretches, row) for row in pair])  # (2, stretches)
-        n = len(sizes)
-        drawn = np.random.default_rng(0).integers(n, size=(RESAMPLES, n))
-        above, below = sums[:, drawn].sum(axis=-1)  # (resamples,) each
+        pair = np.array([numerators, denominators], np.float64)
+        above, below = self.resampled_means(pair, RESAMPLES)
         low, high = np.percentile(above / below, (2.5, 97.5))
-        value = pair[0].mean() / pair[1].mean()
+        value, n = pair[0].mean() / pair[1].mean(), len(np.unique(self.stretches))
         return Estimate(float(value), (float(low), float(high)), n, self.population)
+
+    def resampled_means(
+        self, rows: NDArray[np.float64], resamples: int, seed: int = 0
+    ) -> NDArray[np.float64]:
+        """Means of ``rows`` (rows, windows) over stretches drawn with replacement, for all alike.
+
+        (rows, resamples), after Efron's bootstrap, of clusters.
+        """
+        _, stretches, sizes = np.unique(self.stretches, return_inverse=True, return_counts=True)
+        sums = np.stack([np.bincount(stretches, row) for row in rows])  # (rows, stretches)
+        n = len(sizes)
+        drawn = np.random.default_rng(seed).integers(n, size=(resamples, n))
+        means: NDArray[np.float64] = sums[:, drawn].sum(axis=-1) / sizes[drawn].sum(axis=-1)
+        return means
 
     def crossed_mean(self, values: ArrayLike) -> Estimate:
         """Mean of ``values`` (seeds, windows): of the text, and of what the seeds draw."""

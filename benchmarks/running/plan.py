@@ -65,21 +65,23 @@ def plan(
     """
     by_claim = _by_claim(experiments, claims)
     wanted = {claim.id for claim in selected}
-    subject, found = f"{settings.model} {digest_of(settings)}", []
     asked = None if settings.of_reference else subject_of(settings)
+    digest, found = digest_of(settings), []
+    # By its content, wherever it lies.
+    subject = f"{asked.title if asked else settings.model} {digest}"
     told = None
     if asked:
         told = {
             "name": asked.title,
             "parameters": asked.parameters,
-            "digest": digest_of(settings),
+            "digest": digest,
         }
     for claim in claims:
         each = by_claim.get(claim.id)
         fits = settings.of_reference or (
             each is not None
             and each.of_any_model
-            and (each.as_run_elsewhere or (asked is not None and asked.own_config is not None))
+            and (each.as_run_elsewhere or (asked is not None and asked.is_built_here))
         )
         if asked and fits:
             claim = claim.about(asked.title, asked.scale)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.executors.executor import Ended, Executor, Task
-from benchmarks.experiment import Settings
+from benchmarks.experiment import REFERENCE, Settings
 from benchmarks.record.store import Key, Line, Record, canonical
 from benchmarks.running.plan import PlannedClaim, machine_of
 from benchmarks.running.progress import Progress
@@ -59,7 +59,10 @@ def settings_of(options: Namespace) -> Settings:
 
 def _resolved(name: str) -> str:
     """Where it is, for processes in other folders; a name that is no place stays one."""
-    return str(Path(name).resolve()) if Path(name).exists() else name
+    from reference_model.published import SMOLLM2  # an old commit's model has none
+
+    named = name in (REFERENCE, SMOLLM2.name)  # whatever lies here by that name
+    return str(Path(name).resolve()) if Path(name).exists() and not named else name
 
 
 def resolve_device(wanted: str) -> str:

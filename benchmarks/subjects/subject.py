@@ -19,10 +19,15 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from benchmarks.assets import play_texts
+from benchmarks.claims import REFERENCE_LABEL
 from benchmarks.experiment import REFERENCE, Settings
 from benchmarks.instruments.texts import encode, play_windows, reference_tokens
 from benchmarks.instruments.windows import Windows, spread, windows_of
-from benchmarks.subjects.transformers_model import PREFIX, TransformersModel, opened
+from benchmarks.subjects.transformers_model import (
+    PREFIX,
+    TransformersModel,
+    open_with_transformers,
+)
 from reference_model.checkpoints import load_reference, reference_tokenizer
 from reference_model.config import GPTConfig, preset
 from reference_model.costs import parameter_count
@@ -51,6 +56,17 @@ class Subject:
     device: str
     text: str | None = None
     own_config: GPTConfig | None = None  # None: transformers runs it
+
+    @property
+    def is_built_here(self) -> bool:
+        """Whether it is a model of ours, with our caches and a configuration."""
+        return self.own_config is not None
+
+    @property
+    def label(self) -> str:
+        """What a measurement of the model as it is says of it, beside those with outliers."""
+        of_plays = self.name == REFERENCE and self.text is None
+        return REFERENCE_LABEL if of_plays else self.title
 
     @property
     def config(self) -> GPTConfig:
@@ -99,8 +115,8 @@ class Subject:
 
     def module(self, dtype: torch.dtype = torch.float32) -> GPT | TransformersModel:
         """The same, or what transformers runs: both are called with tokens and a cache."""
-        if self.own_config is None:
-            return opened(self.name, dtype).model.to(self.device)
+        if not self.is_built_here:
+            return open_with_transformers(self.name, dtype).model.to(self.device)
         return self.model(dtype)
 
     def windows(self, count: int | None = None, seed: int = 0) -> Windows:
@@ -121,7 +137,7 @@ def subject_of(settings: Settings) -> Subject:
     """What the run asks about. Raises `UserError` where there is no such model or text."""
     name, device, text = settings.model, settings.device, settings.text
     if name.startswith(PREFIX):
-        theirs = opened(name, torch.float32)
+        theirs = open_with_transformers(name, torch.float32)
         size = sum(p.numel() for p in theirs.model.parameters())
         return Subject(name, theirs.tokenizer, size, theirs.width, theirs.context, device, text)
     if name == REFERENCE:
@@ -202,7 +218,7 @@ def _of_files(name: str) -> str:
     if name.startswith(PREFIX):
         place = Path(name.removeprefix(PREFIX))
         if not place.exists():  # of the hub: the weights themselves
-            return _of_tensors(opened(name, torch.float32).model.state_dict())
+            return _of_tensors(open_with_transformers(name, torch.float32).model.state_dict())
     else:
         place = _opened(name, torch.float32).place
     digest = sha256()

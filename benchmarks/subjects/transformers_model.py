@@ -50,7 +50,7 @@ class Opened:
 
 
 @lru_cache(maxsize=2)
-def opened(name: str, dtype: torch.dtype) -> Opened:
+def open_with_transformers(name: str, dtype: torch.dtype) -> Opened:
     """``name``: behind ``hf:`` a folder, or a name on the hub, which is fetched from there.
 
     Raises `UserError` without transformers, where there is no such model, where it is no causal

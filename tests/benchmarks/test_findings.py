@@ -100,6 +100,17 @@ def test_no_published_finding_has_a_number_that_was_neither_measured_nor_claimed
     assert strange == []
 
 
+def told_shortly(entry: dict[str, Any], results: dict[str, Any]) -> str:
+    """The finding of another model, as if its name were short: a long one may take the words' room.
+
+    With the words of today, from the measurements of the file.
+    """
+    claim = CLAIMS[entry["id"]].about(entry["subject"]["name"], entry["scale"])
+    requirements = [replace(r, words=replace(r.words, subject="it")) for r in claim.requirements]
+    own = [Measurement.from_json(m) for m in results["measurements"] if m["claim"] == claim.id]
+    return told(replace(claim, requirements=requirements), own)
+
+
 def test_words_written_for_a_verdict_are_short_enough_for_what_was_measured(
     published: list[tuple[str, dict[str, Any]]],
 ) -> None:
@@ -114,13 +125,14 @@ def test_words_written_for_a_verdict_are_short_enough_for_what_was_measured(
                 if p["verdict"] == verdict and p["role"] == "claim"
             ]
             texts = [words[verdict] for words in (claim.finding, *own[:1]) if verdict in words]
-            if "subject" in entry:
-                continue  # with a long name a plainer sentence takes their place
             if entry["measurements"] and texts:
                 used += 1
+                text = told_shortly(entry, results) if "subject" in entry else entry["finding"]
                 patterns = [re.sub(r"\\{[\w.\\]+\\}", ".*", re.escape(text)) for text in texts]
-                if not any(re.search(f": {pattern}\\.", entry["finding"]) for pattern in patterns):
-                    unused.append((name, entry["finding"], texts))
+                # As findings say it of one.
+                patterns = [re.sub(r"\b(case|size)s\b", r"\1s?", each) for each in patterns]
+                if not any(re.search(f": {pattern}\\.", text) for pattern in patterns):
+                    unused.append((name, text, texts))
     assert unused == []
     assert used > 30
 

@@ -14,11 +14,12 @@ from benchmarks.__main__ import main
 from benchmarks.assets import play_texts
 from benchmarks.claims import load_claims
 from benchmarks.experiment import Settings, all_experiments
-from benchmarks.experiments import int8, int8_activations, kv_quality, kv_vectors
+from benchmarks.experiments import cache, int8, int8_activations, kv_quality, kv_vectors
 from benchmarks.experiments.lora_adapters import shapes_of
 from benchmarks.instruments.environment import run_stamp
 from benchmarks.results import read_results
 from benchmarks.running import plan as planning
+from benchmarks.running.runner import _resolved
 from benchmarks.subjects.subject import digest_of, subject_of
 from reference_model.cache import KVCache
 from reference_model.checkpoints import REFERENCE_FOLDER
@@ -115,10 +116,10 @@ def test_keys_and_values_are_drawn_from_the_heads_that_are_cached(llama: Path, t
     assert keys.shape == values.shape == (300, CONFIG.d_head)
     subject = subject_of(settings)
     inputs = subject.windows(kv_vectors.LEAST_WINDOWS, 0).inputs
-    cache = KVCache(subject.config, len(inputs), inputs.shape[1])
+    kv = KVCache(subject.config, len(inputs), inputs.shape[1])
     with torch.no_grad():
-        subject.model()(inputs, cache)
-    held = torch.stack(cache.keys).flatten(0, -2)
+        subject.model()(inputs, kv)
+    held = torch.stack(kv.keys).flatten(0, -2)
     assert all((held == key).all(-1).any() for key in keys[:20])
 
 
@@ -191,6 +192,42 @@ def test_what_is_measured_of_the_model_as_it_is_carries_its_name(llama: Path, te
     # 96 inputs of the MLP's last linear are no groups of 64.
     assert not any(m.metric == "gradient_cosine_int4" for m in ranges)
     assert not any("group" in name for name in int8.weights_variants(quick))
+
+
+def test_a_model_carries_one_name_in_labels_and_in_the_record_wherever_it_lies(
+    llama: Path, text: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / llama.name
+    shutil.copytree(llama, elsewhere)
+    keys, labels = [], []
+    for place in (llama, elsewhere):
+        settings = asked(place, text)
+        chosen = [c for c in load_claims() if c.id == "cache.memory-law"]
+        planned = planning.plan(settings, chosen, chosen, [cache.memory_law], run_stamp(settings))
+        keys += [key for _, key in planned[0].cells]
+        labels += [{m.parameters["model"] for m in cache.memory_law(settings)}]
+    assert keys[0] == keys[1]
+    assert labels == [{"tiny-llama"}] * 2
+
+
+def test_a_folder_by_the_name_of_a_shipped_model_does_not_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("reference", "smollm2", "own"):
+        Path(name).mkdir()
+    assert [_resolved(name) for name in ("reference", "smollm2")] == ["reference", "smollm2"]
+    assert _resolved("own") == str(tmp_path / "own")
+
+
+def test_runs_are_cut_to_what_a_model_reads_and_no_run_of_the_reference_is(
+    llama: Path, text: Path
+) -> None:
+    for profile, runs in cache.GREEDY.items():
+        assert cache._runs(Settings(profile, "cpu", 0)) == list(runs)
+        assert cache._lengths(Settings(profile, "cpu", 0)) == cache.LENGTHS[profile]
+    assert cache._runs(asked(llama, text)) == [(1, 15), (32, 15)]
+    assert cache._lengths(asked(llama, text)) == (1, 2, 33, 64)
 
 
 def test_adapters_are_compared_on_linears_of_the_models_own_shapes() -> None:
