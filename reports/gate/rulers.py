@@ -9,10 +9,12 @@ benchmarks (of base, of head) together, and fewer where some are equal:
 
 B and C tell what head's model changed, by head's benchmarks; A and D the same by base's. A and B
 are one model: a number that differs there is measured otherwise, which fails unless the benchmark
-has a new version. Numbers of the suite's own functions are those of base's code in A and of head's
-in C; where head's cases differ from base's, head's functions are asked base's cases, too (E). What
-differs there is asked of base's model as well: a function is right that gives the old number with
-either model. Where the benchmarks are equal, so are these functions, and none of them is asked.
+has a new version. C and D are one model as well: where they agree, base's number stands for B's,
+and B is asked only the others. Numbers of the suite's own functions are those of base's code in A
+and of head's in C; where head's cases differ from base's, head's functions are asked base's cases,
+too (E). What differs there is asked of base's model as well: a function is right that gives the old
+number with either model. Where the benchmarks are equal, so are these functions, and none of them
+is asked.
 """
 
 from __future__ import annotations
@@ -66,18 +68,19 @@ def compare_exactly(
     with ExitStack() as stack:
         own = stack.enter_context(_own(base, device, layout)) if others else None
         known = own.ask("suite") if own else None
-        # B is C where the models are equal, and there is something else to be compared with.
-        workers[0].send("exact", ids=[] if own and same_model else of_model)
         workers[1].send("exact", ids=list(how) if own else of_model)
-        alone = _alone(known, own, base, head, same_model, device, layout, stack)
-        before, after = (worker.receive()["values"] for worker in workers)
         if known is None:
+            workers[0].send("exact", ids=of_model)
+            before, after = (worker.receive()["values"] for worker in workers)
             alike = len(how) - len(of_model)
             notes = [f"{SAME}; their numbers ({alike}) were not asked for"] if alike else []
             return Compared(before, after, differences(before, after, how), notes)
-        if same_model:
+        alone = _alone(known, own, base, head, same_model, device, layout, stack)
+        after = workers[1].receive()["values"]
+        if same_model:  # B is C
             before = {id: after[id] for id in of_model}
         else:
+            before = _by_heads(workers[0], of_model, alone, after)
             suite = {id: each for id, each in how.items() if each.of == "suite"}
             after |= _as_before(lambda: workers[0], alone.base, after, suite)
             if alone.cases is not None:
@@ -86,6 +89,15 @@ def compare_exactly(
                 alone.cases |= _as_before(ask, alone.base, alone.cases, suite)
         found = _by_both(before, after, how, versions, known, alone)
         return replace(found, own=known, own_values=alone.base)
+
+
+def _by_heads(worker: Worker, ids: Sequence[str], alone: _Alone, after: Values) -> Values:
+    """Base's model by head's benchmarks: asked where base's own give another number of head's."""
+    assert alone.head is not None
+    known = {id: alone.base[id] for id in ids if id in alone.base and id in alone.head}
+    agreed = {id: value for id, value in known.items() if alone.head[id] == after[id]}
+    missing = [id for id in ids if id not in agreed]
+    return agreed | worker.ask("exact", ids=missing)["values"] if missing else agreed
 
 
 def _as_before(

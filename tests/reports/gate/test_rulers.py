@@ -8,6 +8,7 @@ from tests.reports.gate.conftest import BENCH, MODEL
 WORK = "bench_gate.Work.track_flops(held)"
 LARGER = MODEL.replace("BYTES = 100", "BYTES = 104")
 BLIND = BENCH.replace("return self.bytes", "return 100")
+VERSIONED = BENCH.replace("class Work:", 'class Work:\n    version = "1"')
 OF_SUITE = """
 from types import SimpleNamespace
 TIMED = ()
@@ -52,11 +53,10 @@ def test_a_head_that_lets_more_pass_is_judged_by_what_base_lets_pass(repository)
 
 
 def test_a_benchmark_that_measures_the_same_model_otherwise_needs_a_new_version(repository) -> None:
-    versioned = BENCH.replace("class Work:", 'class Work:\n    version = "1"')
-    repository.commit(bench=versioned)
-    repository.commit(bench=versioned.replace("return self.bytes", "return self.bytes / 2"))
+    repository.commit(bench=VERSIONED)
+    repository.commit(bench=VERSIONED.replace("return self.bytes", "return self.bytes / 2"))
     assert kinds(exact(repository)) == [(WORK, "measured otherwise")]
-    other = versioned.replace("return self.bytes", "return self.bytes / 2")
+    other = VERSIONED.replace("return self.bytes", "return self.bytes / 2")
     repository.git("revert", "--no-edit", "HEAD")
     repository.commit(bench=other.replace('"1"', '"2"'))
     report = exact(repository)
@@ -64,6 +64,12 @@ def test_a_benchmark_that_measures_the_same_model_otherwise_needs_a_new_version(
     assert report["notes"] == [
         "bench_gate.Work.track_flops has a new version and measures otherwise"
     ]
+
+
+def test_another_ruler_and_another_model_in_one_commit_are_both_told(repository) -> None:
+    repository.commit(bench=VERSIONED)
+    repository.commit(model=LARGER, bench=VERSIONED.replace("self.bytes\n", "self.bytes / 2\n"))
+    assert sorted(kinds(exact(repository))) == [(WORK, "measured otherwise"), (WORK, "worse")]
 
 
 def test_a_suites_own_function_is_judged_as_each_commit_has_it(repository) -> None:
