@@ -90,7 +90,7 @@ lock: ## make the locks anew from requirements.in, with uv and a network
 	.ci/lock
 
 train: setup ## train the reference checkpoint again (up to two hours on two cores)
-	@$(RUN) -m benchmarks.train_reference $(told)
+	@$(RUN) -m benchmarks.training.train_reference $(told)
 
 history: environment ## follow speed and size over the last COMMITS=5 commits with asv
 	@$(RUN) -m reports.history.measure --commits="$$COMMITS" --machine="$$MACHINE" \

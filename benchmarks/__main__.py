@@ -11,8 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.claims import Claim, load_claims, select
-from benchmarks.experiment import PROFILES, REFERENCE
+from benchmarks.experiments.experiment import PROFILES, REFERENCE
+from benchmarks.judging.claims import Claim, load_claims, select
 from benchmarks.record import command as record_command
 from benchmarks.running.ending import Ended, ending_is_raised
 from reference_model.command_line import Parser, exit_status, seed
@@ -146,7 +146,7 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _run(claims: list[Claim], options: argparse.Namespace) -> int:
-    from benchmarks.results import write_results
+    from benchmarks.record.results import write_results
     from reference_model.files import check_writable  # an old commit's model, under asv, has none
 
     selected = select(claims, options.only)
@@ -190,7 +190,7 @@ def _run(claims: list[Claim], options: argparse.Namespace) -> int:
 
 
 def experiments() -> list[Any]:
-    from benchmarks.experiment import all_experiments
+    from benchmarks.experiments.experiment import all_experiments
 
     return all_experiments()
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
+import importlib
 import itertools
 import json
 import math
@@ -121,21 +122,48 @@ class Worker:
 
     def _benchmark(self, key: str) -> Benchmark:
         """A fresh instance, so that several can be set up at once."""
-        from asv_runner.discovery import get_benchmark_from_name
-
-        # By its name, asv imports one module; to know of all of them takes a quarter as long as
-        # to import torch.
         name = key.partition("(")[0]
-        return get_benchmark_from_name("benchmarks", f"{name}-{_places(name)[key]}")
+        found = _by_name(name)
+        found.set_param_idx(_places(name)[key])
+        return found
 
 
 @cache
 def _places(name: str) -> dict[str, int]:
     """Where asv counts each choice of a benchmark's parameters."""
-    from asv_runner.discovery import get_benchmark_from_name
-
-    params = get_benchmark_from_name("benchmarks", name)._params
+    params = _by_name(name)._params
     return {_key(name, given): at for at, given in enumerate(itertools.product(*params))}
+
+
+def _by_name(name: str) -> Benchmark:
+    """A fresh one, as asv makes it.
+
+    One module is imported, in whatever folder its file lies; to know of all of them, as asv does
+    where a file lies deeper than a name says, takes a quarter as long as to import torch.
+    """
+    from asv_runner.discovery import _get_benchmark, get_benchmark_from_name
+
+    file, *parts = name.split(".")
+    for module in _modules(file) if len(parts) == 2 else ():
+        owner = vars(module).get(parts[0])
+        found = owner and _get_benchmark(parts[1], module, owner, getattr(owner, parts[1], None))
+        if found and found.name == name:
+            return found
+    return get_benchmark_from_name("benchmarks", name)
+
+
+@cache
+def _modules(file: str) -> list[Any]:
+    """Those of the suite that are called so; asv enters no folder without ``__init__.py``."""
+    import benchmarks
+
+    root = Path(str(benchmarks.__file__)).parent
+    files = [each.relative_to(root.parent) for each in sorted(root.rglob(f"{file}.py"))]
+    return [
+        importlib.import_module(".".join(each.with_suffix("").parts))
+        for each in files
+        if (root.parent / each.parent / "__init__.py").exists()
+    ]
 
 
 def _key(name: str, given: Iterable[object]) -> str:

@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from benchmarks import locks
-from benchmarks.install_failures import check_space, explain
-from benchmarks.locks import ROOT
+from benchmarks.data import locks
+from benchmarks.data.install_failures import check_space, explain
+from benchmarks.data.locks import ROOT
 from reference_model.command_line import Parser, exit_status
 from reference_model.errors import UserError
 from reference_model.printing import warn
@@ -86,7 +86,7 @@ class Environment:
         return done and not self._begun() and has_pip and self.python.exists()
 
     def has_texts(self) -> bool:
-        return self._says(TEXTS, _digest(ROOT / "benchmarks" / "assets.py"))
+        return self._says(TEXTS, _digest(ROOT / "benchmarks" / "data" / "assets.py"))
 
     def make(self, texts: bool) -> None:
         """`UserError` where a step fails; what was asked for is done then by the next call."""
@@ -95,8 +95,8 @@ class Environment:
                 if not self.is_complete():
                     self._install(held)
                 if texts and not self.has_texts():
-                    run([str(self.python), "-m", "benchmarks.assets"], held)
-                    self._say(TEXTS, _digest(ROOT / "benchmarks" / "assets.py"))
+                    run([str(self.python), "-m", "benchmarks.data.assets"], held)
+                    self._say(TEXTS, _digest(ROOT / "benchmarks" / "data" / "assets.py"))
         except OSError as error:
             raise UserError(
                 f"cannot make {self.folder} ({error.strerror or error}); free some space or name "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
-from benchmarks.json_files import read_json
+from benchmarks.data.json_files import read_json
 from reference_model.errors import UserError
 from reference_model.printing import clean
 from reports.gate.verdict import Verdict

@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from benchmarks.rounding import MINUS, number
+from benchmarks.judging.rounding import MINUS, number
 from reference_model.errors import UserError
 from reports import markdown
 from reports.render.formats import label, moment, shown, words

@@ -10,8 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.json_files import read_json
-from benchmarks.rounding import Figures, figures
+from benchmarks.data.json_files import read_json
+from benchmarks.judging.rounding import Figures, figures
 from reference_model.errors import UserError
 from reports.reading import of_today
 
@@ -178,7 +178,7 @@ def _ratios(
     name: str, found: Sequence[Figure], base: Sequence[Figure], forms: Sequence[str]
 ) -> list[Figure]:
     """One over the other; of lists the geometric mean of the ratios, with its interval."""
-    from benchmarks.stats import geometric_mean_ratio_interval
+    from benchmarks.judging.stats import geometric_mean_ratio_interval
 
     if any(form in ONE_OF_MANY for form in forms) or len(found) == len(base) == 1:
         return [Figure(_one(name, found, forms).value / _one(name, base, forms).value)]

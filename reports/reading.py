@@ -11,11 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.claims import Claim, Requirement, load_claims, region_of
-from benchmarks.findings import finding
-from benchmarks.results import SCHEMA_VERSION, Measurement, read_results
-from benchmarks.sentences import sentence
-from benchmarks.verdicts import NOT_BUILT, Judgement, judge_claim
+from benchmarks.judging.claims import Claim, Requirement, load_claims, region_of
+from benchmarks.judging.findings import finding
+from benchmarks.judging.sentences import sentence
+from benchmarks.judging.verdicts import NOT_BUILT, Judgement, judge_claim
+from benchmarks.record.results import SCHEMA_VERSION, Measurement, read_results
 
 Entry = dict[str, Any]
 Own = dict[str, Measurement]  # of a claim, by the ids of the file

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from benchmarks.git import git
+from benchmarks.data.git import git
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from benchmarks.record.results import read_results
 from benchmarks.record.store import Record
-from benchmarks.results import read_results
 
 MOMENTS = 20
 LONGEST_LIFE = 60  # seconds until the next kill, at the most

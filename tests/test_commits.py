@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.git import git
+from benchmarks.data.git import git
 from reference_model.errors import UserError
 
 MOST = 72

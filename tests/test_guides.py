@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.git import git
+from benchmarks.data.git import git
 
 ROOT = Path(__file__).parents[1]
 # A block of a guide, and the line before it, which names a file that is to be written whole.

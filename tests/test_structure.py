@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from benchmarks import locks
+from benchmarks.data import locks
+from benchmarks.judging.claims import load_claims
 
 LOCKS = (locks.MAIN, locks.TORCH_CPU, locks.TORCH, locks.PEERS, locks.RAY)
 ROOMS = ("reference_model", "benchmarks", "reports")
@@ -139,7 +140,9 @@ def test_what_asv_imports_needs_nothing_but_the_standard_library_and_numpy(root:
         [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert {"benchmarks.results", "benchmarks.train_reference"} <= set(done.stdout.split())
+    assert {"benchmarks.suite.workloads", "benchmarks.suite.bench_cache"} <= set(
+        done.stdout.split()
+    )
 
 
 def test_asv_finds_benchmarks_only_in_the_files_named_bench(root: Path) -> None:
@@ -177,7 +180,7 @@ def test_every_module_stays_under_400_lines(root: Path) -> None:
 def test_the_experiments_of_a_profile_fit_its_budget_of_seconds(
     profile: str, budget: float
 ) -> None:
-    from benchmarks.experiment import all_experiments
+    from benchmarks.experiments.experiment import all_experiments
 
     declared = {entry.claim: entry.seconds for entry in all_experiments()}
     assert declared
@@ -188,12 +191,23 @@ def test_the_experiments_of_a_profile_fit_its_budget_of_seconds(
 
 
 def test_a_claim_has_at_most_one_experiment_and_each_experiment_has_a_claim(root: Path) -> None:
-    from benchmarks.experiment import all_experiments
+    from benchmarks.experiments.experiment import all_experiments
 
     measured = [entry.claim for entry in all_experiments()]
-    claims = tomllib.loads((root / "benchmarks" / "claims.toml").read_text(encoding="utf-8"))
+    claims = {claim.id for claim in load_claims()}
     assert len(measured) == len(set(measured))
-    assert set(measured) - {claim["id"] for claim in claims["claim"]} == set()
+    assert set(measured) <= claims
+
+
+def test_the_top_of_benchmarks_is_a_list_of_rooms(root: Path) -> None:
+    files = {path.name for path in (root / "benchmarks").glob("*.py")}
+    assert len(files) <= 6, files
+
+
+def test_few_files_of_benchmarks_know_by_which_class_a_model_is_built(root: Path) -> None:
+    named = re.compile(r"\bGPT\b(?!-)|\bGPTConfig\b")
+    files = [path for kind in ("py", "md", "toml") for path in root.glob(f"benchmarks/**/*.{kind}")]
+    assert sum(bool(named.search(path.read_text(encoding="utf-8"))) for path in files) <= 12
 
 
 # ---- what is installed

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.exact_cases.case import Case, refusal
 from benchmarks.exact_cases.models import normal, small_model, tokens_of
 from benchmarks.exact_cases.outputs import in_pieces
-from benchmarks.workloads import of_this_commit, start
+from benchmarks.suite.workloads import of_this_commit, start
 
 if TYPE_CHECKING:
     from reference_model.quantization.codec import Codec

@@ -13,8 +13,8 @@ from benchmarks.exact_cases.caches import WIDTH, codec_of
 from benchmarks.exact_cases.case import Case
 from benchmarks.exact_cases.footprint import Call, footprint, left_behind
 from benchmarks.exact_cases.models import normal, small_model, tokens_of
-from benchmarks.int8_workloads import skip_packed
-from benchmarks.workloads import device, of_this_commit, start
+from benchmarks.suite.int8_workloads import skip_packed
+from benchmarks.suite.workloads import device, of_this_commit, start
 
 
 @cache  # several numbers are made of it

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from benchmarks.workloads import of_this_commit
+from benchmarks.suite.workloads import of_this_commit
 
 TURN = 1.7  # radians from one weight to the next: no two of them are the same, and none is 0
 

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.exact_cases.case import Case, refusal
 from benchmarks.exact_cases.models import small_model
 from benchmarks.exact_cases.rewrites import READ, WIDE, read
-from benchmarks.int8_workloads import skip_packed
+from benchmarks.suite.int8_workloads import skip_packed
 
 
 def _cast(kind: str, dtype: str) -> object:

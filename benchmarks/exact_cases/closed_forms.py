@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.exact_cases.case import Case, refusal
 from benchmarks.exact_cases.models import SIZES, chosen
-from benchmarks.workloads import check_choices, of_this_commit
+from benchmarks.suite.workloads import check_choices, of_this_commit
 
 VARIANTS: tuple[dict[str, Any], ...] = (
     {},

@@ -17,7 +17,7 @@ def _factorial() -> object:
     """What rounded weights and a compressed cache lose together, of losses that are made up."""
     import torch
 
-    from benchmarks.experiments import int8_factorial
+    from benchmarks.experiments.int8 import factorial as int8_factorial
     from benchmarks.instruments.windows import windows_of
 
     windows = windows_of([torch.arange(9000), torch.arange(3000)], 64, "made up")
@@ -47,7 +47,8 @@ def _of_the_cache() -> object:
     """Pieces, passages, deviations, counted rows, degrees and slopes."""
     import torch
 
-    from benchmarks.experiments import cache, cache_complexity
+    from benchmarks.experiments.cache import complexity as cache_complexity
+    from benchmarks.experiments.cache import lesson as cache
 
     model = small_model("float64", position="rope")
     wrong = small_model("float64", position="alibi")
@@ -69,7 +70,7 @@ def _of_the_cache() -> object:
 
 def _of_activations() -> object:
     """Statistics of inputs with an outlier, and gradients straight through rounded numbers."""
-    from benchmarks.experiments import int8_activations as activations
+    from benchmarks.experiments.int8 import activations
     from reference_model.quantization.grid import Grid
 
     x = normal("inputs", 40, 50)
@@ -88,7 +89,8 @@ def _of_products() -> object:
     """Squared norms of BA by both ways, draws of factors, and what the checks make of them."""
     import numpy as np
 
-    from benchmarks.experiments import lora, lora_checks
+    from benchmarks.experiments.lora import checks as lora_checks
+    from benchmarks.experiments.lora import lesson as lora
 
     generator = np.random.default_rng(SEED)
     found: list[object] = []
@@ -106,7 +108,7 @@ def _of_products() -> object:
 def _of_formats() -> object:
     """Bits that a cache holds with all of its scales and exact tokens."""
     from benchmarks.exact_cases.caches import codec_of
-    from benchmarks.experiments import kv_quality
+    from benchmarks.experiments.turboquant import kv_quality
 
     return [
         kv_quality._bits_held(codec_of(keys), codec_of(values), recent, 512)
@@ -119,10 +121,10 @@ def _later_steps() -> object:
     """What two steps of both optimisers add, by rank and scaling, and what is made of it."""
     import numpy as np
 
-    from benchmarks.experiments import lora_first_step
+    from benchmarks.experiments.lora import first_step as lora_first_step
 
     marks, ranks = (1, 2), (4, 8)
-    small = {"experiments.lora_first_step.LENGTH": 32, "experiments.lora_first_step.BATCH_SIZE": 2}
+    small = {"experiments.lora.first_step.LENGTH": 32, "experiments.lora.first_step.BATCH_SIZE": 2}
     with in_miniature(small):
         walked = lora_first_step.walks(0, marks, ranks)
         found = [walked, (1.05 * np.array(walked)).tolist()]  # as if of another seed
@@ -141,7 +143,8 @@ def _fine_tune() -> object:
 
 def _diverged() -> object:
     """A seed whose fine-tune diverged is not left out in silence."""
-    from benchmarks.experiments import lora_rank, lora_training
+    from benchmarks.experiments.lora import rank as lora_rank
+    from benchmarks.experiments.lora import training as lora_training
     from benchmarks.instruments.finetuning import Outcome
 
     whole = Outcome([1.0, 1.1], [2.0, 2.1, 2.2], 3, 4, 5)

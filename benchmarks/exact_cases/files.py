@@ -230,7 +230,7 @@ def _checkpoint() -> object:
     """The shipped model: its card, its tokenizer on awkward texts, its logits on one."""
     import torch
 
-    from benchmarks.codec_workloads import reference_checkpoint
+    from benchmarks.suite.codec_workloads import reference_checkpoint
     from reference_model import checkpoints, tokenizer_file
 
     tokenizer = checkpoints.reference_tokenizer()

@@ -11,11 +11,11 @@ from typing import Any, get_args
 from benchmarks.exact_cases.case import Case, refusal
 
 CLAIM = "made.up"
-CLAIMS = Path(__file__).resolve().parents[1] / "claims.toml"
+LESSONS = Path(__file__).resolve().parents[1] / "experiments"
 
 
 def _measurement(value: float, half: float | None = None, **parameters: Any) -> Any:
-    from benchmarks.results import Measurement
+    from benchmarks.record.results import Measurement
 
     return Measurement(
         claim=CLAIM,
@@ -34,7 +34,7 @@ def _measurement(value: float, half: float | None = None, **parameters: Any) -> 
 
 def _regions() -> object:
     """Sides of intervals and distances, at borders, within and without."""
-    from benchmarks.claims import Region
+    from benchmarks.judging.claims import Region
 
     regions: tuple[tuple[Any, Any], ...] = (
         ("inside", (1.0, 2.0)),
@@ -75,8 +75,8 @@ SETS: tuple[tuple[tuple[float, float | None], ...], ...] = (
 
 def _verdicts() -> object:
     """Every way in which measurements of one or two requirements, and an instrument, can lie."""
-    from benchmarks.claims import Claim, Region, Requirement
-    from benchmarks.verdicts import judge_claim
+    from benchmarks.judging.claims import Claim, Region, Requirement
+    from benchmarks.judging.verdicts import judge_claim
 
     holds: tuple[Any, ...] = ("together", "apart")
     roles: tuple[Any, ...] = ("claim", "instrument")
@@ -99,7 +99,7 @@ def _verdicts() -> object:
 
 def _matching() -> object:
     """Which measurements a requirement takes."""
-    from benchmarks.claims import Region, Requirement, select
+    from benchmarks.judging.claims import Region, Requirement, select
 
     measured = [
         _measurement(1.0, rank=rank, targets=targets, tied=tied)
@@ -152,7 +152,7 @@ def _beyond(edge: float, value: float) -> bool:
 
 def _rounding() -> object:
     """Every kind of number with every kind of interval, and beside a border."""
-    from benchmarks import rounding
+    from benchmarks.judging import rounding
 
     found: list[object] = []
     for value in VALUES:
@@ -172,9 +172,9 @@ def _words() -> object:
     """Findings and reasons of a few verdicts: their numbers, signs and verdicts; words are free."""
     import re
 
-    from benchmarks.claims import Claim, Region, Requirement, Words
-    from benchmarks.findings import LONGEST, finding
-    from benchmarks.verdicts import judge_claim
+    from benchmarks.judging.claims import Claim, Region, Requirement, Words
+    from benchmarks.judging.findings import LONGEST, finding
+    from benchmarks.judging.verdicts import judge_claim
 
     found: list[object] = []
     for shown_as, said, of in product(("", "percent", "million"), (None, 1.5), SETS):
@@ -203,9 +203,9 @@ NAMES = (
 
 def _figures() -> object:
     """Each name that the words of a finding can have, for a verdict of each kind."""
-    from benchmarks.claims import Claim, Region, Requirement, Verdict, Words
-    from benchmarks.findings import finding
-    from benchmarks.verdicts import judge_claim
+    from benchmarks.judging.claims import Claim, Region, Requirement, Verdict, Words
+    from benchmarks.judging.findings import finding
+    from benchmarks.judging.verdicts import judge_claim
 
     found: list[object] = []
     for name, of in product(NAMES, FIGURED):
@@ -223,9 +223,9 @@ def _records() -> object:
     import tempfile
     from pathlib import Path
 
-    from benchmarks.json_files import read_json
-    from benchmarks.results import Measurement, measured
-    from benchmarks.stats import mean_interval
+    from benchmarks.data.json_files import read_json
+    from benchmarks.judging.stats import mean_interval
+    from benchmarks.record.results import Measurement, measured
 
     one = _measurement(1.5, 0.25, rank=8, targets="query,value", tied=True)
     record = partial(
@@ -268,7 +268,7 @@ def _records() -> object:
 
 def _border(claim: str) -> object:
     """What decides a claim: roles, measurements and regions, fixed before they were measured."""
-    from benchmarks.claims import load_claims
+    from benchmarks.judging.claims import load_claims
 
     (of_claim,) = (each for each in load_claims() if each.id == claim)
     parts = [[r.metric, r.where, r.region, r.role] for r in of_claim.requirements]
@@ -277,16 +277,20 @@ def _border(claim: str) -> object:
 
 def _splits() -> object:
     """Which play is held out, and the recipe of the checkpoint."""
-    from benchmarks import train_reference
-    from benchmarks.assets import SPLIT_FILE
+    from benchmarks.data.assets import SPLIT_FILE
+    from benchmarks.training import train_reference
 
     plays = tomllib.loads(SPLIT_FILE.read_text(encoding="utf-8"))
     return [plays, train_reference.RECIPE, train_reference.CONFIG, train_reference.BATCH_SIZE]
 
 
 def _claims() -> tuple[str, ...]:
-    document = tomllib.loads(CLAIMS.read_text(encoding="utf-8"))
-    return tuple(each["id"] for each in document["claim"])
+    claims = [
+        claim
+        for path in sorted(LESSONS.glob("*/claims.toml"))
+        for claim in tomllib.loads(path.read_text(encoding="utf-8"))["claim"]
+    ]
+    return tuple(claim["id"] for claim in sorted(claims, key=lambda claim: claim["lesson"]))
 
 
 # Untimed experiments of a second or less: what they find in the smoke profile, to the digit.
@@ -303,9 +307,9 @@ EXPERIMENTS = (
 
 def _experiment(claim: str) -> object:
     """All that an experiment measures, and the verdict that this leads to."""
-    from benchmarks.claims import load_claims
-    from benchmarks.experiment import Settings, all_experiments
-    from benchmarks.verdicts import judge_claim
+    from benchmarks.experiments.experiment import Settings, all_experiments
+    from benchmarks.judging.claims import load_claims
+    from benchmarks.judging.verdicts import judge_claim
 
     (of_claim,) = (each for each in all_experiments() if each.claim == claim)
     (wanted,) = (each for each in load_claims() if each.id == claim)

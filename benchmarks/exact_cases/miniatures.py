@@ -16,7 +16,7 @@ from benchmarks.exact_cases.case import Case
 from benchmarks.exact_cases.stand_ins import PROBES, Profiled, Smaller, in_miniature
 
 if TYPE_CHECKING:
-    from benchmarks.claims import Claim
+    from benchmarks.judging.claims import Claim
 
 Labels = Mapping[str, Any]
 
@@ -38,8 +38,8 @@ class Miniature:
 
 def found_by(miniature: Miniature) -> object:
     """All that it measures, by name, and the verdict that this leads to."""
-    from benchmarks.experiment import Settings, all_experiments
-    from benchmarks.verdicts import judge_claim
+    from benchmarks.experiments.experiment import Settings, all_experiments
+    from benchmarks.judging.verdicts import judge_claim
 
     (experiment,) = (each for each in all_experiments() if each.claim == miniature.claim)
     claim = _claims()[miniature.claim]
@@ -57,7 +57,7 @@ def found_by(miniature: Miniature) -> object:
 
 @cache
 def _claims() -> dict[str, Claim]:
-    from benchmarks.claims import load_claims
+    from benchmarks.judging.claims import load_claims
 
     return {each.id: each for each in load_claims()}
 
@@ -85,14 +85,14 @@ def _moved(found: Any, draws: random.Random) -> Any:
 
 
 FIRST_STEP = {
-    "experiments.lora_first_step.RANKS": {"smoke": [1, 8]},
-    "experiments.lora_first_step.STEP_RANKS": {"smoke": (16,)},
-    "experiments.lora_first_step.DRAWS_AT_RANK_1": {"smoke": 24},
-    "experiments.lora_first_step.LEAST_DRAWS": {"smoke": 3},
-    "experiments.lora_first_step.ADAMW_RANKS": (4, 8),
-    "experiments.lora_first_step.LEAST_ADAMW_DRAWS": 4,
-    "experiments.lora_first_step.LENGTH": 32,
-    "experiments.lora_first_step.BATCH_SIZE": 2,
+    "experiments.lora.first_step.RANKS": {"smoke": [1, 8]},
+    "experiments.lora.first_step.STEP_RANKS": {"smoke": (16,)},
+    "experiments.lora.first_step.DRAWS_AT_RANK_1": {"smoke": 24},
+    "experiments.lora.first_step.LEAST_DRAWS": {"smoke": 3},
+    "experiments.lora.first_step.ADAMW_RANKS": (4, 8),
+    "experiments.lora.first_step.LEAST_ADAMW_DRAWS": 4,
+    "experiments.lora.first_step.LENGTH": 32,
+    "experiments.lora.first_step.BATCH_SIZE": 2,
 }
 MINIATURES = (
     Miniature(
@@ -100,7 +100,7 @@ MINIATURES = (
         "full",
         ({"model": "planted outliers", "method": "zero point"}, {"method": "absmax per vector"}),
         rest=True,
-        sizes={"experiments.int8_outliers.WINDOWS": {"full": 2}},
+        sizes={"experiments.int8.outlier_split.WINDOWS": {"full": 2}},
     ),
     Miniature("lora.product-variance", "smoke", ({"width": 64},)),
     Miniature(
@@ -113,10 +113,10 @@ MINIATURES = (
             {"checked": "kaiming_uniform"},
         ),
         sizes={
-            "experiments.lora_checks.REPETITIONS": {"smoke": 40},
+            "experiments.lora.checks.REPETITIONS": {"smoke": 40},
             # So few at once that there is a second time.
-            "experiments.lora_checks.MOST_NUMBERS": 2**15,
-            "experiments.lora.MOST_NUMBERS": 2**15,
+            "experiments.lora.checks.MOST_NUMBERS": 2**15,
+            "experiments.lora.lesson.MOST_NUMBERS": 2**15,
         },
     ),
     Miniature("lora.real-init", "smoke", sizes=FIRST_STEP),
@@ -126,8 +126,8 @@ MINIATURES = (
         ({},),
         rest=True,
         sizes={
-            "experiments.lora_training.MARKS": {"quick": (1, 2)},
-            "experiments.lora_training.MOMENT_BATCH": {"quick": (1, 32)},
+            "experiments.lora.training.MARKS": {"quick": (1, 2)},
+            "experiments.lora.training.MOMENT_BATCH": {"quick": (1, 32)},
         },
     ),
     Miniature(
@@ -136,37 +136,40 @@ MINIATURES = (
         ({"rank": 4}, {"process": 0}),
         rest=True,
         sizes={
-            "experiments.lora_rank.STEPS": 4,
-            "experiments.lora_rank.WARMUP_STEPS": 2,
-            "experiments.lora_rank.LENGTH": 32,
+            "experiments.lora.rank.STEPS": 4,
+            "experiments.lora.rank.WARMUP_STEPS": 2,
+            "experiments.lora.rank.LENGTH": 32,
         },
     ),
     Miniature("position.embedding-untouched", "smoke"),
     Miniature(
         "position.embedding-untouched",
         "quick",
-        sizes={"experiments.positions.TRAINING": Smaller(steps=2, seeds={"sqrt_width": 2})},
+        sizes={"experiments.positions.lesson.TRAINING": Smaller(steps=2, seeds={"sqrt_width": 2})},
     ),
     Miniature(
         "norm.gradient-profile",
         "smoke",
-        sizes={"experiments.norms.DEPTHS": (2, 8, 9), "experiments.norms.SWEEP": Smaller(seeds=2)},
+        sizes={
+            "experiments.norms.lesson.DEPTHS": (2, 8, 9),
+            "experiments.norms.lesson.SWEEP": Smaller(seeds=2),
+        },
     ),
     Miniature(
         "cache.same-output",
         "smoke",
         ({"dtype": "float32"}, {"dtype": "float64"}),
         sizes={
-            "experiments.cache.LENGTHS": {"smoke": (1, 33)},
-            "experiments.cache.GREEDY": {"smoke": ((9, 3),)},
+            "experiments.cache.lesson.LENGTHS": {"smoke": (1, 33)},
+            "experiments.cache.lesson.GREEDY": {"smoke": ((9, 3),)},
         },
     ),
     Miniature(
         "cache.complexity",
         "smoke",
         sizes={
-            "experiments.cache_complexity.CONSECUTIVE": (1, 2, 3, 4, 5, 6, 7),
-            "experiments.cache_complexity.LONGER": (8,),
+            "experiments.cache.complexity.CONSECUTIVE": (1, 2, 3, 4, 5, 6, 7),
+            "experiments.cache.complexity.LONGER": (8,),
         },
     ),
     Miniature("cache.fifteenfold-projections", "smoke"),
@@ -176,7 +179,7 @@ MINIATURES = (
         ({"process": 0},),
         rest=True,
         sizes={
-            "experiments.cache_speed.LENGTHS": {"quick": (4, 8)},
+            "experiments.cache.speed.LENGTHS": {"quick": (4, 8)},
             **PROBES,
         },
     ),
@@ -187,14 +190,14 @@ MINIATURES = (
         rest=True,
         sizes={
             **PROBES,
-            "experiments.memory_bound.PREFILLS": (128, 256),
-            "experiments.memory_bound.profile": Profiled,
+            "experiments.cache.memory_bound.PREFILLS": (128, 256),
+            "experiments.cache.memory_bound.profile": Profiled,
         },
     ),
     Miniature("cache.memory-law", "smoke"),
     Miniature("position.relative", "smoke"),
     Miniature(
-        "turboquant.beta", "smoke", sizes={"experiments.turboquant.ROTATIONS": {"smoke": 40}}
+        "turboquant.beta", "smoke", sizes={"experiments.turboquant.lesson.ROTATIONS": {"smoke": 40}}
     ),
     Miniature(
         "turboquant.memory",
@@ -202,22 +205,25 @@ MINIATURES = (
         [{"part": part} for part in ("counted", "resident", "decoding", "copies")],
         rest=True,
         sizes={
-            "experiments.turboquant_memory.TOKENS": (64, 256),
-            "experiments.turboquant_memory.PACKED": (3,),
-            "experiments.kv_speed.CONTEXT": 64,
-            "experiments.kv_speed.SHAPE": (2, 2, 64, 64),
+            "experiments.turboquant.memory.TOKENS": (64, 256),
+            "experiments.turboquant.memory.PACKED": (3,),
+            "experiments.turboquant.kv_speed.CONTEXT": 64,
+            "experiments.turboquant.kv_speed.SHAPE": (2, 2, 64, 64),
         },
     ),
     Miniature(
         "turboquant.distortion",
         "smoke",
         [{"width": 64, "part": part} for part in ("law", "scales", "prod")],
-        sizes={"experiments.turboquant.VECTORS": {"smoke": 2000}},
+        sizes={"experiments.turboquant.lesson.VECTORS": {"smoke": 2000}},
     ),
     Miniature(
         "turboquant.rotation-first",
         "smoke",
-        sizes={"experiments.turboquant.SEEDS": 2, "experiments.turboquant.TURNED": 1000},
+        sizes={
+            "experiments.turboquant.lesson.SEEDS": 2,
+            "experiments.turboquant.lesson.TURNED": 1000,
+        },
     ),
     Miniature(
         "turboquant.unbiased",
@@ -225,22 +231,28 @@ MINIATURES = (
         ({"part": "slopes"}, {"part": "attention"}),
         rest=True,
         sizes={
-            "experiments.residual_bit.SEEDS": 2,
-            "experiments.residual_bit.VECTORS": 500,
-            "experiments.residual_bit.PROBED_WINDOWS": {"quick": 2},
+            "experiments.turboquant.qjl.SEEDS": 2,
+            "experiments.turboquant.qjl.VECTORS": 500,
+            "experiments.turboquant.qjl.PROBED_WINDOWS": {"quick": 2},
         },
     ),
     Miniature(
         "turboquant.zero-loss",
         "smoke",
-        sizes={"experiments.kv_quality.SEEDS": 2, "experiments.kv_quality.PROBED_WINDOWS": 3},
+        sizes={
+            "experiments.turboquant.kv_quality.SEEDS": 2,
+            "experiments.turboquant.kv_quality.PROBED_WINDOWS": 3,
+        },
     ),
     Miniature(
         "turboquant.keys-need-more",
         "full",
         ({},),
         rest=True,
-        sizes={"experiments.kv_quality.SEEDS": 2, "experiments.kv_quality.PROBED_WINDOWS": 3},
+        sizes={
+            "experiments.turboquant.kv_quality.SEEDS": 2,
+            "experiments.turboquant.kv_quality.PROBED_WINDOWS": 3,
+        },
     ),
     Miniature("int8.weights-quality", "smoke"),
     Miniature(
@@ -253,22 +265,22 @@ MINIATURES = (
             {"factorial": "INT8, norms too"},
         ),
         sizes={
-            "experiments.int8_factorial.BITS": (3,),
-            "experiments.int8_factorial.WINDOWS": {"full": 3},
+            "experiments.int8.factorial.BITS": (3,),
+            "experiments.int8.factorial.WINDOWS": {"full": 3},
         },
     ),
-    Miniature("int8.norm-damage", "smoke", sizes={"experiments.int8.WINDOWS": {"smoke": 2}}),
+    Miniature("int8.norm-damage", "smoke", sizes={"experiments.int8.lesson.WINDOWS": {"smoke": 2}}),
     Miniature(
         "int8.activation-range",
         "quick",
-        sizes={"experiments.int8_activations.WINDOWS": {"quick": 2}},
+        sizes={"experiments.int8.activations.WINDOWS": {"quick": 2}},
     ),
     Miniature(
         "int8.size-speed",
         "full",
         [{"part": part} for part in ("sizes", "seconds", "resident")],
         rest=True,
-        sizes={"experiments.int8_speed.PROMPT": 256},
+        sizes={"experiments.int8.speed.PROMPT": 256},
     ),
     Miniature(
         "int8.sensitivity",
@@ -276,8 +288,8 @@ MINIATURES = (
         ({},),
         rest=True,
         sizes={
-            "experiments.int8_sensitivity.RESAMPLES": 99,
-            "experiments.int8_sensitivity.WINDOWS": {"full": 3},
+            "experiments.int8.sensitivity.RESAMPLES": 99,
+            "experiments.int8.sensitivity.WINDOWS": {"full": 3},
         },
     ),
 )

@@ -6,7 +6,7 @@ import zlib
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.workloads import check_choices, of_this_commit, start
+from benchmarks.suite.workloads import check_choices, of_this_commit, start
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

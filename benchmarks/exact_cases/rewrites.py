@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.exact_cases.case import Case, refusal
 from benchmarks.exact_cases.models import fill, normal, small_model, tokens_of
-from benchmarks.int8_workloads import skip_packed
+from benchmarks.suite.int8_workloads import skip_packed
 
 if TYPE_CHECKING:
     from torch import nn

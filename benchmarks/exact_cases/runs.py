@@ -68,8 +68,8 @@ class _Here:
 def _experiments() -> list[Any]:
     import torch
 
-    from benchmarks.experiment import PROFILES, Cell, Experiment, Unavailable
-    from benchmarks.results import Measurement
+    from benchmarks.experiments.experiment import PROFILES, Cell, Experiment, Unavailable
+    from benchmarks.record.results import Measurement
 
     def number(claim: str, value: float, **labels: Any) -> Measurement:
         return Measurement(
@@ -109,10 +109,10 @@ def _run() -> object:
     """A run that is ended after four cells, taken up again, done once more, and begun afresh."""
     import torch
 
-    from benchmarks.claims import load_claims
-    from benchmarks.experiment import Settings
+    from benchmarks.experiments.experiment import Settings
+    from benchmarks.judging.claims import load_claims
+    from benchmarks.record.results import read_results, write_results
     from benchmarks.record.store import Record
-    from benchmarks.results import read_results, write_results
     from benchmarks.running.assembling import results_of
     from benchmarks.running.plan import in_shard, plan
     from benchmarks.running.runner import Rules, failures, known, measure

@@ -172,7 +172,7 @@ def _held(target: str, arguments: Mapping[str, Any], threads: int) -> Any:
 
 # Of this suite, by module and name.
 OF_SUITE: dict[str, Any] = {
-    "assets.play_texts": _plays,
+    "data.assets.play_texts": _plays,
     "instruments.clock.interleaved_durations": _durations,
     "instruments.clock.generation_timing": _generation,
     "instruments.memory.held_rss": _held,

@@ -20,7 +20,7 @@ def _intervals() -> object:
     """Each interval of a mean, at two levels, of few samples and many, of uneven clusters."""
     import numpy as np
 
-    from benchmarks import stats
+    from benchmarks.judging import stats
 
     x, clusters = _samples(17), np.array([0, 0, 0, 1, 2, 2, 3, 3, 3, 3, 4, 5, 5, 5, 6, 6, 6])
     found: list[object] = []
@@ -49,7 +49,7 @@ def _intervals() -> object:
 def _exponents() -> object:
     import numpy as np
 
-    from benchmarks import stats
+    from benchmarks.judging import stats
 
     x = np.array([1.0, 2.0, 4.0, 8.0, 16.0])
     y = 3 * x**-1.5 * np.exp(0.1 * _samples(5))
@@ -71,7 +71,7 @@ def _exponents() -> object:
 def _p_values() -> object:
     import numpy as np
 
-    from benchmarks import stats
+    from benchmarks.judging import stats
 
     values = np.array([-3.0, -0.5, 0.0, 0.2, 1.0, 4.0])
     families = np.array([[0.01, 0.04, 0.03, 0.5], [0.2, 0.2, 0.001, 1.0], [0.05, 0.0, 0.05, 0.05]])
@@ -89,7 +89,7 @@ def _coverage() -> object:
     """How many of many intervals hold the truth, by each way to make one."""
     import numpy as np
 
-    from benchmarks import stats
+    from benchmarks.judging import stats
 
     generator = np.random.default_rng(SEED)
     held = dict.fromkeys(("mean", "clustered", "crossed", "ratio", "share", "exponent"), 0)
@@ -117,7 +117,8 @@ def _level_and_power() -> object:
     """How often each check of a law doubts it: where it holds, and where it is a little wrong."""
     import numpy as np
 
-    from benchmarks import product_moments, stats, variance_checks
+    from benchmarks.experiments.lora import product_moments, variance_checks
+    from benchmarks.judging import stats
 
     generator = np.random.default_rng(SEED)
     ranks = np.array([1.0, 4.0, 16.0, 64.0])
@@ -138,7 +139,7 @@ def _level_and_power() -> object:
 
 
 def _moments() -> object:
-    from benchmarks import product_moments as moments
+    from benchmarks.experiments.lora import product_moments as moments
 
     found: list[object] = []
     for d, n, rank in ((64, 48, 1), (64, 64, 16), (7, 1024, 300)):

@@ -24,7 +24,7 @@ from benchmarks.exact_cases import (
     training,
 )
 from benchmarks.exact_cases.case import Case, fingerprint, result_of
-from benchmarks.workloads import start
+from benchmarks.suite.workloads import start
 
 Table = tuple[Case, ...]
 DOUBLE: Table = outputs.DOUBLE

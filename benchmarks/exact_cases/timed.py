@@ -20,7 +20,7 @@ from unittest.mock import patch
 from benchmarks.exact_cases.case import Case
 from benchmarks.exact_cases.stand_ins import PROBES, in_miniature
 from benchmarks.gate_suite import EXACT_BUT_LONG, NOT_COMPARED
-from benchmarks.workloads import SIZE, of_this_commit
+from benchmarks.suite.workloads import SIZE, of_this_commit
 
 MICRO = Path(__file__).resolve().parents[1] / "micro"
 MOST_BYTES = 4 * 2**20  # that a call of the micro suite moves and is made
@@ -39,7 +39,7 @@ def _ways() -> tuple[str, ...]:
         module, kind, _ = name.split(".")
         if name in EXACT_BUT_LONG or name in LEFT_OUT:
             continue
-        params = getattr(import_module(f"benchmarks.{module}"), kind).params
+        params = getattr(import_module(f"benchmarks.suite.{module}"), kind).params
         found += [f"{name}({', '.join(map(str, way))})" for way in itertools.product(*params)]
     return tuple(found)
 
@@ -57,7 +57,7 @@ def _measured(way: str) -> Any:
 
     name = way.partition("(")[0]
     at = [each for each in WAYS if each.partition("(")[0] == name].index(way)
-    sizes = {**PROBES, "workloads.PROMPT_TOKENS": 16, "workloads.NEW_TOKENS": 4}
+    sizes = {**PROBES, "suite.workloads.PROMPT_TOKENS": 16, "suite.workloads.NEW_TOKENS": 4}
     small = dict.fromkeys((SIZE.model, SIZE.small_model), PRESETS["toy"])
     with in_miniature(sizes), patch.dict(PRESETS, small):
         return _value(get_benchmark_from_name("benchmarks", f"{name}-{at}"))

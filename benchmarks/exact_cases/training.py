@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.exact_cases.case import Case, refusal
 from benchmarks.exact_cases.models import small_model
-from benchmarks.workloads import of_this_commit
+from benchmarks.suite.workloads import of_this_commit
 
 STEPS, WINDOW, BATCH = 6, 12, 2
 

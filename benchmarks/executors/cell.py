@@ -15,7 +15,7 @@ from pathlib import Path
 from time import perf_counter
 
 from benchmarks.executors.executor import Answer, Order
-from benchmarks.experiment import Experiment, Unavailable
+from benchmarks.experiments.experiment import Experiment, Unavailable
 from benchmarks.record.store import as_json
 from reference_model.errors import UserError
 from reference_model.printing import clean

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from benchmarks.experiment import Cell, Experiment, Settings
-from benchmarks.results import Parameter
+from benchmarks.experiments.experiment import Cell, Experiment, Settings
+from benchmarks.record.results import Parameter
 
 Kind = Literal["done", "failed", "unavailable"]
 

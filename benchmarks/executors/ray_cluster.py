@@ -110,8 +110,8 @@ def _import_ray() -> Any:
 
 def stage(folder: Path, extra_modules: Sequence[Path] = ()) -> Path:
     """The working directory of the cluster's processes, made in ``folder``."""
-    from benchmarks.assets import ASSETS as needed
-    from benchmarks.assets import fetch
+    from benchmarks.data.assets import ASSETS as needed
+    from benchmarks.data.assets import fetch
 
     ignored = shutil.ignore_patterns("__pycache__", ".*")
     for name in WEIGHTS_AND_CODE:

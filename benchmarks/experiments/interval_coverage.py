@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.claims import Region
-from benchmarks.experiment import Profile
-from benchmarks.experiments import int8, kv_quality
+from benchmarks.data.json_files import read_json
+from benchmarks.experiments.experiment import Profile
+from benchmarks.experiments.int8 import lesson as int8
+from benchmarks.experiments.turboquant import kv_quality
 from benchmarks.experiments.window_differences import CACHE
 from benchmarks.instruments.windows import spread_indices
-from benchmarks.json_files import read_json
-from benchmarks.stats import Estimate, crossed_mean_interval
+from benchmarks.judging.claims import Region
+from benchmarks.judging.stats import Estimate, crossed_mean_interval
 from reference_model.command_line import Parser, exit_status
 from reference_model.printing import say
 

@@ -21,11 +21,11 @@ from benchmarks.instruments.cache_quality import qualities
 from benchmarks.instruments.perplexity import token_losses
 from benchmarks.instruments.texts import play_windows
 from benchmarks.instruments.windows import Windows
+from benchmarks.subjects.built import Model
 from reference_model.cache import KVCache
 from reference_model.checkpoints import load_reference
 from reference_model.command_line import Parser, exit_status
 from reference_model.files import check_writable, write_whole
-from reference_model.model import GPT
 from reference_model.quantization.grid import Grid
 from reference_model.quantization.kv_cache import QuantizedKVCache
 from reference_model.quantization.norms import NormScheme, with_int8_norms
@@ -39,7 +39,7 @@ CACHE = f"{BITS}-bit keys and values"
 DIGITS = 7  # after the point: the differences are of 1e-4 nats and more
 
 
-def differences(model: GPT, windows: Windows) -> Iterator[tuple[str, Array]]:
+def differences(model: Model, windows: Windows) -> Iterator[tuple[str, Array]]:
     """Name → nats a token by which each window gets worse, (seeds, windows)."""
     baseline = token_losses(model, windows)
     changed = {
@@ -54,7 +54,7 @@ def differences(model: GPT, windows: Windows) -> Iterator[tuple[str, Array]]:
     yield CACHE, np.stack([(each.losses - plain).mean(axis=1) for each in found.values()])
 
 
-def _empty_cache(model: GPT, seed: int, batch_size: int) -> KVCache:
+def _empty_cache(model: Model, seed: int, batch_size: int) -> KVCache:
     codec = TurboQuant(model.config.d_head, BITS, seed=seed)
     return QuantizedKVCache(model, batch_size, model.config.context_length, codec)
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from benchmarks.instruments.windows import Windows
+from benchmarks.subjects.built import Model
 from reference_model.cache import KVCache
-from reference_model.model import GPT
 from reference_model.quantization.kv_cache import QuantizedKVCache
 
 Array = NDArray[np.float64]
@@ -105,7 +105,7 @@ class AttentionProbe(KVCache):
 
     def __init__(
         self,
-        model: GPT,
+        model: Model,
         batch_size: int,
         capacity: int,
         caches: Mapping[str, Callable[[int], QuantizedKVCache]],
@@ -158,7 +158,7 @@ def _log_weights(q: Tensor, k: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def attention_errors(
-    model: GPT,
+    model: Model,
     windows: Windows,
     caches: Mapping[str, Callable[[int], QuantizedKVCache]],
     batch_size: int = 4,

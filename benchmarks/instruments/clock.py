@@ -26,7 +26,7 @@ import reference_model
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from reference_model.model import GPT
+    from benchmarks.subjects.built import Model
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -123,7 +123,7 @@ class GenerationTiming:
 
 
 def generation_timing(
-    model: GPT, prompt: Tensor, new_tokens: int, use_cache: bool = True
+    model: Model, prompt: Tensor, new_tokens: int, use_cache: bool = True
 ) -> GenerationTiming:
     """Time one greedy generation of ``new_tokens`` after prompt (B, T); warming up is up to you."""
     from reference_model.generate import stream

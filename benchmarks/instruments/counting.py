@@ -18,8 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.instruments.flops import flops, tensors
 from benchmarks.instruments.readings import Reading, Unavailable
-from reference_model.config import GPTConfig
-from reference_model.model import GPT
+from benchmarks.subjects.built import Model, ModelConfig
 
 aten = torch.ops.aten
 
@@ -66,10 +65,10 @@ def count(function: Callable[[], object]) -> Counts:
     return Counts(dict(recorder.calls), dict(recorder.flops), recorder.bytes_in, recorder.bytes_out)
 
 
-def counted_parameters(config: GPTConfig) -> int:
+def counted_parameters(config: ModelConfig) -> int:
     """Parameters of the model as built, a shared matrix counted once."""
     with torch.device("meta"):  # shapes without memory
-        return sum(p.numel() for p in GPT(config).parameters())
+        return sum(p.numel() for p in Model(config).parameters())
 
 
 def kernel_launches(function: Callable[[], object]) -> Reading | Unavailable:

@@ -15,8 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks.experiment import Settings
-from benchmarks.git import changes, git
+from benchmarks.data.git import changes, git
+from benchmarks.experiments.experiment import Settings
 from benchmarks.instruments import nvml
 from benchmarks.instruments.readings import Unavailable
 from reference_model.errors import UserError

@@ -17,6 +17,7 @@ from benchmarks.instruments.perplexity import token_losses
 from benchmarks.instruments.texts import shuffled_windows
 from benchmarks.instruments.topics import topic_tokens
 from benchmarks.instruments.windows import spread, windows_of
+from benchmarks.subjects.built import Model
 from reference_model.checkpoints import load_reference
 from reference_model.costs import LoRATarget
 from reference_model.lora import (
@@ -26,7 +27,6 @@ from reference_model.lora import (
     add_adapters,
     merge_adapters,
 )
-from reference_model.model import GPT
 from reference_model.training import Batches, Recipe, batch_loss, learning_rate_factor
 
 Optimizer = Literal["sgd", "adamw"]
@@ -78,14 +78,14 @@ class Outcome:
         return statistics.fmean(self.validation) if self.validation else math.inf
 
 
-def adapted(config: LoRAConfig, seed: int, dtype: torch.dtype = torch.float32) -> GPT:
+def adapted(config: LoRAConfig, seed: int, dtype: torch.dtype = torch.float32) -> Model:
     """The checkpoint with adapters drawn by ``seed``."""
     model = load_reference(dtype)
     add_adapters(model, config, torch.Generator().manual_seed(seed))
     return model
 
 
-def make_optimizer(model: GPT, optimizer: Optimizer, rate: float) -> torch.optim.Optimizer:
+def make_optimizer(model: Model, optimizer: Optimizer, rate: float) -> torch.optim.Optimizer:
     """Plain SGD, or AdamW without weight decay, over the adapters alone."""
     if optimizer == "sgd":
         return torch.optim.SGD(adapter_parameters(model), lr=rate)
@@ -104,7 +104,7 @@ def topic_probe(size: int, length: int) -> Tensor:
 
 
 def optimizer_steps(
-    model: GPT, optimizer: torch.optim.Optimizer, batches: Batches, count: int
+    model: Model, optimizer: torch.optim.Optimizer, batches: Batches, count: int
 ) -> Iterator[float]:
     """Loss (nats per token) of each of ``count`` batches, after its step; constant rate."""
     for step in range(count):
@@ -154,7 +154,7 @@ def step_seconds(specs: Sequence[FineTune]) -> list[float]:
     return [statistics.median(taken[name]) for name in arms]
 
 
-def _begun(spec: FineTune) -> tuple[GPT, torch.optim.Optimizer, Iterator[float]]:
+def _begun(spec: FineTune) -> tuple[Model, torch.optim.Optimizer, Iterator[float]]:
     """The model, its optimiser, and the loss of each step, which is taken when it is asked for."""
     config = LoRAConfig(spec.rank, spec.alpha, spec.scaling, ALL_LINEARS)
     model = adapted(config, spec.seed)
@@ -173,7 +173,7 @@ def _begun(spec: FineTune) -> tuple[GPT, torch.optim.Optimizer, Iterator[float]]
     return model, optimizer, steps()
 
 
-def _losses(model: GPT, windows: tuple[int, int]) -> tuple[list[float], list[float]]:
+def _losses(model: Model, windows: tuple[int, int]) -> tuple[list[float], list[float]]:
     """Validation and held-out loss of each window, with the adapters merged."""
     merge_adapters(model)
     validation, held_out = (

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from benchmarks.instruments.clock import durations, interleaved_durations
 from benchmarks.instruments.readings import Unavailable
-from reference_model.config import GPTConfig
+from benchmarks.subjects.built import ModelConfig
 from reference_model.costs import forward_flops, kv_cache_bytes, read_weight_bytes
 from reference_model.linear import linear
 
@@ -200,7 +200,7 @@ class Bound:
 
 
 def decode_bound(
-    config: GPTConfig,
+    config: ModelConfig,
     past: int,
     limit: MachineLimit,
     dtype: Dtype = "float32",
@@ -217,7 +217,7 @@ def decode_bound(
 
 
 def prefill_bound(
-    config: GPTConfig,
+    config: ModelConfig,
     new_tokens: int,
     limit: MachineLimit,
     dtype: Dtype = "float32",

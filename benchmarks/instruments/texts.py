@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from benchmarks.assets import Split, play_texts
+from benchmarks.data.assets import Split, play_texts
 from benchmarks.instruments.windows import Windows, spread, windows_of
 from reference_model.checkpoints import reference_tokenizer
 from reference_model.training import Batches

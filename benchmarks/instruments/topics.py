@@ -14,7 +14,7 @@ from pydoc_data.topics import topics as TOPICS
 
 from torch import Tensor
 
-from benchmarks.assets import Split
+from benchmarks.data.assets import Split
 from benchmarks.instruments.texts import encode
 from reference_model.checkpoints import reference_tokenizer
 

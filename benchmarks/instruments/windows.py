@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from benchmarks.stats import Estimate, clustered_mean_interval, crossed_mean_interval
+from benchmarks.judging.stats import Estimate, clustered_mean_interval, crossed_mean_interval
 
 # Tokens, about a scene of a play: `experiments/interval_coverage.py` shows that it is enough.
 STRETCH = 4096

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
+from benchmarks.subjects.built import Model
 from reference_model.config import preset
-from reference_model.model import GPT
 from reference_model.quantization.codebook import lloyd_max
 from reference_model.quantization.codec import nbytes_of
 from reference_model.quantization.kv_cache import QuantizedKVCache
@@ -75,7 +75,7 @@ def test_look_up(timed, bits: int) -> None:
 @pytest.mark.parametrize("past", [128, 1023])
 @pytest.mark.parametrize("bits", BITS)
 def test_rotated_attention(timed, bits: int, past: int) -> None:
-    model = GPT(preset("gpt2", n_layer=1, vocab_size=8))
+    model = Model(preset("gpt2", n_layer=1, vocab_size=8))
     cache = QuantizedKVCache(model, 1, past + 1, TurboQuant(WIDTH, bits))
     k, v = torch.randn(2, 1, 12, past, WIDTH)
     cache.update(0, k, v)

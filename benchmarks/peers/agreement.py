@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.assets import play_texts
+from benchmarks.data.assets import play_texts
 from reference_model.command_line import Parser, exit_status
 from reference_model.export import save_huggingface
 from reference_model.generate import generate

@@ -16,7 +16,7 @@ def table(
     """Milliseconds, how many times as fast as ours with the interval, share of the limit."""
     from tabulate import tabulate
 
-    from benchmarks.rounding import number
+    from benchmarks.judging.rounding import number
 
     names = [name for name in plan.contenders if name in seen[0]]
     quantities = dict.fromkeys(q for name in names for q in seen[0][name])
@@ -54,8 +54,8 @@ def table(
 def _times_as_fast(
     seconds: Sequence[float], quantity: str, seen: Sequence[Mapping[str, Mapping[str, float]]]
 ) -> str:
-    from benchmarks.rounding import figures, number
-    from benchmarks.stats import geometric_mean_ratio_interval
+    from benchmarks.judging.rounding import figures, number
+    from benchmarks.judging.stats import geometric_mean_ratio_interval
 
     if quantity not in seen[0].get("ours", {}):
         return ""

@@ -21,18 +21,17 @@ from benchmarks.instruments.limits import matrix_probe, read_probe
 from benchmarks.instruments.readings import Unavailable
 from benchmarks.peers.llama_cpp import load_llama_cpp, load_llama_cpp_q8
 from benchmarks.peers.weights import Run, Step, random_model, timed
+from benchmarks.subjects.built import Model, ModelConfig
 from reference_model import linear
-from reference_model.config import GPTConfig
 from reference_model.generate import Decoding, stream
 from reference_model.linear import plain_products
-from reference_model.model import GPT
 from reference_model.quantization.int8 import with_int8_linears
 
 # ---- ours
 
 
 def load_ours(
-    config: GPTConfig,
+    config: ModelConfig,
     folder: Path,
     threads: int,
     use_cache: bool = True,
@@ -43,7 +42,7 @@ def load_ours(
 
 
 def decoded_by_us(
-    model: GPT, use_cache: bool = True, plain: bool = False, decoding: Decoding = "eager"
+    model: Model, use_cache: bool = True, plain: bool = False, decoding: Decoding = "eager"
 ) -> Run:
     def run(prompt: list[int], new_tokens: int) -> list[Step]:
         tokens = torch.tensor([prompt]) % model.config.vocab_size
@@ -54,25 +53,25 @@ def decoded_by_us(
     return run
 
 
-def load_compiled(config: GPTConfig, folder: Path, threads: int) -> Run:
+def load_compiled(config: ModelConfig, folder: Path, threads: int) -> Run:
     return load_ours(config, folder, threads, decoding="compiled")
 
 
-def load_plain(config: GPTConfig, folder: Path, threads: int) -> Run:
+def load_plain(config: ModelConfig, folder: Path, threads: int) -> Run:
     """Our loop with `F.linear` throughout: what PyTorch does by itself."""
     return load_ours(config, folder, threads, plain=True)
 
 
-def load_uncached(config: GPTConfig, folder: Path, threads: int) -> Run:
+def load_uncached(config: ModelConfig, folder: Path, threads: int) -> Run:
     return load_ours(config, folder, threads, use_cache=False)
 
 
-def load_narrow(config: GPTConfig, folder: Path, threads: int) -> Run:
+def load_narrow(config: ModelConfig, folder: Path, threads: int) -> Run:
     """As many layers and heads, but next to nothing to compute: what calling them costs."""
     return load_ours(config.replace(n_embd=2 * config.n_head, vocab_size=97), folder, threads)
 
 
-def load_narrow_onednn(config: GPTConfig, folder: Path, threads: int) -> Run:
+def load_narrow_onednn(config: ModelConfig, folder: Path, threads: int) -> Run:
     """The same with the product of the real width, which pays from some width on only."""
     linear.ONEDNN_PAYS_FROM = 0
     return load_narrow(config, folder, threads)
@@ -81,19 +80,19 @@ def load_narrow_onednn(config: GPTConfig, folder: Path, threads: int) -> Run:
 # ---- the same in INT8: their tokens are not float32's
 
 
-def load_int8_packed(config: GPTConfig, folder: Path, threads: int) -> Run:
-    return decoded_by_us(cast(GPT, with_int8_linears(random_model(config), "packed").model))
+def load_int8_packed(config: ModelConfig, folder: Path, threads: int) -> Run:
+    return decoded_by_us(cast(Model, with_int8_linears(random_model(config), "packed").model))
 
 
 def load_int8_lean(
-    config: GPTConfig, folder: Path, threads: int, decoding: Decoding = "eager"
+    config: ModelConfig, folder: Path, threads: int, decoding: Decoding = "eager"
 ) -> Run:
     """One copy of each weight, the embedding's shared with the head."""
-    model = cast(GPT, with_int8_linears(random_model(config), "int_mm").model)
+    model = cast(Model, with_int8_linears(random_model(config), "int_mm").model)
     return decoded_by_us(model, decoding=decoding)
 
 
-def load_quantize_dynamic(config: GPTConfig, folder: Path, threads: int) -> Run:
+def load_quantize_dynamic(config: ModelConfig, folder: Path, threads: int) -> Run:
     """PyTorch's own rewrite of the linears; its embedding stays float32."""
     torch.backends.quantized.engine = "x86"  # its default on this kind of processor
     model = random_model(config)
@@ -109,7 +108,7 @@ def load_quantize_dynamic(config: GPTConfig, folder: Path, threads: int) -> Run:
 # ---- Hugging Face transformers
 
 
-def load_transformers(config: GPTConfig, folder: Path, threads: int) -> Run:
+def load_transformers(config: ModelConfig, folder: Path, threads: int) -> Run:
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -153,7 +152,7 @@ def generated_by(model: Any) -> Run:
     return run
 
 
-def _transformers_config(config: GPTConfig) -> Any:
+def _transformers_config(config: ModelConfig) -> Any:
     import transformers
 
     return transformers.GPT2Config(
@@ -165,7 +164,7 @@ def _transformers_config(config: GPTConfig) -> Any:
     )
 
 
-def _transformers_weights(model: GPT) -> dict[str, torch.Tensor]:
+def _transformers_weights(model: Model) -> dict[str, torch.Tensor]:
     """The blocks' matrices lie (in, out) there."""
     matrices = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
     return {
@@ -179,7 +178,7 @@ def _transformers_weights(model: GPT) -> dict[str, torch.Tensor]:
 # ---- CTranslate2
 
 
-def load_ctranslate2(config: GPTConfig, folder: Path, threads: int) -> Run:
+def load_ctranslate2(config: ModelConfig, folder: Path, threads: int) -> Run:
     import ctranslate2
 
     written = folder / "ctranslate2"
@@ -200,7 +199,7 @@ def load_ctranslate2(config: GPTConfig, folder: Path, threads: int) -> Run:
     return run
 
 
-def _write_ctranslate2(config: GPTConfig, folder: Path) -> None:
+def _write_ctranslate2(config: ModelConfig, folder: Path) -> None:
     from ctranslate2.specs import common_spec, transformer_spec
 
     weights = {name: value.numpy() for name, value in random_model(config).state_dict().items()}
@@ -260,7 +259,7 @@ def limit_seconds() -> dict[str, float]:
     }
 
 
-LOADERS: dict[str, Callable[[GPTConfig, Path, int], Run]] = {
+LOADERS: dict[str, Callable[[ModelConfig, Path, int], Run]] = {
     "ours": load_ours,
     "compiled": load_compiled,
     "plain": load_plain,

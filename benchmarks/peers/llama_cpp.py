@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers.weights import Run, Step, random_model, timed
-from reference_model.config import GPTConfig
+from benchmarks.subjects.built import ModelConfig
 
 
-def load_llama_cpp(config: GPTConfig, folder: Path, threads: int, bits: int = 32) -> Run:
+def load_llama_cpp(config: ModelConfig, folder: Path, threads: int, bits: int = 32) -> Run:
     written = folder / f"gpt2-{bits}.gguf"
     if not written.exists():
         _write_gguf(config, written, bits)
     return decoded_by_llama_cpp(config, written, threads)
 
 
-def decoded_by_llama_cpp(config: GPTConfig, file: Path, threads: int) -> Run:
+def decoded_by_llama_cpp(config: ModelConfig, file: Path, threads: int) -> Run:
     """A GGUF file as it is, with a cache in float32."""
     import llama_cpp
 
@@ -64,7 +64,7 @@ def _quiet() -> Any:
     return llama_cpp.llama_log_callback(lambda level, text, data: None)
 
 
-def _write_gguf(config: GPTConfig, path: Path, bits: int) -> None:
+def _write_gguf(config: ModelConfig, path: Path, bits: int) -> None:
     """Everything in float32, or at 8 bits the matrices in Q8_0: blocks of 32 with a scale each."""
     import gguf
 
@@ -109,5 +109,5 @@ def _write_gguf(config: GPTConfig, path: Path, bits: int) -> None:
     writer.close()
 
 
-def load_llama_cpp_q8(config: GPTConfig, folder: Path, threads: int) -> Run:
+def load_llama_cpp_q8(config: ModelConfig, folder: Path, threads: int) -> Run:
     return load_llama_cpp(config, folder, threads, bits=8)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from benchmarks.peers.weights import Run
-    from reference_model.config import GPTConfig
+    from benchmarks.subjects.built import ModelConfig
 
 CONTENDERS = (
     "ours",
@@ -57,14 +57,14 @@ class Plan:
     seed: int
 
 
-def loaders_of(model: str) -> Mapping[str, Callable[[GPTConfig, Path, int], Run]]:
+def loaders_of(model: str) -> Mapping[str, Callable[[ModelConfig, Path, int], Run]]:
     """Loaders of the contenders that can run this model, by name."""
     from benchmarks.peers import contenders, smollm2
 
     return smollm2.LOADERS if model == smollm2.NAME else contenders.LOADERS
 
 
-def config_of(model: str) -> GPTConfig:
+def config_of(model: str) -> ModelConfig:
     """The preset, or SmolLM2, with room for what is read and written here."""
     from benchmarks.peers import smollm2
     from reference_model.config import preset

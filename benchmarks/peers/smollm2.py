@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.peers.contenders import decoded_by_us, generated_by
 from benchmarks.peers.llama_cpp import decoded_by_llama_cpp
 from benchmarks.peers.weights import Run
-from reference_model.config import GPTConfig
+from benchmarks.subjects.built import ModelConfig
 from reference_model.export import save_huggingface
 from reference_model.families import gguf
 from reference_model.generate import Decoding
@@ -21,19 +21,23 @@ NAME = SMOLLM2.name
 
 
 @functools.cache  # the file is checked whenever it is asked for
-def config() -> GPTConfig:
+def config() -> ModelConfig:
     """With room for what is read and written here, as presets have it."""
     path = path_of(SMOLLM2)
     return gguf.config_of(*read_gguf(path), path).replace(context_length=1024)
 
 
 def _load_ours(
-    config: GPTConfig, folder: Path, threads: int, decoding: Decoding = "eager", plain: bool = False
+    config: ModelConfig,
+    folder: Path,
+    threads: int,
+    decoding: Decoding = "eager",
+    plain: bool = False,
 ) -> Run:
     return decoded_by_us(gguf.load_gguf(path_of(SMOLLM2)), plain=plain, decoding=decoding)
 
 
-def _load_transformers(config: GPTConfig, folder: Path, threads: int) -> Run:
+def _load_transformers(config: ModelConfig, folder: Path, threads: int) -> Run:
     """A LlamaForCausalLM with our decoded tensors, in float32."""
     import transformers
 
@@ -44,11 +48,11 @@ def _load_transformers(config: GPTConfig, folder: Path, threads: int) -> Run:
     return generated_by(transformers.LlamaForCausalLM.from_pretrained(written).eval())
 
 
-def _load_llama_cpp(config: GPTConfig, folder: Path, threads: int) -> Run:
+def _load_llama_cpp(config: ModelConfig, folder: Path, threads: int) -> Run:
     return decoded_by_llama_cpp(config, path_of(SMOLLM2), threads)
 
 
-LOADERS: dict[str, Callable[[GPTConfig, Path, int], Run]] = {
+LOADERS: dict[str, Callable[[ModelConfig, Path, int], Run]] = {
     "ours": _load_ours,
     "compiled": partial(_load_ours, decoding="compiled"),
     "plain": partial(_load_ours, plain=True),

@@ -7,18 +7,17 @@ from time import perf_counter
 
 import torch
 
-from reference_model.config import GPTConfig
-from reference_model.model import GPT
+from benchmarks.subjects.built import Model, ModelConfig
 
 Step = tuple[int, float]  # a token, and the seconds from the call until it was there
 Run = Callable[[list[int], int], list[Step]]
 SEED = 0
 
 
-def random_model(config: GPTConfig) -> GPT:
+def random_model(config: ModelConfig) -> Model:
     """A GPT-2 with random weights, large enough that it does not repeat one token."""
     torch.manual_seed(SEED)
-    model = GPT(config).eval()
+    model = Model(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:
@@ -26,7 +25,7 @@ def random_model(config: GPTConfig) -> GPT:
     return model
 
 
-def prompt(config: GPTConfig, tokens: int) -> list[int]:
+def prompt(config: ModelConfig, tokens: int) -> list[int]:
     """Random ids, the same for everybody."""
     generator = torch.Generator().manual_seed(SEED)
     return torch.randint(config.vocab_size, (tokens,), generator=generator).tolist()

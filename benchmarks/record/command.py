@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from benchmarks.claims import Claim, select
+from benchmarks.judging.claims import Claim, select
 from benchmarks.record.store import Key, Line, Record
 from reference_model.errors import UserError
 from reference_model.printing import say
@@ -150,9 +150,9 @@ def merge(record: Record, files: Sequence[Path]) -> int:
 
 
 def _results(record: Record, claims: list[Claim], options: argparse.Namespace) -> int:
-    from benchmarks.experiment import all_experiments
+    from benchmarks.experiments.experiment import all_experiments
     from benchmarks.instruments.environment import run_stamp
-    from benchmarks.results import write_results
+    from benchmarks.record.results import write_results
     from benchmarks.running.assembling import results_of
     from benchmarks.running.plan import plan
     from benchmarks.running.runner import Rules, known, settings_of

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.claims import Claim
 from benchmarks.executors.cell import one_line
-from benchmarks.experiment import Settings
-from benchmarks.findings import finding
+from benchmarks.experiments.experiment import Settings
+from benchmarks.judging.claims import Claim
+from benchmarks.judging.findings import finding
+from benchmarks.judging.verdicts import judge_claim
+from benchmarks.record.results import SCHEMA_VERSION, Measurement
 from benchmarks.record.store import Line, as_json
-from benchmarks.results import SCHEMA_VERSION, Measurement
 from benchmarks.running.plan import PlannedClaim
 from benchmarks.running.runner import State
-from benchmarks.verdicts import judge_claim
 
 
 @dataclass(frozen=True)

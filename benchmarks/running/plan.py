@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
-from benchmarks.claims import Claim
 from benchmarks.executors.executor import Task
-from benchmarks.experiment import PROFILES, Experiment, Settings
+from benchmarks.experiments.experiment import PROFILES, Experiment, Settings
+from benchmarks.judging.claims import Claim
+from benchmarks.judging.verdicts import NOT_BUILT
 from benchmarks.record.code_digest import code_digest
 from benchmarks.record.store import Key, canonical
 from benchmarks.subjects.subject import digest_of, subject_of
-from benchmarks.verdicts import NOT_BUILT
 
 MACHINE = ("cpu", "cores", "memory_bytes", "gpu", "driver")
 NOT_SELECTED = "not selected in this run; --only selects it"
@@ -149,7 +149,7 @@ def _by_claim(experiments: Sequence[Experiment], claims: Sequence[Claim]) -> dic
     found: dict[str, Experiment] = {}
     for each in experiments:
         if each.claim not in known:
-            raise ValueError(f"an experiment measures {each.claim}, which claims.toml lacks")
+            raise ValueError(f"an experiment measures {each.claim}, which no claims.toml has")
         if each.claim in found:
             raise ValueError(f"{each.claim} has more than one experiment")
         found[each.claim] = each

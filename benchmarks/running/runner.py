@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.executors.executor import Ended, Executor, Task
-from benchmarks.experiment import REFERENCE, Settings
+from benchmarks.experiments.experiment import REFERENCE, Settings
 from benchmarks.record.store import Key, Line, Record, canonical
 from benchmarks.running.plan import PlannedClaim, machine_of
 from benchmarks.running.progress import Progress

@@ -18,21 +18,21 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from benchmarks.assets import play_texts
-from benchmarks.claims import REFERENCE_LABEL
-from benchmarks.experiment import REFERENCE, Settings
+from benchmarks.data.assets import play_texts
+from benchmarks.experiments.experiment import REFERENCE, Settings
 from benchmarks.instruments.texts import encode, play_windows, reference_tokens
 from benchmarks.instruments.windows import Windows, spread, windows_of
+from benchmarks.judging.claims import REFERENCE_LABEL
+from benchmarks.subjects.built import Model, ModelConfig
 from benchmarks.subjects.transformers_model import (
     PREFIX,
     TransformersModel,
     open_with_transformers,
 )
 from reference_model.checkpoints import load_reference, reference_tokenizer
-from reference_model.config import GPTConfig, preset
+from reference_model.config import preset
 from reference_model.costs import parameter_count
 from reference_model.errors import UserError
-from reference_model.model import GPT
 
 if TYPE_CHECKING:
     from reference_model.models import OpenedModel
@@ -55,7 +55,7 @@ class Subject:
     context: int  # tokens that the model was made for
     device: str
     text: str | None = None
-    own_config: GPTConfig | None = None  # None: transformers runs it
+    own_config: ModelConfig | None = None  # None: transformers runs it
 
     @property
     def is_built_here(self) -> bool:
@@ -69,7 +69,7 @@ class Subject:
         return REFERENCE_LABEL if of_plays else self.title
 
     @property
-    def config(self) -> GPTConfig:
+    def config(self) -> ModelConfig:
         """Of a model that is built here."""
         if self.own_config is None:
             raise UserError(f"{self.name} is run by transformers, and has no configuration here")
@@ -104,7 +104,7 @@ class Subject:
         """Tokens that are read at once, from an empty cache."""
         return min(self.context, LONGEST_WINDOW // (2 if self.is_large else 1))
 
-    def model(self, dtype: torch.dtype = torch.float32) -> GPT:
+    def model(self, dtype: torch.dtype = torch.float32) -> Model:
         """A model that is built here, in evaluation mode, on the run's device.
 
         Others may hold it as well: change a copy.
@@ -113,7 +113,7 @@ class Subject:
             return load_reference(dtype).to(self.device)
         return _opened(self.name, dtype).model.to(self.device)
 
-    def module(self, dtype: torch.dtype = torch.float32) -> GPT | TransformersModel:
+    def module(self, dtype: torch.dtype = torch.float32) -> Model | TransformersModel:
         """The same, or what transformers runs: both are called with tokens and a cache."""
         if not self.is_built_here:
             return open_with_transformers(self.name, dtype).model.to(self.device)

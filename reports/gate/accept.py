@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from benchmarks.git import top_of
-from benchmarks.json_files import read_json
+from benchmarks.data.git import top_of
+from benchmarks.data.json_files import read_json
 from reference_model.command_line import Parser
 from reference_model.errors import UserError
 from reference_model.files import write_whole

@@ -27,7 +27,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from benchmarks.git import git, run_git
+from benchmarks.data.git import git, run_git
 from reference_model.errors import UserError
 from reports.gate.exact import Difference, Kind, in_order
 from reports.gate.pairs import Pair

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.git import git
-from benchmarks.git_export import LINK, SUBMODULE, Entry, export
+from benchmarks.data.git import git
+from benchmarks.data.git_export import LINK, SUBMODULE, Entry, export
 from reference_model.errors import UserError
 from reports.gate.revisions import (
     BENCHMARKS,

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.data.git import top_of
 from benchmarks.gate_suite import Exactness
-from benchmarks.git import top_of
 from reference_model.errors import UserError
 from reports.gate.acceptances import Slowness, accepted, read_acceptances
 from reports.gate.arms import Arm, checkouts

@@ -28,9 +28,9 @@ from types import FrameType
 from filelock import FileLock
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from benchmarks.git import git, top_of
-from benchmarks.install_failures import explain
-from benchmarks.locks import TORCH, TORCH_CPU
+from benchmarks.data.git import git, top_of
+from benchmarks.data.install_failures import explain
+from benchmarks.data.locks import TORCH, TORCH_CPU
 from benchmarks.set_up import Failed, create, install, python_of
 from reference_model.command_line import STATUSES, Parser, exit_status
 from reference_model.errors import UserError

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.git import top_of
+from benchmarks.data.git import top_of
 from reference_model.command_line import Parser
 from reference_model.errors import UserError
 from reference_model.printing import say, warn

@@ -12,8 +12,8 @@ from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from benchmarks import locks
-from benchmarks.git import Change, answer, changes, git, run_git
+from benchmarks.data import locks
+from benchmarks.data.git import Change, answer, changes, git, run_git
 from reference_model.errors import UserError
 from reports.gate.verdict import NotComparable
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from benchmarks.rounding import MINUS, number, to_digits
+from benchmarks.judging.rounding import MINUS, number, to_digits
 
 DIGITS = {True: 10, False: 4}  # exact: a difference of one is to be seen; noisy
 PREFIXES = ((1e-6, 1e9, "ns"), (1e-3, 1e6, "µs"), (1.0, 1e3, "ms"))  # below, times, written

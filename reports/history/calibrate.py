@@ -19,7 +19,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from benchmarks.stats import proportion_interval
+from benchmarks.judging.stats import proportion_interval
 from reference_model.command_line import Parser, exit_status, seed
 from reference_model.errors import UserError
 from reference_model.files import check_writable, write_whole

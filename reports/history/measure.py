@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from benchmarks.experiment import PROFILES
-from benchmarks.git import for_others, git
-from benchmarks.install_failures import explain
+from benchmarks.data.git import for_others, git
+from benchmarks.data.install_failures import explain
+from benchmarks.data.locks import ROOT, versions
+from benchmarks.experiments.experiment import PROFILES
 from benchmarks.instruments.nvml import driver_version
 from benchmarks.instruments.readings import Unavailable
-from benchmarks.locks import ROOT, versions
 from reference_model.command_line import STATUSES, Parser, exit_status
 from reference_model.errors import UserError
 from reference_model.files import check_writable, write_whole
@@ -101,7 +101,9 @@ def _measure(commits: int, profile: str, machine: str) -> int:
 
 def slices() -> list[str]:
     """Regular expressions that asv searches names by: each finds the benchmarks of one file."""
-    return [rf"^{path.stem}\." for path in sorted((ROOT / "benchmarks").glob("bench_*.py"))]
+    return [
+        rf"^{path.stem}\." for path in sorted((ROOT / "benchmarks" / "suite").glob("bench_*.py"))
+    ]
 
 
 def launch_method() -> tuple[str, ...]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from benchmarks.data.git import git
 from benchmarks.gate_suite import EXACT, EXACT_BUT_LONG, Exactness
-from benchmarks.git import git
 from reference_model.errors import UserError
 from reports.history.asv_files import (
     MACHINE,

@@ -21,8 +21,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.git import git, run_git, told
-from benchmarks.git_export import export
+from benchmarks.data.git import git, run_git, told
+from benchmarks.data.git_export import export
 from reference_model.command_line import Parser, exit_status
 from reference_model.errors import UserError
 from reference_model.files import write_whole

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.rounding import number
+from benchmarks.judging.rounding import number
 
 View = dict[str, Any]
 UNDECIDED = "open"

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from benchmarks.label_words import NOTATION
-from benchmarks.rounding import Side, figures, number, setting
+from benchmarks.judging.label_words import NOTATION
+from benchmarks.judging.rounding import Side, figures, number, setting
 
 ARXIV = re.compile(r"arXiv[: ]\s*(?P<number>\d{4}\.\d{4,5})(v\d+)?", re.IGNORECASE)
 URL = re.compile(r"https?://[^\s<>\"']+[^\s<>\"'.,;:)]")
@@ -32,7 +32,7 @@ PUBLICATIONS = {
 def with_interval(
     value: float, interval: Sequence[float] | None, side: Side | None = None
 ) -> tuple[str, str]:
-    """The value and its interval, "[1.33, 1.40]", by the rule of benchmarks.rounding."""
+    """The value and its interval, "[1.33, 1.40]", by the rule of benchmarks.judging.rounding."""
     ends = None if interval is None else (interval[0], interval[1])
     told = figures(value, ends, side)
     return told.value, "exact" if told.low is None else f"[{told.low}, {told.high}]"

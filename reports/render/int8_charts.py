@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import altair as alt
 
-from benchmarks.rounding import number
+from benchmarks.judging.rounding import number
 from reports.render.formats import label, words
 from reports.render.marks import (
     INK,

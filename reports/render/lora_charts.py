@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from benchmarks.rounding import in_full
-from benchmarks.variance_checks import NOMINAL
+from benchmarks.experiments.lora.variance_checks import NOMINAL
+from benchmarks.judging.rounding import in_full
 from reports.render.formats import label
 from reports.render.marks import Measurement, curve, dots, labels, varying
 from reports.render.selection import CURVE_NEEDS, Claim, Panels, numbers, of, split

@@ -14,7 +14,7 @@ from typing import Any
 
 import altair as alt
 
-from benchmarks.rounding import in_full, number, setting
+from benchmarks.judging.rounding import in_full, number, setting
 from reports.render.formats import label, with_interval, words
 from reports.render.reach import reach
 from reports.render.scales import Row, ValueScale, parameter_axis

@@ -12,8 +12,8 @@ from typing import Any
 
 from jinja2 import Template
 
-from benchmarks.claims import Region, region_of
-from benchmarks.rounding import Side, number
+from benchmarks.judging.claims import Region, region_of
+from benchmarks.judging.rounding import Side, number
 from reports.render import formats
 from reports.render.charts import TooMany, panels
 from reports.render.choices import cards
@@ -63,7 +63,7 @@ CANNOT_BE_DRAWN = (ArithmeticError, LookupError, TypeError, ValueError)
 
 
 def render_page(results: dict[str, Any], beside: Collection[str] = ()) -> str:
-    """Valid results (see benchmarks.results.read_results) as one self-contained HTML page.
+    """Valid results (see benchmarks.record.results.read_results) as one self-contained HTML page.
 
     ``beside`` names the other pages of its folder, of `OTHER_PAGES`, which it links to.
     """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.rounding import setting
-from benchmarks.sentences import UNITS
+from benchmarks.judging.rounding import setting
+from benchmarks.judging.sentences import UNITS
 from reports.render.scales import Row
 
 LONGEST = 70  # characters of both cases' names: with more, the numbers stand alone

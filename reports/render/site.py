@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.results import results_text
+from benchmarks.record.results import results_text
 from reference_model.files import write_whole
 from reports.gather import gather
 from reports.render.page import OTHER_PAGES, render_page

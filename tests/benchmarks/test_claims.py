@@ -1,4 +1,4 @@
-"""claims.toml holds every claim, and a slip in it is named."""
+"""The lessons hold every claim, and a slip in one is named."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.claims import Region, load_claims, select
+from benchmarks.judging.claims import Region, load_claims, select
 from reference_model.errors import UserError
 
 CLAIM = """
@@ -28,10 +28,11 @@ inside = [1, 2]
 
 def load(tmp_path: Path, text: str) -> str:
     """The one line with which the file is refused."""
-    path = tmp_path / "claims.toml"
+    path = tmp_path / "cache" / "claims.toml"
+    path.parent.mkdir()
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError) as raised:
-        load_claims(path)
+        load_claims(tmp_path)
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
@@ -73,7 +74,7 @@ def test_a_slip_in_the_file_is_named_in_one_line(
 
 
 def test_a_claim_that_stands_twice_is_named(tmp_path: Path) -> None:
-    assert "cache.example stands in it more than once" in load(tmp_path, CLAIM * 2)
+    assert "cache.example stands in the files more than once" in load(tmp_path, CLAIM * 2)
 
 
 def test_claims_are_chosen_by_id_and_by_glob_in_the_order_of_the_file() -> None:

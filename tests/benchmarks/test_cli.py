@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command_line
-from benchmarks import experiment
 from benchmarks.__main__ import main
-from benchmarks.claims import load_claims
-from benchmarks.experiment import Settings, Unavailable
+from benchmarks.experiments import experiment
+from benchmarks.experiments.experiment import Settings, Unavailable
 from benchmarks.instruments import environment
-from benchmarks.results import Measurement, read_results
+from benchmarks.judging.claims import load_claims
+from benchmarks.record.results import Measurement, read_results
 from reference_model.errors import UserError
 from tests.benchmarks.inline import Inline, one_cell
 

@@ -88,6 +88,6 @@ def test_a_file_of_data_that_a_module_names_belongs_to_it(tree: Path) -> None:
 
 
 def test_a_real_experiment_rests_on_the_model_and_not_on_the_reports_or_the_run() -> None:
-    found = closure("benchmarks.experiments.cache")
+    found = closure("benchmarks.experiments.cache.lesson")
     assert {"reference_model.model", "benchmarks.instruments.memory"} <= found
     assert not any(name.startswith(("reports", "benchmarks.running")) for name in found)

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command_line
-from benchmarks import experiment
-from benchmarks.experiment import Settings
-from benchmarks.git import git
+from benchmarks.data.git import git
+from benchmarks.experiments import experiment
+from benchmarks.experiments.experiment import Settings
 from benchmarks.instruments import environment
 from benchmarks.instruments.environment import StealClock, environment_stamp, usable_cores
 from benchmarks.instruments.readings import Unavailable
-from benchmarks.results import read_results, write_results
+from benchmarks.record.results import read_results, write_results
 from reference_model import checkpoints
 from reference_model.errors import UserError
 from tests.benchmarks.inline import Inline

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import workloads
 from benchmarks.exact_cases import tables
 from benchmarks.exact_cases.__main__ import page
 from benchmarks.exact_cases.calls import CALLS, footprint_of
 from benchmarks.exact_cases.case import Case, Raised, fingerprint, result_of
 from benchmarks.exact_cases.footprint import footprint
+from benchmarks.suite import workloads
 
 X = torch.randn(3, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 TABLES = (

@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.experiment import Settings
-from benchmarks.experiments import cache as experiments
-from benchmarks.experiments.cache import (
+from benchmarks.experiments.cache import lesson as experiments
+from benchmarks.experiments.cache.lesson import (
     CHUNKINGS,
     counted_rows,
     deviation_without_cache,
@@ -19,7 +18,8 @@ from benchmarks.experiments.cache import (
     prompts_from,
     tokens_differing,
 )
-from benchmarks.results import Measurement
+from benchmarks.experiments.experiment import Settings
+from benchmarks.record.results import Measurement
 from benchmarks.subjects import subject
 from reference_model.cache import KVCache
 from reference_model.config import GPTConfig

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.experiment import Settings
-from benchmarks.experiments import cache_complexity as experiments
-from benchmarks.experiments.cache_complexity import (
+from benchmarks.experiments.cache import complexity as experiments
+from benchmarks.experiments.cache.complexity import (
     complexity,
     counted_flops,
     polynomial_degree,
     slope,
 )
+from benchmarks.experiments.experiment import Settings
 from reference_model.config import GPTConfig
 from reference_model.model import GPT
 

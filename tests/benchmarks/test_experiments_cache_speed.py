@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.claims import load_claims
-from benchmarks.experiment import Settings
-from benchmarks.experiments import cache_speed as experiments
-from benchmarks.experiments.cache_speed import generation_samples
+from benchmarks.experiments.cache import speed as experiments
+from benchmarks.experiments.cache.speed import generation_samples
+from benchmarks.experiments.experiment import Settings
 from benchmarks.instruments import limits
 from benchmarks.instruments.clock import GenerationTiming
 from benchmarks.instruments.limits import READ, MachineLimit, Probe, decode_bound, prefill_bound
-from benchmarks.results import Measurement
+from benchmarks.judging.claims import load_claims
+from benchmarks.record.results import Measurement
 from reference_model.config import preset
 from reference_model.model import GPT
 

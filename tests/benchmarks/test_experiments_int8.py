@@ -10,14 +10,19 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from benchmarks.claims import load_claims
-from benchmarks.experiment import Settings
-from benchmarks.experiments import int8
-from benchmarks.experiments.int8 import loss_increase, norm_damage, norm_share, weights_quality
-from benchmarks.experiments.planted import with_planted_outliers
+from benchmarks.experiments.experiment import Settings
+from benchmarks.experiments.int8 import lesson as int8
+from benchmarks.experiments.int8.lesson import (
+    loss_increase,
+    norm_damage,
+    norm_share,
+    weights_quality,
+)
 from benchmarks.instruments.perplexity import token_losses
 from benchmarks.instruments.windows import windows_of
-from benchmarks.verdicts import judge_claim
+from benchmarks.judging.claims import load_claims
+from benchmarks.judging.verdicts import judge_claim
+from benchmarks.subjects.outliers import with_planted_outliers
 from reference_model.checkpoints import REFERENCE_FOLDER, load_reference, reference_tokenizer
 from reference_model.config import preset
 from reference_model.errors import UserError

@@ -10,16 +10,18 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from benchmarks.experiment import Settings
-from benchmarks.experiments import int8_activations, int8_factorial, int8_sensitivity
-from benchmarks.experiments.int8_activations import (
+from benchmarks.experiments.experiment import Settings
+from benchmarks.experiments.int8 import activations as int8_activations
+from benchmarks.experiments.int8 import factorial as int8_factorial
+from benchmarks.experiments.int8 import sensitivity as int8_sensitivity
+from benchmarks.experiments.int8.activations import (
     W8,
     block_gradients,
     input_statistics,
     with_fake_rounding,
 )
-from benchmarks.experiments.int8_factorial import FLOAT, NO_CACHE, interaction
-from benchmarks.experiments.int8_sensitivity import (
+from benchmarks.experiments.int8.factorial import FLOAT, NO_CACHE, interaction
+from benchmarks.experiments.int8.sensitivity import (
     FLOOR,
     INT4,
     INT8,
@@ -35,10 +37,10 @@ from benchmarks.experiments.int8_sensitivity import (
     sensitivity_ratio,
     untied,
 )
-from benchmarks.experiments.planted import channels_of, with_planted_outliers
 from benchmarks.instruments.windows import Windows, windows_of
-from benchmarks.results import Measurement
+from benchmarks.record.results import Measurement
 from benchmarks.subjects import subject
+from benchmarks.subjects.outliers import channels_of, with_planted_outliers
 from reference_model.checkpoints import REFERENCE_FOLDER, load_reference
 from reference_model.config import GPTConfig
 from reference_model.errors import UserError

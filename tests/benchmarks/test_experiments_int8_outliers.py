@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.claims import load_claims
-from benchmarks.experiment import Settings
-from benchmarks.experiments import int8_outliers as experiments
-from benchmarks.experiments.int8_outliers import (
+from benchmarks.experiments.experiment import Settings
+from benchmarks.experiments.int8 import outlier_split as experiments
+from benchmarks.experiments.int8.outlier_split import (
     METHODS,
     SplitLinear,
     rounded_inputs,
     with_int8_products,
 )
 from benchmarks.instruments.windows import windows_of
-from benchmarks.verdicts import judge_claim
+from benchmarks.judging.claims import load_claims
+from benchmarks.judging.verdicts import judge_claim
 from reference_model.config import preset
 from reference_model.model import GPT
 from reference_model.quantization.grid import rounded

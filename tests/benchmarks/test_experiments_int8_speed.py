@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.claims import load_claims
-from benchmarks.experiment import Settings
-from benchmarks.experiments import int8_speed
+from benchmarks.experiments.experiment import Settings
+from benchmarks.experiments.int8 import speed as int8_speed
+from benchmarks.judging.claims import load_claims
 from reference_model.config import preset
 from reference_model.model import GPT
 

@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.claims import load_claims
-from benchmarks.experiment import Settings
-from benchmarks.experiments import lora, lora_share
-from benchmarks.results import Measurement
-from benchmarks.verdicts import judge_claim
+from benchmarks.experiments.experiment import Settings
+from benchmarks.experiments.lora import lesson as lora
+from benchmarks.experiments.lora import share as lora_share
+from benchmarks.judging.claims import load_claims
+from benchmarks.judging.verdicts import judge_claim
+from benchmarks.record.results import Measurement
 from reference_model.config import preset
 from reference_model.model import GPT
 

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.claims import load_claims
-from benchmarks.experiment import Settings, Unavailable
-from benchmarks.experiments import lora_adapters, lora_share, lora_speed
-from benchmarks.results import Measurement
-from benchmarks.verdicts import judge_claim
+from benchmarks.experiments.experiment import Settings, Unavailable
+from benchmarks.experiments.lora import adapters as lora_adapters
+from benchmarks.experiments.lora import share as lora_share
+from benchmarks.experiments.lora import speed as lora_speed
+from benchmarks.judging.claims import load_claims
+from benchmarks.judging.verdicts import judge_claim
+from benchmarks.record.results import Measurement
 from reference_model.lora import LoRALinear
 
 QUICK = Settings("quick", "cpu", seed=0)

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.claims import load_claims
-from benchmarks.experiment import Settings
-from benchmarks.experiments import lora_first_step as first
-from benchmarks.experiments import lora_laws as laws
+from benchmarks.experiments.experiment import Settings
+from benchmarks.experiments.lora import first_step as first
+from benchmarks.experiments.lora import laws
 from benchmarks.instruments.finetuning import Optimizer, adapted, topic_batches
-from benchmarks.results import Measurement
-from benchmarks.verdicts import judge_claim
+from benchmarks.judging.claims import load_claims
+from benchmarks.judging.verdicts import judge_claim
+from benchmarks.record.results import Measurement
 from reference_model.checkpoints import load_reference
 from reference_model.lora import InitA, LoRAConfig
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from benchmarks.claims import load_claims
-from benchmarks.experiment import Settings
-from benchmarks.experiments import lora_rank as pays
+from benchmarks.experiments.experiment import Settings
+from benchmarks.experiments.lora import rank as pays
 from benchmarks.instruments.finetuning import Outcome
-from benchmarks.results import Measurement
-from benchmarks.verdicts import judge_claim
+from benchmarks.judging.claims import load_claims
+from benchmarks.judging.verdicts import judge_claim
+from benchmarks.record.results import Measurement
 
 FULL = Settings("full", "cpu", seed=0)
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.claims import load_claims
-from benchmarks.experiment import Settings
-from benchmarks.experiments import lora_training as training
+from benchmarks.experiments.experiment import Settings
+from benchmarks.experiments.lora import training
 from benchmarks.instruments.finetuning import adapted
-from benchmarks.results import Measurement
-from benchmarks.stats import unweighted_slopes
-from benchmarks.verdicts import judge_claim
+from benchmarks.judging.claims import load_claims
+from benchmarks.judging.stats import unweighted_slopes
+from benchmarks.judging.verdicts import judge_claim
+from benchmarks.record.results import Measurement
 from reference_model.lora import LoRAConfig, adapter_parameters, lora_linears
 from reference_model.training import batch_loss
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.claims import load_claims
-from benchmarks.experiment import Settings
-from benchmarks.experiments import memory_bound as experiments
-from benchmarks.experiments.memory_bound import STEPS, step_samples
+from benchmarks.experiments.cache import memory_bound as experiments
+from benchmarks.experiments.cache.memory_bound import STEPS, step_samples
+from benchmarks.experiments.experiment import Settings
 from benchmarks.instruments import limits
 from benchmarks.instruments.limits import READ, MachineLimit, decode_bound, prefill_bound
-from benchmarks.results import Measurement
+from benchmarks.judging.claims import load_claims
+from benchmarks.record.results import Measurement
 from reference_model.config import preset
 from reference_model.model import GPT
 

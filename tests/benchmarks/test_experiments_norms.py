@@ -7,10 +7,16 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from benchmarks.experiment import Settings
-from benchmarks.experiments import norms
-from benchmarks.experiments.norms import Scale, build, exponents, gradient_norms, gradient_profile
-from benchmarks.results import Measurement
+from benchmarks.experiments.experiment import Settings
+from benchmarks.experiments.norms import lesson as norms
+from benchmarks.experiments.norms.lesson import (
+    Scale,
+    build,
+    exponents,
+    gradient_norms,
+    gradient_profile,
+)
+from benchmarks.record.results import Measurement
 from reference_model.config import Initialization, NormPlacement
 
 

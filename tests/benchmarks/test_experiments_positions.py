@@ -7,12 +7,12 @@ import math
 import pytest
 import torch
 
-from benchmarks.claims import load_claims
-from benchmarks.experiment import Settings
-from benchmarks.experiments import positions
+from benchmarks.experiments.experiment import Settings
+from benchmarks.experiments.positions import lesson as positions
 from benchmarks.instruments.counting import counted_parameters
-from benchmarks.results import Measurement
-from benchmarks.verdicts import judge_claim
+from benchmarks.judging.claims import load_claims
+from benchmarks.judging.verdicts import judge_claim
+from benchmarks.record.results import Measurement
 from reference_model.config import EmbeddingScale, GPTConfig, Position, preset
 from reference_model.costs import parameters_by_part
 from reference_model.model import GPT

@@ -10,21 +10,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from benchmarks.claims import load_claims
-from benchmarks.experiment import Settings
-from benchmarks.experiments import (
-    kv_quality,
-    kv_speed,
-    kv_vectors,
-    residual_bit,
-    turboquant,
-    turboquant_memory,
-)
+from benchmarks.experiments.experiment import Settings
+from benchmarks.experiments.turboquant import kv_quality, kv_speed, kv_vectors
+from benchmarks.experiments.turboquant import lesson as turboquant
+from benchmarks.experiments.turboquant import memory as turboquant_memory
+from benchmarks.experiments.turboquant import qjl as residual_bit
 from benchmarks.instruments.texts import play_windows
 from benchmarks.instruments.windows import windows_of
-from benchmarks.results import Measurement
+from benchmarks.judging.claims import load_claims
+from benchmarks.judging.verdicts import judge_claim
+from benchmarks.record.results import Measurement
 from benchmarks.subjects import subject
-from benchmarks.verdicts import judge_claim
 from reference_model.cache import KVCache
 from reference_model.checkpoints import REFERENCE_FOLDER, load_reference
 from reference_model.config import preset

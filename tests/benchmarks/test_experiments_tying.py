@@ -7,11 +7,11 @@ from fractions import Fraction
 import pytest
 import torch
 
-from benchmarks.claims import load_claims
-from benchmarks.experiment import Settings
-from benchmarks.experiments import tying
-from benchmarks.results import Measurement
-from benchmarks.verdicts import judge_claim
+from benchmarks.experiments.experiment import Settings
+from benchmarks.experiments.tying import lesson as tying
+from benchmarks.judging.claims import load_claims
+from benchmarks.judging.verdicts import judge_claim
+from benchmarks.record.results import Measurement
 
 SMOKE = Settings("smoke", "cpu", seed=0)
 

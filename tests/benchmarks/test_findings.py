@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.claims import Claim, Region, Requirement, Words, load_claims
-from benchmarks.findings import LONGEST, finding
-from benchmarks.results import Measurement
-from benchmarks.rounding import figures, in_full, number
-from benchmarks.verdicts import judge_claim
+from benchmarks.judging.claims import Claim, Region, Requirement, Words, load_claims
+from benchmarks.judging.findings import LONGEST, finding
+from benchmarks.judging.rounding import figures, in_full, number
+from benchmarks.judging.verdicts import judge_claim
+from benchmarks.record.results import Measurement
 from reports.reading import of_today
 
 CLAIMS = {claim.id: claim for claim in load_claims()}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.git import changes, for_others, git, run_git, told, top_of
+from benchmarks.data.git import changes, for_others, git, run_git, told, top_of
 from reference_model.errors import UserError
 
 pytestmark = pytest.mark.K4

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.git import git
-from benchmarks.git_export import export
+from benchmarks.data.git import git
+from benchmarks.data.git_export import export
 from reference_model.errors import UserError
 
 pytestmark = pytest.mark.K4

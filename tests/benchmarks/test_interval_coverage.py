@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from benchmarks.claims import Region
 from benchmarks.experiments.interval_coverage import DRAWS, PROFILES, Coverage, coverages
 from benchmarks.instruments.texts import play_windows
-from benchmarks.stats import mean_interval
+from benchmarks.judging.claims import Region
+from benchmarks.judging.stats import mean_interval
 
 pytestmark = pytest.mark.K10
 

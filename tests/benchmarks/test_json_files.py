@@ -9,8 +9,8 @@ from threading import Thread
 
 import pytest
 
-from benchmarks import json_files
-from benchmarks.json_files import LONGEST_TEXT, MOST_LEVELS, read_json
+from benchmarks.data import json_files
+from benchmarks.data.json_files import LONGEST_TEXT, MOST_LEVELS, read_json
 
 pytestmark = pytest.mark.K8
 

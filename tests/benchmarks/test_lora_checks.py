@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.experiments import lora_checks
-from benchmarks.experiments.lora_checks import (
+from benchmarks.experiments.lora import checks as lora_checks
+from benchmarks.experiments.lora.checks import (
     BORDERS,
     FACTORS,
     RANKS,
@@ -23,13 +23,13 @@ from benchmarks.experiments.lora_checks import (
     simulate,
     wishart_root,
 )
-from benchmarks.product_moments import (
+from benchmarks.experiments.lora.product_moments import (
     correlated_over_independent,
     relative_variance,
     relative_variance_of_cross_terms,
 )
-from benchmarks.results import Measurement
-from benchmarks.variance_checks import CHECKS, NOMINAL, Check
+from benchmarks.experiments.lora.variance_checks import CHECKS, NOMINAL, Check
+from benchmarks.record.results import Measurement
 
 REPETITIONS = 600
 

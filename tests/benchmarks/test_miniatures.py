@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from benchmarks.exact_cases import judging, miniatures, stand_ins
-from benchmarks.experiment import all_experiments
-from benchmarks.experiments import norms
+from benchmarks.experiments.experiment import all_experiments
+from benchmarks.experiments.norms import lesson as norms
 from benchmarks.instruments import clock, texts
 from benchmarks.subjects import subject
 from reference_model.checkpoints import load_reference
@@ -21,7 +21,7 @@ def test_the_exact_layer_runs_every_experiment_that_needs_no_library_of_an_extra
 
 def test_stand_ins_are_there_within_and_gone_afterwards() -> None:
     tokens = texts.reference_tokens("validation")
-    with stand_ins.in_miniature({"experiments.norms.DEPTHS": (2,)}):
+    with stand_ins.in_miniature({"experiments.norms.lesson.DEPTHS": (2,)}):
         assert subject.load_reference().config.n_layer == stand_ins.SIZES["n_layer"]
         assert len(texts.reference_tokens("validation")) < len(tokens)
         assert norms.DEPTHS == (2,)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.instruments.readings import Reading
-from benchmarks.stats import (
+from benchmarks.judging.stats import (
     Array,
     Estimate,
     clustered_mean_interval,

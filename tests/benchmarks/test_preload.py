@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from asv_runner import server
 
-from benchmarks import preload
+from benchmarks.suite import preload
 
 PROGRAM = """
 import gc, json, os, sys

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.executors.executor import Ended, Task
 from benchmarks.executors.processes import Processes
-from benchmarks.experiment import GIGABYTE, Cell, Experiment, Settings
+from benchmarks.experiments.experiment import GIGABYTE, Cell, Experiment, Settings
 from tests.benchmarks import small_experiments as small
 
 SETTINGS = Settings("smoke", "cpu", 3)
@@ -94,7 +94,7 @@ PROGRAM = """
 import os, subprocess, sys
 from benchmarks.executors.executor import Task
 from benchmarks.executors.processes import Processes
-from benchmarks.experiment import Cell, Experiment, Settings
+from benchmarks.experiments.experiment import Cell, Experiment, Settings
 
 def wait(settings):
     pipe = os.open(sys.argv[1], os.O_WRONLY)

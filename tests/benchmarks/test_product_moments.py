@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from benchmarks.product_moments import (
+from benchmarks.experiments.lora.product_moments import (
     correlated_over_independent,
     expectation,
     relative_variance,

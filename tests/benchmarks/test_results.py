@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import results as results_module
-from benchmarks.experiment import Settings
+from benchmarks.experiments.experiment import Settings
 from benchmarks.instruments.environment import environment_stamp
-from benchmarks.results import Measurement, measured, read_results, write_results
-from benchmarks.stats import Estimate
+from benchmarks.judging.stats import Estimate
+from benchmarks.record import results as results_module
+from benchmarks.record.results import Measurement, measured, read_results, write_results
 from reference_model.errors import UserError
 from tests.benchmarks.inline import nothing_measured
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from benchmarks.rounding import MINUS, figures, in_full, number
+from benchmarks.judging.rounding import MINUS, figures, in_full, number
 
 
 @pytest.mark.parametrize(

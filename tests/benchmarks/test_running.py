@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks import experiment
-from benchmarks.claims import load_claims
-from benchmarks.experiment import Experiment, Settings
+from benchmarks.experiments import experiment
+from benchmarks.experiments.experiment import Experiment, Settings
 from benchmarks.instruments.environment import run_stamp
+from benchmarks.judging.claims import load_claims
+from benchmarks.record.results import read_results
 from benchmarks.record.store import Record
-from benchmarks.results import read_results
 from benchmarks.running import plan as planning
 from benchmarks.running.progress import Progress, duration
 from tests.benchmarks import small_experiments as small

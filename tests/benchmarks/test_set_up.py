@@ -13,8 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks import locks, set_up
-from benchmarks.install_failures import explain
+from benchmarks import set_up
+from benchmarks.data import locks
+from benchmarks.data.install_failures import explain
 from benchmarks.set_up import COMPLETE, LOCK, Environment, Failed, python_of
 from reference_model.errors import UserError
 
@@ -162,7 +163,7 @@ def test_texts_are_fetched_once_and_told_apart(environment: Environment, ran: St
     for _ in range(2):
         environment.make(texts=True)
     assert environment.has_texts()
-    assert ran.asked == [*ANEW, "benchmarks.assets"]
+    assert ran.asked == [*ANEW, "benchmarks.data.assets"]
 
 
 def test_a_folder_of_something_else_is_refused_and_left_alone(

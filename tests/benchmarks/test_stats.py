@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from benchmarks.stats import (
+from benchmarks.judging.stats import (
     Estimate,
     clustered_mean_interval,
     crossed_mean_interval,

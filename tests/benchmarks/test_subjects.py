@@ -11,13 +11,16 @@ import pytest
 import torch
 
 from benchmarks.__main__ import main
-from benchmarks.assets import play_texts
-from benchmarks.claims import load_claims
-from benchmarks.experiment import Settings, all_experiments
-from benchmarks.experiments import cache, int8, int8_activations, kv_quality, kv_vectors
-from benchmarks.experiments.lora_adapters import shapes_of
+from benchmarks.data.assets import play_texts
+from benchmarks.experiments.cache import lesson as cache
+from benchmarks.experiments.experiment import Settings, all_experiments
+from benchmarks.experiments.int8 import activations as int8_activations
+from benchmarks.experiments.int8 import lesson as int8
+from benchmarks.experiments.lora.adapters import shapes_of
+from benchmarks.experiments.turboquant import kv_quality, kv_vectors
 from benchmarks.instruments.environment import run_stamp
-from benchmarks.results import read_results
+from benchmarks.judging.claims import load_claims
+from benchmarks.record.results import read_results
 from benchmarks.running import plan as planning
 from benchmarks.running.runner import _resolved
 from benchmarks.subjects.subject import digest_of, subject_of

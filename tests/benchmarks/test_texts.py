@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.assets import play_texts
+from benchmarks.data.assets import play_texts
 from benchmarks.instruments.texts import encode, joined, reference_tokens, shuffled_windows
 from reference_model.checkpoints import reference_tokenizer
 

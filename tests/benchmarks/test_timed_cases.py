@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from benchmarks import lora_workloads
 from benchmarks.exact_cases import timed
 from benchmarks.micro import test_norms
+from benchmarks.suite import lora_workloads
 
 FORWARD = "bench_lora.Forward.time_forward(plain, 16)"
 ADAPTED = "bench_lora.Forward.time_forward(adapted, 16)"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import train_reference
 from benchmarks.instruments import texts
-from benchmarks.train_reference import (
+from benchmarks.training import train_reference
+from benchmarks.training.train_reference import (
     BATCH_SIZE,
     CONFIG,
     RECIPE,

@@ -23,8 +23,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.experiments import lora
-from benchmarks.experiments.lora_checks import equicorrelated
+from benchmarks.experiments.lora import lesson as lora
+from benchmarks.experiments.lora.checks import equicorrelated
 
 WIDTH = 256
 RANKS = [2**i for i in range(9)]  # 1 … 256

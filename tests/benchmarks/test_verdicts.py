@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.claims import Claim, Combination, Region, Requirement, Role, Words
-from benchmarks.results import Measurement
-from benchmarks.verdicts import judge_claim, judge_measurement, judge_requirement
+from benchmarks.judging.claims import Claim, Combination, Region, Requirement, Role, Words
+from benchmarks.judging.verdicts import judge_claim, judge_measurement, judge_requirement
+from benchmarks.record.results import Measurement
 
 BETWEEN = Region("inside", (1.6, 2.5))
 

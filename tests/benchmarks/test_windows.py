@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.assets import play_texts
+from benchmarks.data.assets import play_texts
 from benchmarks.instruments.texts import play_windows
 from benchmarks.instruments.windows import STRETCH, spread, spread_indices, windows_of
 

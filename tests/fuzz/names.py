@@ -89,7 +89,8 @@ class HostileNames:
         if (ROOT / ".ci").exists():
             shutil.copytree(ROOT / ".ci", self.repository / ".ci")
         (self.repository / "benchmarks" / "peers").mkdir(parents=True)
-        (self.repository / "benchmarks" / "assets.py").touch()
+        (self.repository / "benchmarks" / "data").mkdir()
+        (self.repository / "benchmarks" / "data" / "assets.py").touch()
         shutil.copy(
             ROOT / "benchmarks/peers/requirements.txt", self.repository / "benchmarks/peers"
         )

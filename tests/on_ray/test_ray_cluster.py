@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.claims import load_claims
 from benchmarks.executors.executor import Executor
 from benchmarks.executors.processes import Processes
 from benchmarks.executors.ray_cluster import RayCluster
-from benchmarks.experiment import Settings
+from benchmarks.experiments.experiment import Settings
 from benchmarks.instruments.environment import run_stamp
+from benchmarks.judging.claims import load_claims
 from benchmarks.record.store import Record
 from benchmarks.running.assembling import results_of
 from benchmarks.running.plan import plan

@@ -1,4 +1,4 @@
-"""Made-up results of every claim of claims.toml, their page, and a browser to see it in."""
+"""Made-up results of every claim, their page, and a browser to see it in."""
 
 import copy
 import json
@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from benchmarks.claims import load_claims
+from benchmarks.judging.claims import load_claims
+from benchmarks.judging.verdicts import NOT_BUILT
 from benchmarks.running.assembling import Outcome, claim_entry
-from benchmarks.verdicts import NOT_BUILT
 from tests.reports.in_browser import FLAGS, NAMES
 from tests.reports.made_up import made_up_measurements
 

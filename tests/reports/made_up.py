@@ -1,11 +1,11 @@
-"""Made-up but realistic measurements: of about half of the claims of claims.toml."""
+"""Made-up but realistic measurements: of about half of the claims."""
 
 import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from benchmarks.results import Measurement
+from benchmarks.record.results import Measurement
 
 
 def measurement(claim: str, metric: str, value: float, **fields: Any) -> Measurement:

@@ -7,7 +7,7 @@ import altair as alt
 import pytest
 import vl_convert
 
-from benchmarks.claims import load_claims
+from benchmarks.judging.claims import load_claims
 from reports.render.charts import CHARTS, TABLE_IS_ENOUGH, panels
 from reports.render.drawing import static_svg
 from reports.render.marks import Panel

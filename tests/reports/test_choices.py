@@ -7,7 +7,7 @@ import re
 from copy import deepcopy
 from typing import Any
 
-from benchmarks.claims import load_claims
+from benchmarks.judging.claims import load_claims
 from reports.gather import gather
 from reports.render.choices import how_sure
 from reports.render.page import page_view, render_page

@@ -1,7 +1,7 @@
 import tomllib
 from pathlib import Path
 
-from benchmarks.claims import LESSONS, load_claims
+from benchmarks.judging.claims import LESSONS, load_claims
 from reports.reading import read
 from reports.render import page
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
-from benchmarks.results import write_results
+from benchmarks.record.results import write_results
 from reports.compare import compare
 from reports.gate.compare import Request, Verdict, failed
 from reports.gate.page import render as render_gate

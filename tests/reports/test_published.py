@@ -21,7 +21,7 @@ pytestmark = pytest.mark.K10
 
 FOLDER = Path("reports/published")
 # Whatever these say of a measurement is written between marks: README.md and the lessons' pages.
-WITHOUT_TYPED_FIGURES = ("README.md", "benchmarks/experiments/*.md")
+WITHOUT_TYPED_FIGURES = ("README.md", "benchmarks/experiments/**/*.md")
 TABLE = re.compile(f"{START}.*{END}", re.DOTALL)  # another command writes it
 Twice = list[tuple[dict[str, Any], dict[str, Any]]]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.claims import load_claims
-from benchmarks.results import SCHEMA_VERSION, read_results
+from benchmarks.judging.claims import load_claims
+from benchmarks.record.results import SCHEMA_VERSION, read_results
 from reference_model.errors import UserError
 from reports.reading import of_today, read
 

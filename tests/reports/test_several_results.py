@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.results import read_results, write_results
+from benchmarks.record.results import read_results, write_results
 from reports.__main__ import main
 
 SHARED = "int8.weights-quality"  # in both, measured

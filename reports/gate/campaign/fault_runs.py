@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.git import git
+from benchmarks.data.git import git
 from reference_model.errors import UserError
 from reports.gate.campaign import lines, real
 from reports.gate.campaign.faults.change import UNCHANGED, Change

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.stats import proportion_interval
+from benchmarks.judging.stats import proportion_interval
 from reports import markdown as md
 from reports.gate.campaign.fault_runs import Judge, Key, Record, finds, key_of, recorded
 from reports.gate.campaign.faults.catalogue import ALL

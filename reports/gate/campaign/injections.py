@@ -14,7 +14,7 @@ MODEL, CACHE = "reference_model/model.py", "reference_model/cache.py"
 KV, CODEC = "reference_model/quantization/kv_cache.py", "reference_model/quantization/turboquant.py"
 INT8 = "reference_model/quantization/int8.py"
 LORA = "reference_model/lora.py"
-STEPS = "benchmarks/gate_workloads.py"
+STEPS = "benchmarks/suite/gate_workloads.py"
 
 BEGIN = "        start = cache.start if cache is not None else 0\n        span ="
 END = "        return self.lm_head(self.ln_f(x))  # (B, T, V)\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.gate_workloads import STEPS, gate_step
+from benchmarks.suite.gate_workloads import STEPS, gate_step
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -13,8 +13,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.git import git
-from benchmarks.stats import proportion_interval
+from benchmarks.data.git import git
+from benchmarks.judging.stats import proportion_interval
 from reports.gate.campaign import lines
 from reports.gate.campaign.edits import Edit, edit
 from reports.gate.campaign.injections import INJECTIONS, Injection, edits_of

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.stats import proportion_interval
+from benchmarks.judging.stats import proportion_interval
 from reference_model.errors import UserError
 from reports.gate.campaign.seconds import Seconds
 from reports.gate.compare import BUDGET

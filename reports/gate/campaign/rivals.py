@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.git import for_others, git
+from benchmarks.data.git import for_others, git
 from reports.gate.campaign import lines
 from reports.gate.campaign.real import clone_with
 from reports.gate.verdict import Verdict

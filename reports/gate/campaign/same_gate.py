@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.git import git
+from benchmarks.data.git import git
 from reference_model.errors import UserError
 from reports.gate.campaign import lines
 

@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from benchmarks.experiment import Settings
+from benchmarks.experiments.experiment import Settings
 from benchmarks.instruments.environment import environment_stamp, usable_cores
-from benchmarks.stats import proportion_interval
+from benchmarks.judging.stats import proportion_interval
 from reference_model.errors import UserError
 from reports.gate.campaign import lines, real
 from reports.gate.campaign.replay import (

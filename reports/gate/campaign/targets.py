@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.git import changes, git
+from benchmarks.data.git import changes, git
 from reference_model.errors import UserError
 from reports.gate.campaign import injections, lines, toy
 from reports.gate.campaign.injections import Injection

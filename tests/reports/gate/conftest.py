@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.git import git
+from benchmarks.data.git import git
 
 SUITE = """
 from types import SimpleNamespace

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.data.git import git
 from benchmarks.gate_worker import tree_hash
-from benchmarks.git import git
 from reference_model.errors import UserError
 from reports.gate.arms import check_origin, checkouts
 from reports.gate.revisions import changed_environment

@@ -269,10 +269,11 @@ def test_a_real_run_is_the_gate_of_a_clone_with_the_injection(
         copy(source, target)
     for name in ("errors.py", "files.py", "printing.py"):
         shutil.copy(root / "reference_model" / name, repository.path / "reference_model")
-    shutil.copytree(root / "benchmarks" / "instruments", repository.path / "benchmarks/instruments")
-    names = ("experiment", "git", "git_export", "json_files", "locks", "results")
-    for name in (f"{name}.py" for name in names):
-        shutil.copy(root / "benchmarks" / name, repository.path / "benchmarks")
+    for name in ("instruments", "data", "record"):
+        shutil.copytree(root / "benchmarks" / name, repository.path / "benchmarks" / name)
+    (repository.path / "benchmarks" / "experiments").mkdir()
+    experiment = root / "benchmarks" / "experiments" / "experiment.py"
+    shutil.copy(experiment, repository.path / "benchmarks" / "experiments")
     suite = (root / "benchmarks" / "gate_suite.py").read_text()
     repository.write("benchmarks/gate_suite.py", suite)
     repository.commit()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.git import git
+from benchmarks.data.git import git
 from reports.gate.campaign import __main__ as campaign
 from reports.gate.campaign import lines, real, recording, toy, whole
 from reports.gate.campaign.__main__ import main

@@ -50,9 +50,9 @@ class Asv:
 def asv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asv:
     """A project below a name that a shell, or pip, would split."""
     top = tmp_path / 'it\'s a "project"'
-    (top / "benchmarks").mkdir(parents=True)
+    (top / "benchmarks" / "suite").mkdir(parents=True)
     for name in ("bench_b.py", "bench_a.py", "benchmark.py", "workloads.py"):
-        (top / "benchmarks" / name).touch()
+        (top / "benchmarks" / "suite" / name).touch()
     answers = Asv()
     monkeypatch.setattr(measure, "ROOT", top)
     monkeypatch.setattr(measure, "STORE", top / ".asv")

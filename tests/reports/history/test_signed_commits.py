@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.git import git
+from benchmarks.data.git import git
 from reports.history.series import read_history
 
 pytestmark = pytest.mark.K4

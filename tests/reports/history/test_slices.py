@@ -42,10 +42,12 @@ def test_a_killed_history_keeps_the_slices_that_were_finished_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"version": 1, "project": "p", "repo": ".", "environment_type": "virtualenv"}
+    settings["benchmark_dir"] = "benchmarks/suite"
     (tmp_path / "asv.conf.json").write_text(json.dumps({**settings, "branches": ["main"]}))
-    (tmp_path / "benchmarks").mkdir()
+    suite = tmp_path / "benchmarks" / "suite"
+    suite.mkdir(parents=True)
     for name, text in SUITE_THAT_KILLS.items():
-        (tmp_path / "benchmarks" / name).write_text(text)
+        (suite / name).write_text(text)
     machine = {**Machine.get_defaults(), "machine": "m"}
     (tmp_path / ".asv-machine.json").write_text(json.dumps({"m": machine, "version": 1}))
     commit = one_commit(tmp_path)

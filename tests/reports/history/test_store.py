@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.git import git, run_git
+from benchmarks.data.git import git, run_git
 from reference_model.errors import UserError
 from reports.history.store import BRANCH, _merge_folder, bring, keep, merged
 

@@ -14,11 +14,11 @@ from reports.gate.campaign.faults.places import (
     VERDICTS,
 )
 
-FACTORIAL = "benchmarks/experiments/int8_factorial.py"
+FACTORIAL = "benchmarks/experiments/int8/factorial.py"
 INTERVAL_COVERAGE = "benchmarks/experiments/interval_coverage.py"
-LORA_CHECKS = "benchmarks/experiments/lora_checks.py"
-LORA_RANK = "benchmarks/experiments/lora_rank.py"
-MEMORY_BOUND = "benchmarks/experiments/memory_bound.py"
+LORA_CHECKS = "benchmarks/experiments/lora/checks.py"
+LORA_RANK = "benchmarks/experiments/lora/rank.py"
+MEMORY_BOUND = "benchmarks/experiments/cache/memory_bound.py"
 
 fault = of_group("statistics")
 

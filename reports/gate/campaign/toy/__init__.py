@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.git import git
+from benchmarks.data.git import git
 from reports.gate.arms import WORKER
 from reports.gate.workplace import workplace
 
