@@ -41,10 +41,10 @@ def gather(paths: Sequence[Path]) -> Results:
     return whole
 
 
-def asked_about(results: Results) -> tuple[str, str]:
-    """Model and text of a run; empty for the reference and the plays."""
+def asked_about(results: Results) -> tuple[str, str, str]:
+    """Model, text and dtype of a run; empty for the reference on the plays in float32."""
     run = results["environment"]
-    return run.get("model", ""), run.get("text", "")
+    return run.get("model", ""), run.get("text", ""), run.get("dtype", "")
 
 
 def _beside(whole: Results, later: Results) -> Results:

@@ -42,6 +42,8 @@ LESSON_MODULES = (
 
 
 REFERENCE = "reference"
+Dtype = Literal["float32", "bfloat16", "float16"]
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 
 
 class Unavailable(Exception):
@@ -56,7 +58,7 @@ class Settings:
     """What a run was asked for; ``device`` is ``cpu`` or ``cuda``, already resolved.
 
     ``model``: the reference checkpoint, or what else `benchmarks/subjects` opens; ``text``: a file
-    that stands for the held-out plays.
+    that stands for the held-out plays; ``dtype``: of its weights and of its plain cache.
     """
 
     profile: Profile
@@ -64,11 +66,12 @@ class Settings:
     seed: int
     model: str = REFERENCE
     text: str | None = None
+    dtype: Dtype = "float32"
 
     @property
     def of_reference(self) -> bool:
-        """Whether it is the checkpoint on the plays that is asked about."""
-        return self.model == REFERENCE and self.text is None
+        """Whether it is the checkpoint in float32, on the plays, that is asked about."""
+        return self.model == REFERENCE and self.text is None and self.dtype == "float32"
 
 
 GIGABYTE = 2**30

@@ -260,7 +260,10 @@ def _asked_about(settings: Settings) -> dict[str, Any]:
     """The checkpoint's card, or by which name another model was asked for, and the text."""
     if settings.of_reference:
         return {"checkpoint": _checkpoint()}
-    return {"model": settings.model} | ({"text": settings.text} if settings.text else {})
+    told = {"model": settings.model, "text": settings.text}
+    if settings.dtype != "float32":
+        told["dtype"] = settings.dtype
+    return {name: value for name, value in told.items() if value}
 
 
 def _checkpoint() -> dict[str, Any]:

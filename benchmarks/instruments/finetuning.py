@@ -78,11 +78,13 @@ class Outcome:
         return statistics.fmean(self.validation) if self.validation else math.inf
 
 
-def adapted(config: LoRAConfig, seed: int, dtype: torch.dtype = torch.float32) -> Model:
-    """The checkpoint with adapters drawn by ``seed``."""
+def adapted(
+    config: LoRAConfig, seed: int, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> Model:
+    """The checkpoint with adapters drawn by ``seed``: the same ones on any device."""
     model = load_reference(dtype)
     add_adapters(model, config, torch.Generator().manual_seed(seed))
-    return model
+    return model.to(device)
 
 
 def make_optimizer(model: Model, optimizer: Optimizer, rate: float) -> torch.optim.Optimizer:
@@ -107,8 +109,9 @@ def optimizer_steps(
     model: Model, optimizer: torch.optim.Optimizer, batches: Batches, count: int
 ) -> Iterator[float]:
     """Loss (nats per token) of each of ``count`` batches, after its step; constant rate."""
+    device = next(model.parameters()).device
     for step in range(count):
-        loss = batch_loss(model, batches(step))
+        loss = batch_loss(model, batches(step).to(device))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -133,9 +136,9 @@ def spread_windows(tokens: Tensor, count: int) -> Tensor:
     return torch.cat([windows[chosen].flatten(), tokens[:1]])
 
 
-def run(spec: FineTune) -> Outcome:
+def run(spec: FineTune, device: str = "cpu") -> Outcome:
     """Train, merge and evaluate; a training loss that is not finite ends it without losses."""
-    model, optimizer, steps = _begun(spec)
+    model, optimizer, steps = _begun(spec, device)
     parameters = adapter_parameters(model)
     diverged = not all(math.isfinite(loss) for loss in steps)  # which stops at the first
     return Outcome(
@@ -146,18 +149,18 @@ def run(spec: FineTune) -> Outcome:
     )
 
 
-def step_seconds(specs: Sequence[FineTune]) -> list[float]:
+def step_seconds(specs: Sequence[FineTune], device: str = "cpu") -> list[float]:
     """Median seconds of a step of each fine-tune; they take turns, step by step."""
-    begun = [_begun(spec) for spec in specs]
+    begun = [_begun(spec, device) for spec in specs]
     arms = {str(index): partial(next, steps) for index, (*_, steps) in enumerate(begun)}
     taken = interleaved_durations(arms, min(spec.steps for spec in specs) - 1)
     return [statistics.median(taken[name]) for name in arms]
 
 
-def _begun(spec: FineTune) -> tuple[Model, torch.optim.Optimizer, Iterator[float]]:
+def _begun(spec: FineTune, device: str) -> tuple[Model, torch.optim.Optimizer, Iterator[float]]:
     """The model, its optimiser, and the loss of each step, which is taken when it is asked for."""
     config = LoRAConfig(spec.rank, spec.alpha, spec.scaling, ALL_LINEARS)
-    model = adapted(config, spec.seed)
+    model = adapted(config, spec.seed, device=device)
     optimizer = make_optimizer(model, "adamw", spec.learning_rate)
     recipe = Recipe(spec.steps, spec.learning_rate, warmup_steps=spec.warmup_steps)
     schedule = torch.optim.lr_scheduler.LambdaLR(

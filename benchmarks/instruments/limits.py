@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from benchmarks.instruments.clock import durations, interleaved_durations
 from benchmarks.instruments.readings import Unavailable
-from benchmarks.subjects.built import ModelConfig
+from benchmarks.subjects.built import Model, ModelConfig
 from reference_model.costs import forward_flops, kv_cache_bytes, read_weight_bytes
 from reference_model.linear import linear
 
@@ -230,6 +230,12 @@ def prefill_bound(
     flops = forward_flops(config, new_tokens, last_only=True, attention="useful").total
     nbytes = read_weight_bytes(config, bytes_per_value(dtype))
     return _bound(nbytes, flops * batch_size, limit, dtype)
+
+
+def dtype_of(model: Model) -> Dtype:
+    """The dtype of a model's weights, by name."""
+    name = str(model.wte.weight.dtype).removeprefix("torch.")
+    return next(each for each in DTYPES if each == name)
 
 
 def bytes_per_value(dtype: Dtype) -> int:

@@ -51,7 +51,7 @@ def settings_of(options: Namespace) -> Settings:
     model = prefix + _resolved(options.model.removeprefix(prefix))
     text = _resolved(options.text) if options.text else None
     device = resolve_device(options.device)
-    settings = Settings(options.profile, device, options.seed, model, text)
+    settings = Settings(options.profile, device, options.seed, model, text, options.dtype)
     if not settings.of_reference:
         subject_of(settings).windows(1)  # before anything long is done
     return settings

@@ -1,7 +1,7 @@
 """The model that a run asks about, as experiments see it: they know no checkpoint and no text.
 
 >>> subject = subject_of(settings)
->>> subject.model()  # in float32, on the run's device
+>>> subject.model()  # in the run's dtype, on its device
 >>> subject.windows(20, settings.seed)  # of the held-out text, in the model's own tokens
 """
 
@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from benchmarks.data.assets import play_texts
-from benchmarks.experiments.experiment import REFERENCE, Settings
+from benchmarks.experiments.experiment import REFERENCE, Dtype, Settings
 from benchmarks.instruments.texts import encode, play_windows, reference_tokens
 from benchmarks.instruments.windows import Windows, spread, windows_of
 from benchmarks.judging.claims import REFERENCE_LABEL
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from reference_model.models import OpenedModel
 
 LONGEST_WINDOW = 512  # tokens; half of it for a large model
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LARGE = 50_000_000  # parameters, above which a pass over the text takes half a minute
 
 
@@ -56,6 +57,7 @@ class Subject:
     device: str
     text: str | None = None
     own_config: ModelConfig | None = None  # None: transformers runs it
+    in_dtype: Dtype = "float32"
 
     @property
     def is_built_here(self) -> bool:
@@ -65,7 +67,7 @@ class Subject:
     @property
     def label(self) -> str:
         """What a measurement of the model as it is says of it, beside those with outliers."""
-        of_plays = self.name == REFERENCE and self.text is None
+        of_plays = self.name == REFERENCE and self.text is None and self.in_dtype == "float32"
         return REFERENCE_LABEL if of_plays else self.title
 
     @property
@@ -77,7 +79,11 @@ class Subject:
 
     @property
     def title(self) -> str:
-        """As verdicts name it: that its weights were rounded before we came belongs to it."""
+        """As verdicts name it: that its weights were rounded before belongs to it."""
+        return self._name if self.in_dtype == "float32" else f"{self._name} ({self.in_dtype})"
+
+    @property
+    def _name(self) -> str:
         if self.name == REFERENCE:
             return "our 6 M model"
         from reference_model.published import SMOLLM2
@@ -104,19 +110,26 @@ class Subject:
         """Tokens that are read at once, from an empty cache."""
         return min(self.context, LONGEST_WINDOW // (2 if self.is_large else 1))
 
-    def model(self, dtype: torch.dtype = torch.float32) -> Model:
-        """A model that is built here, in evaluation mode, on the run's device.
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the run."""
+        return DTYPES[self.in_dtype]
+
+    def model(self, dtype: torch.dtype | None = None) -> Model:
+        """A model that is built here, in evaluation mode, on the run's device and in its dtype.
 
         Others may hold it as well: change a copy.
         """
+        dtype = dtype or self.dtype
         if self.name == REFERENCE:
             return load_reference(dtype).to(self.device)
         return _opened(self.name, dtype).model.to(self.device)
 
-    def module(self, dtype: torch.dtype = torch.float32) -> Model | TransformersModel:
+    def module(self, dtype: torch.dtype | None = None) -> Model | TransformersModel:
         """The same, or what transformers runs: both are called with tokens and a cache."""
         if not self.is_built_here:
-            return open_with_transformers(self.name, dtype).model.to(self.device)
+            theirs = open_with_transformers(self.name, dtype or self.dtype)
+            return theirs.model.to(self.device)
         return self.model(dtype)
 
     def windows(self, count: int | None = None, seed: int = 0) -> Windows:
@@ -135,20 +148,19 @@ class Subject:
 @cache
 def subject_of(settings: Settings) -> Subject:
     """What the run asks about. Raises `UserError` where there is no such model or text."""
-    name, device, text = settings.model, settings.device, settings.text
+    name, asked = settings.model, (settings.device, settings.text)
     if name.startswith(PREFIX):
-        theirs = open_with_transformers(name, torch.float32)
+        theirs = open_with_transformers(name, DTYPES[settings.dtype])
         size = sum(p.numel() for p in theirs.model.parameters())
-        return Subject(name, theirs.tokenizer, size, theirs.width, theirs.context, device, text)
+        made_for = theirs.width, theirs.context
+        return Subject(name, theirs.tokenizer, size, *made_for, *asked, None, settings.dtype)
     if name == REFERENCE:
         config, tokenizer = preset("reference"), reference_tokenizer()
     else:
-        ours = _opened(name, torch.float32)
+        ours = _opened(name, DTYPES[settings.dtype])
         config, tokenizer = ours.model.config, ours.tokenizer
-    size = parameter_count(config)
-    return Subject(
-        name, tokenizer, size, config.d_head, config.context_length, device, text, config
-    )
+    size, made_for = parameter_count(config), (config.d_head, config.context_length)
+    return Subject(name, tokenizer, size, *made_for, *asked, config, settings.dtype)
 
 
 @lru_cache(maxsize=2)
@@ -192,7 +204,7 @@ def digest_of(settings: Settings) -> str:
 
     Of the checkpoint's tensors: two files of the same ones may differ in their metadata's order.
     """
-    digest = _digest_of_reference() if settings.model == REFERENCE else _of_files(settings.model)
+    digest = _digest_of_reference() if settings.model == REFERENCE else _of_files(settings)
     if settings.text is None:
         return digest
     return f"{digest}, {sha256(Path(settings.text).read_bytes()).hexdigest()[:16]}"
@@ -213,14 +225,15 @@ def _digest_of_reference() -> str:
     return digest.hexdigest()[:16]
 
 
-def _of_files(name: str) -> str:
+def _of_files(settings: Settings) -> str:
     """Of all that a model is read from: a file, or those of a folder by their names."""
+    name, dtype = settings.model, DTYPES[settings.dtype]
     if name.startswith(PREFIX):
         place = Path(name.removeprefix(PREFIX))
         if not place.exists():  # of the hub: the weights themselves
-            return _of_tensors(open_with_transformers(name, torch.float32).model.state_dict())
+            return _of_tensors(open_with_transformers(name, dtype).model.state_dict())
     else:
-        place = _opened(name, torch.float32).place
+        place = _opened(name, dtype).place
     digest = sha256()
     for file in [place] if place.is_file() else sorted(place.iterdir()):
         if file.is_file():

@@ -177,8 +177,8 @@ def _elsewhere(claim: View) -> View:
 
 
 def _asked_about(run: View) -> str:
-    """The arguments of the command that name the model and the text, where it is not ours."""
-    given = {name: run[name] for name in ("model", "text") if name in run}
+    """The arguments of the command that name model, text and dtype, where it is not ours."""
+    given = {name: run[name] for name in ("model", "text", "dtype") if name in run}
     return "".join(f"--{name} {shlex.quote(value)} " for name, value in given.items())
 
 

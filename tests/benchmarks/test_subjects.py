@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import torch
 from benchmarks.__main__ import main
 from benchmarks.data.assets import play_texts
 from benchmarks.experiments.cache import lesson as cache
+from benchmarks.experiments.cache import memory_bound
 from benchmarks.experiments.experiment import Settings, all_experiments
 from benchmarks.experiments.int8 import activations as int8_activations
 from benchmarks.experiments.int8 import lesson as int8
 from benchmarks.experiments.lora.adapters import shapes_of
 from benchmarks.experiments.turboquant import kv_quality, kv_vectors
+from benchmarks.instruments import limits
 from benchmarks.instruments.environment import run_stamp
 from benchmarks.judging.claims import load_claims
 from benchmarks.record.results import read_results
@@ -111,6 +114,47 @@ def test_a_file_of_the_same_tensors_loses_what_the_folder_does(
     assert [m.metric for m in of_folder] == [m.metric for m in of_file]
     for one, other in zip(of_folder, of_file, strict=True):
         assert one.value == pytest.approx(other.value, abs=1e-6)
+
+
+def test_a_model_is_asked_about_in_the_runs_dtype(llama: Path, text: Path) -> None:
+    settings = replace(asked(llama, text), dtype="bfloat16")
+    subject = subject_of(settings)
+    assert {p.dtype for p in subject.model().parameters()} == {torch.bfloat16}
+    assert subject.model(torch.float64).wte.weight.dtype == torch.float64
+    assert subject.title == "tiny-llama (bfloat16)"
+    # The same model in float32 is another subject, whose cells are other cells.
+    one, other = (
+        planning.plan(s, load_claims(), load_claims(), all_experiments(), run_stamp(s))
+        for s in (settings, asked(llama, text))
+    )
+    keys, others = ({key for claim in each for _, key in claim.cells} for each in (one, other))
+    assert keys
+    assert not keys & others
+    assert run_stamp(settings)["dtype"] == "bfloat16"
+    assert "dtype" not in run_stamp(asked(llama, text))
+
+
+def test_the_reference_in_another_dtype_is_asked_what_any_model_is() -> None:
+    settings = replace(asked("reference"), dtype="bfloat16")
+    assert not settings.of_reference
+    assert subject_of(settings).title == "our 6 M model (bfloat16)"
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_experiments_measure_in_the_runs_dtype(llama: Path, text: Path, dtype: Any) -> None:
+    settings = replace(asked(llama, text), dtype=dtype)
+    loss, *_ = int8._of_variant(settings, dtype)
+    exact, *_ = int8._of_variant(asked(llama, text), "float32")
+    assert loss.option == dtype
+    assert 0 < abs(loss.value - exact.value) < 0.02 * exact.value  # rounding, and no more
+    told = {cell.parameters.get("dtype") for cell in cache.cells_of_outputs(settings)} - {None}
+    assert told == {dtype, "float64"}
+    keys, _ = kv_vectors.keys_and_values(settings, 10)
+    assert keys.dtype == subject_of(settings).dtype
+    model = subject_of(settings).model()
+    assert limits.dtype_of(model) == dtype
+    step = memory_bound._decode_step(model, "cpu", 1, samples=1)
+    assert step().dtype == subject_of(settings).dtype
 
 
 def test_keys_and_values_are_drawn_from_the_heads_that_are_cached(llama: Path, text: Path) -> None:

@@ -66,8 +66,8 @@ def pieces(length: int, sizes: tuple[int, ...]) -> list[int]:
     return cut
 
 
-# Two of them: what a cache does wrong stays in float64, what float32 rounds away does not.
-PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+# Beside the run's dtype: what a cache does wrong stays in it, what float32 rounds away does not.
+EXACT = "float64"
 
 
 def cells_of_outputs(settings: Settings) -> list[Cell]:
@@ -79,9 +79,9 @@ def cells_of_outputs(settings: Settings) -> list[Cell]:
     return [
         *(
             Cell({"dtype": dtype, "batch_size": batch_size}, share=batch_size)
-            for dtype in PRECISIONS
+            for dtype in dict.fromkeys((settings.dtype, EXACT))
             for batch_size in BATCH_SIZES
-            if settings.profile == "full" or dtype == "float32" or batch_size == 1
+            if settings.profile == "full" or dtype != EXACT or batch_size == 1
         ),
         *(
             Cell({"batch_size": batch_size, "prompt_tokens": prompt, "new_tokens": new}, share=4)
@@ -91,12 +91,12 @@ def cells_of_outputs(settings: Settings) -> list[Cell]:
 
 
 def of_an_output(settings: Settings, batch_size: int, dtype: str = "", **run: int) -> Found:
-    """Logits at a precision, or the tokens of a greedy run in float32."""
+    """Logits at a precision, or the tokens of a greedy run in the run's own."""
     subject, record = subject_of(settings), _recorder(SAME, "checkpoint")
     text = subject.tokens()
     if dtype:
-        model, lengths = subject.model(PRECISIONS[dtype]), _lengths(settings)
-        return as_found(_deviations(model, text, record, lengths, dtype, batch_size))
+        model = subject.model(torch.float64 if dtype == EXACT else None)
+        return as_found(_deviations(model, text, record, _lengths(settings), dtype, batch_size))
     model = subject.model()
     prompts = prompts_from(text, batch_size, run["prompt_tokens"])
     differing = tokens_differing(model, prompts, run["new_tokens"])

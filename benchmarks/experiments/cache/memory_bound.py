@@ -27,6 +27,7 @@ from benchmarks.instruments.limits import (
     Dtype,
     MachineLimit,
     decode_bound,
+    dtype_of,
     durations_beside,
     prefill_bound,
     probes_for,
@@ -92,7 +93,7 @@ def memory_bound(settings: Settings, found: CellsFound) -> list[Measurement]:
     samples = [sample for _, sample in found]
     threads = samples[0]["threads"]
     config = preset("gpt2") if settings.of_reference else subject_of(settings).config
-    return [*_machine(config, samples, threads), *_steps(samples, threads)]
+    return [*_machine(config, samples, threads), *_steps(samples, threads, settings.dtype)]
 
 
 def _machine(config: ModelConfig, samples: Sequence[Sample], threads: int) -> Iterator[Measurement]:
@@ -123,11 +124,11 @@ def _machine(config: ModelConfig, samples: Sequence[Sample], threads: int) -> It
         )
 
 
-def _steps(samples: Sequence[Sample], threads: int) -> Iterator[Measurement]:
+def _steps(samples: Sequence[Sample], threads: int, dtype: str) -> Iterator[Measurement]:
     """Of each step what it costs in closed form, and the means of what was measured."""
     record = partial(measured, claim="cache.memory-bound", choice="cache", direction="none")
     for index, step in enumerate(samples[0]["steps"]):
-        labels: dict[str, Parameter] = {**step["labels"], "dtype": "float32"}
+        labels: dict[str, Parameter] = {**step["labels"], "dtype": dtype}
         intensity = partial(record, step["intensity"], metric="intensity", unit="FLOP/byte")
         yield intensity(option=step["option"], parameters=labels, source="closed form")
         for metric in step["metrics"]:
@@ -183,14 +184,16 @@ def step_samples(model: Model, device: str, rounds: int) -> Sample:
         **{f"decode {size}": partial(_repeat, step) for size, step in decodes.items()},
         **{f"prefill {length}": step for length, step in prefills.items()},
     }
-    limit, seconds = durations_beside(probes_for(device, *PRODUCTS), arms, rounds)
+    kind = dtype_of(model)
+    probes = probes_for(device, *dict.fromkeys((*PRODUCTS, kind)))
+    limit, seconds = durations_beside(probes, arms, rounds)
     taken = {name: statistics.median(samples) for name, samples in seconds.items()}
     one_sequence = taken["decode 1"] / STEPS
     steps = []
     for size, decode in decodes.items():
-        bound = decode_bound(model.config, PAST, limit, batch_size=size)
+        bound = decode_bound(model.config, PAST, limit, kind, size)
         own = taken[f"decode {size}"] / STEPS
-        metrics = _under_the_roof(bound, own, limit)
+        metrics = _under_the_roof(bound, own, limit, kind)
         metrics["tokens_per_second"] = size / own
         metrics["tokens_per_second_limit"] = size / bound.seconds
         if size == 1:
@@ -200,8 +203,8 @@ def step_samples(model: Model, device: str, rounds: int) -> Sample:
             metrics["seconds_over_one_sequence"] = own / one_sequence
         steps.append(_step("decode", bound, metrics, batch_size=size, past=PAST))
     for length, prefill in prefills.items():
-        bound = prefill_bound(model.config, length, limit)
-        metrics = _under_the_roof(bound, taken[f"prefill {length}"], limit)
+        bound = prefill_bound(model.config, length, limit, kind)
+        metrics = _under_the_roof(bound, taken[f"prefill {length}"], limit, kind)
         metrics |= _operator_share(prefill, device)
         steps.append(_step("prefill", bound, metrics, batch_size=1, tokens=length))
     return {"limit": asdict(limit), "steps": steps}
@@ -211,11 +214,13 @@ def _step(option: str, bound: Bound, metrics: dict[str, float], **labels: Parame
     return {"option": option, "labels": labels, "intensity": bound.intensity, "metrics": metrics}
 
 
-def _under_the_roof(bound: Bound, seconds: float, limit: MachineLimit) -> dict[str, float]:
+def _under_the_roof(
+    bound: Bound, seconds: float, limit: MachineLimit, kind: str
+) -> dict[str, float]:
     return {
         "seconds": seconds,
         "flops_per_second": bound.flops / seconds,
-        "roof": limit.roof(bound.intensity, "float32"),
+        "roof": limit.roof(bound.intensity, kind),
         "share_of_limit": bound.share(seconds),
         "computing_share": bound.seconds_computing / seconds,
     }
@@ -223,9 +228,9 @@ def _under_the_roof(bound: Bound, seconds: float, limit: MachineLimit) -> dict[s
 
 def _decode_step(model: Model, device: str, batch_size: int, samples: int) -> Callable[[], Tensor]:
     """One step after another on a cache of `PAST` tokens that has room for ``samples`` of them."""
-    config = model.config
-    cache = KVCache(config, batch_size, PAST + samples * STEPS, torch.float32, device)
-    rows = torch.randn(batch_size, config.n_kv_head, PAST, config.d_head, device=device)
+    config, kind = model.config, model.wte.weight.dtype
+    cache = KVCache(config, batch_size, PAST + samples * STEPS, kind, device)
+    rows = torch.randn(batch_size, config.n_kv_head, PAST, config.d_head, device=device).to(kind)
     for layer in range(config.n_layer):
         cache.update(layer, rows, rows)
     token = torch.zeros(batch_size, 1, dtype=torch.int64, device=device)
@@ -235,10 +240,11 @@ def _decode_step(model: Model, device: str, batch_size: int, samples: int) -> Ca
 def _prefill(model: Model, device: str, length: int) -> Callable[[], Tensor]:
     """A prompt that enters a cache, which is new each time and part of what a prefill costs."""
     tokens = torch.zeros(1, length, dtype=torch.int64, device=device)
+    kind = model.wte.weight.dtype
 
     @torch.inference_mode()
     def prefill() -> Tensor:
-        return model(tokens, KVCache(model.config, 1, length, torch.float32, device), True)
+        return model(tokens, KVCache(model.config, 1, length, kind, device), True)
 
     return prefill
 

@@ -28,8 +28,11 @@ from benchmarks.instruments.clock import (
     interleaved_durations,
 )
 from benchmarks.instruments.limits import (
+    Dtype,
     MachineLimit,
+    bytes_per_value,
     decode_bound,
+    dtype_of,
     limit_from,
     prefill_bound,
     probes_for,
@@ -114,7 +117,7 @@ def fifteen_tokens(settings: Settings, processes: CellsFound) -> list[Measuremen
         own = [sample[key] for sample in samples if key in sample]
         whole_run = new_tokens in (SHORT[1], max(lengths))
         found += _speeds(own, new_tokens, {**labels, "threads": threads}, whole_run)
-        found += _work(config, prompt_tokens, new_tokens, labels)
+        found += _work(config, prompt_tokens, new_tokens, labels, settings.dtype)
     return found
 
 
@@ -152,9 +155,13 @@ def _speeds(
 
 
 def _work(
-    config: ModelConfig, prompt_tokens: int, new_tokens: int, labels: dict[str, Parameter]
+    config: ModelConfig,
+    prompt_tokens: int,
+    new_tokens: int,
+    labels: dict[str, Parameter],
+    kind: Dtype,
 ) -> Iterator[Measurement]:
-    """Both arms' FLOPs over the run, and float32 weight bytes per token, in closed form."""
+    """Both arms' FLOPs over the run, and weight bytes per token, in closed form."""
     record = partial(
         measured,
         claim="cache.fifteen-tokens",
@@ -165,7 +172,7 @@ def _work(
     )
     for option, use_cache in OPTIONS.items():
         flops = generation_flops(config, prompt_tokens, new_tokens, use_cache=use_cache)
-        nbytes = read_weight_bytes(config)
+        nbytes = read_weight_bytes(config, bytes_per_value(kind))
         yield record(flops, metric="flops", unit="FLOP", option=option)
         yield record(nbytes, metric="weight_bytes", unit="bytes/token", option=option)
 
@@ -193,7 +200,8 @@ def _generation_run(
 ) -> Sample:
     """Both arms take turns; the one that begins takes turns too, and probes run before each."""
     prompt = torch.zeros(1, prompt_tokens, dtype=torch.int64, device=device)
-    probes = probes_for(device, "float32")
+    kind = dtype_of(model)
+    probes = probes_for(device, kind)
     timings: dict[str, list[GenerationTiming]] = {option: [] for option in OPTIONS}
     probed: dict[str, list[float]] = {probe.name: [] for probe in probes}
 
@@ -213,7 +221,7 @@ def _generation_run(
     limit = limit_from(probes, probed)
     return {
         f"{prompt_tokens}+{length}": {
-            option: _summary(taken, length, prompt_tokens, model.config, limit, option)
+            option: _summary(taken, length, prompt_tokens, model.config, limit, option, kind)
             for option, taken in timings.items()
         }
         for length in lengths
@@ -227,6 +235,7 @@ def _summary(
     config: ModelConfig,
     limit: MachineLimit,
     option: str,
+    kind: Dtype,
 ) -> Sample:
     """The median round's speeds over the first ``new_tokens`` of each generation."""
     taken = [GenerationTiming(t.first_token, t.steps[: new_tokens - 1]) for t in timings]
@@ -235,9 +244,9 @@ def _summary(
     seen = range(prompt_tokens + 1, prompt_tokens + new_tokens)  # tokens that each step sees
     ideal = [
         # The last of them is new; without a cache they all are, as in a prompt.
-        decode_bound(config, tokens - 1, limit).seconds
+        decode_bound(config, tokens - 1, limit, kind).seconds
         if OPTIONS[option]
-        else prefill_bound(config, tokens, limit).seconds
+        else prefill_bound(config, tokens, limit, kind).seconds
         for tokens in seen
     ]
     return {
@@ -245,7 +254,7 @@ def _summary(
         "first_token_seconds": first_token,
         "seconds_per_token": statistics.median(timing.seconds_per_token for timing in taken),
         "share_of_limit": {
-            "first token": prefill_bound(config, prompt_tokens, limit).share(first_token),
+            "first token": prefill_bound(config, prompt_tokens, limit, kind).share(first_token),
             "later tokens": sum(ideal) / later,
         },
     }

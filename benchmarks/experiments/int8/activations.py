@@ -61,7 +61,7 @@ def cells(settings: Settings) -> list[Cell]:
 
 
 def of_some_windows(settings: Settings, model: str, first: int) -> Found:
-    """Statistics of the linears' inputs in float32, and cosines: window by window."""
+    """Statistics of the linears' inputs, and cosines: window by window."""
     exact = subject_of(settings).model()
     if model == PLANTED:
         channels = channels_of(exact, PLANTED_CHANNELS)
@@ -107,7 +107,11 @@ def activation_range(settings: Settings, found: CellsFound) -> list[Measurement]
         m
         for name in FORMATS
         for m in _of_model(
-            name, titles.get(name, name), [each for p, each in found if p["model"] == name], windows
+            name,
+            titles.get(name, name),
+            [each for p, each in found if p["model"] == name],
+            windows,
+            settings.dtype,
         )
     ]
 
@@ -117,7 +121,7 @@ def text_of(settings: Settings) -> Windows:
 
 
 def _of_model(
-    name: str, title: str, found: Sequence[Found], windows: Windows
+    name: str, title: str, found: Sequence[Found], windows: Windows, dtype: str
 ) -> Iterator[Measurement]:
     """Means over the windows of all cells of a model."""
     record = partial(_record, windows, model=title)
@@ -126,7 +130,7 @@ def _of_model(
         of_windows = [values for *_, of_cell in of_cells for values in of_cell]
         for (metric, unit), values in zip(STATISTICS, zip(*of_windows, strict=True), strict=True):
             labels: dict[str, Parameter] = {"layer": layer, "kind": kind}
-            yield record(values, metric=metric, unit=unit, option="float32", labels=labels)
+            yield record(values, metric=metric, unit=unit, option=dtype, labels=labels)
     for metric, (option, _) in FORMATS[name].items():
         if metric not in found[0]["cosines"]:
             continue

@@ -113,7 +113,7 @@ def weights_variants(settings: Settings) -> list[str]:
     chosen = grids.get(settings.profile, GRIDS)
     if not settings.of_reference and not groups_fit(subject_of(settings).module()):
         chosen = tuple(grid for grid in chosen if grid.granularity != "per group")
-    names = ["float32", *(grid.name for grid in chosen)]
+    names = [settings.dtype, *(grid.name for grid in chosen)]
     if settings.profile != "smoke":
         names.append("int_mm")
         if settings.device == "cpu" and packed_is_available():
@@ -149,8 +149,8 @@ def weights_quality(settings: Settings, found: CellsFound) -> list[Measurement]:
 def _of_variant(settings: Settings, name: str) -> Iterator[Measurement]:
     subject, windows = subject_of(settings), held_out_windows(settings)
     model, baseline = subject.module(), _baseline(settings)
-    if name == "float32":
-        yield from _losses_in_float32(subject, windows, baseline)
+    if name == settings.dtype:
+        yield from _losses_as_it_is(subject, windows, baseline)
     elif name in (by_name := {grid.name: grid for grid in GRIDS}):
         grid = by_name[name]
         rounded, names = with_rounded_linears(model, grid)
@@ -214,7 +214,7 @@ def of_norms(settings: Settings, model: str = "", way: str = "") -> Found:
     of_any_model=True,
 )
 def norm_damage(settings: Settings, found: CellsFound) -> list[Measurement]:
-    """What each way to quantise the norms costs on the same text, all else in float32."""
+    """What each way to quantise the norms costs on the same text, all else as it is."""
     return joined(settings, found)
 
 
@@ -273,11 +273,11 @@ def loss_increase(
 
 @functools.cache
 def _baseline(settings: Settings) -> NDArray[np.float64]:
-    """Losses of the model in float32, (windows, T), with which both claims compare."""
+    """Losses of the model as it is, (windows, T), with which both claims compare."""
     return token_losses(subject_of(settings).module(), held_out_windows(settings))
 
 
-def _losses_in_float32(
+def _losses_as_it_is(
     subject: Subject, windows: Windows, losses: NDArray[np.float64]
 ) -> list[Measurement]:
     """Its loss in nats, and the same loss as perplexity and as bits per byte."""
@@ -302,7 +302,7 @@ def _losses_in_float32(
             unit=unit,
             direction="lower",
             choice="number format",
-            option="float32",
+            option=subject.in_dtype,
             parameters={"tokens": losses.size},
             source="checkpoint",
         )

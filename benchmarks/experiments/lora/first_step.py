@@ -78,7 +78,7 @@ RATES: dict[Optimizer, float] = {"sgd": RATE, "adamw": EQUAL_RATE}
 def gradients(model: Model, batch: Tensor) -> list[Tensor]:
     """G (d, n) of every slice that TARGETS adapts, in the order of the adapters."""
     model.requires_grad_(True)
-    batch_loss(model, batch).backward()
+    batch_loss(model, batch.to(next(model.parameters()).device)).backward()
     found: list[Tensor] = []
     for part in parts_of(model):
         if part.role in TARGETS:
@@ -97,10 +97,10 @@ def draws_of(a: InitA, rank: int, draws: int, n: int, generator: torch.Generator
 
 
 def update_after_one_step(
-    config: LoRAConfig, optimizer: Optimizer, batches: Batches, seed: int
+    config: LoRAConfig, optimizer: Optimizer, batches: Batches, seed: int, device: str = "cpu"
 ) -> list[tuple[Tensor, Tensor]]:
     """What a real optimiser makes of real adapters, float64: A and ΔW of each slice."""
-    model = adapted(config, seed, torch.float64)
+    model = adapted(config, seed, torch.float64, device)
     for _ in optimizer_steps(model, make_optimizer(model, optimizer, RATES[optimizer]), batches, 1):
         pass
     return [(part.A.detach(), update) for part, update in updates_of(model)]
@@ -132,9 +132,9 @@ def cells(settings: Settings) -> list[Cell]:
 def of_a_cell(settings: Settings, part: str = "", seed: int = 0) -> Found:
     """Measurements of a part, or of all; what later steps add, of one seed."""
     if part == "later steps":
-        return walks(seed)
+        return walks(seed, device=settings.device)
     batches = topic_batches(BATCH_SIZE, LENGTH, settings.seed)
-    exact = gradients(load_reference(torch.float64), batches(0))
+    exact = gradients(load_reference(torch.float64).to(settings.device), batches(0))
     found = [gradient.float() for gradient in exact]  # plenty for a ratio within 2 %
     parts = {
         "starts": lambda: _starts(settings),
@@ -180,7 +180,8 @@ def _starts(settings: Settings) -> Iterator[Measurement]:
     """‖ΔW‖ of fresh adapters."""
     for option, scaling in SCALINGS.items():
         for rank in STEP_RANKS[settings.profile]:
-            model = adapted(LoRAConfig(rank, ALPHA, scaling, TARGETS), settings.seed)
+            config = LoRAConfig(rank, ALPHA, scaling, TARGETS)
+            model = adapted(config, settings.seed, device=settings.device)
             norm = update_norm(model)
             yield _record(norm, "update_norm", option, {"rank": rank, "step": 0})
 
@@ -203,7 +204,7 @@ def _ratios(settings: Settings, found: Sequence[Tensor]) -> Iterator[Measurement
             least = LEAST_DRAWS[settings.profile]
             draws = least + DRAWS_AT_RANK_1[settings.profile] // rank
             steps = [
-                sgd_first_step(gram, draws_of(a, rank, draws, len(gram), generator))
+                sgd_first_step(gram, draws_of(a, rank, draws, len(gram), generator).to(gram.device))
                 for gram in grams
             ]
             # The same draws for both scalings, which only multiply them.
@@ -227,7 +228,7 @@ def _mean_ratios(
         ("gain", [ratio.gain for ratio in ratios]),
         ("norm", [ratio.squared_norm for ratio in ratios]),
     ):
-        found = mean_interval(torch.stack(of_matrices).mean(dim=0).numpy(), level)
+        found = mean_interval(torch.stack(of_matrices).mean(dim=0).cpu().numpy(), level)
         yield _record(found, f"{prefix}_{kind}_ratio", option, labels)
 
 
@@ -240,7 +241,7 @@ def _adamw_ratios(settings: Settings, found: Sequence[Tensor]) -> Iterator[Measu
         ratios = []
         for gradient in found:
             drawn = draws_of("gaussian", rank, draws, gradient.shape[1], generator)
-            step = adamw_first_step(gradient, drawn, EQUAL_RATE, ALPHA)
+            step = adamw_first_step(gradient, drawn.to(gradient.device), EQUAL_RATE, ALPHA)
             expected = adamw_expected(gradient, rank, EQUAL_RATE, ALPHA)
             ratios.append(
                 FirstStep(step.gain / expected.gain, step.squared_norm / expected.squared_norm)
@@ -260,7 +261,9 @@ def _real_steps(
             config = LoRAConfig(rank, ALPHA, scaling, TARGETS)
             labels: dict[str, Parameter] = {"rank": rank}
             for optimizer in get_args(Optimizer):
-                stepped = update_after_one_step(config, optimizer, batches, settings.seed)
+                stepped = update_after_one_step(
+                    config, optimizer, batches, settings.seed, settings.device
+                )
                 worst = largest_deviation(found, stepped, config.scale, optimizer, EPSILON)
                 named = {**labels, "optimizer": optimizer}
                 yield _record(worst, "step_deviation", option, named)
@@ -293,10 +296,13 @@ SEEDS = 5
 
 
 def walks(
-    seed: int, marks: Sequence[int] = LATER, ranks: Sequence[int] = ADAMW_RANKS
+    seed: int,
+    marks: Sequence[int] = LATER,
+    ranks: Sequence[int] = ADAMW_RANKS,
+    device: str = "cpu",
 ) -> list[list[list[list[tuple[float, float]]]]]:
     """`walk` of one seed at each rank: (optimisers, scalings, ranks, marks, 2)."""
-    start = gradients(load_reference(), topic_batches(BATCH_SIZE, LENGTH, seed)(0))
+    start = gradients(load_reference().to(device), topic_batches(BATCH_SIZE, LENGTH, seed)(0))
     return [
         [
             [
@@ -342,7 +348,7 @@ def walk(
     marks: Sequence[int],
 ) -> list[tuple[float, float]]:
     """Gain and squared norm after each number of steps in ``marks``, of one fine-tune."""
-    model = adapted(config, seed)
+    model = adapted(config, seed, device=start[0].device.type)
     stepper = make_optimizer(model, optimizer, RATES[optimizer])
     found = []
     steps = optimizer_steps(model, stepper, topic_batches(BATCH_SIZE, LENGTH, seed), max(marks))

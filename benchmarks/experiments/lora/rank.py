@@ -48,8 +48,9 @@ def cells(settings: Settings) -> list[Cell]:
 def of_a_cell(settings: Settings, process: int | None = None, **tuned: Any) -> Found:
     """Fields of an `Outcome`; or seconds of a step by rank, of one process."""
     if process is None:
-        return asdict(run(fine_tune(**tuned)))
-    seconds = step_seconds([fine_tune("alpha/r", rank, EQUAL_RATE, seed=0) for rank in RANKS])
+        return asdict(run(fine_tune(**tuned), settings.device))
+    specs = [fine_tune("alpha/r", rank, EQUAL_RATE, seed=0) for rank in RANKS]
+    seconds = step_seconds(specs, settings.device)
     return {"threads": torch.get_num_threads(), "seconds": seconds}
 
 

@@ -65,7 +65,9 @@ def of_moments(settings: Settings, optimizer: Optimizer, scaling: str, seed: int
     """(ranks, marks, 2)."""
     marks, batch = MARKS[settings.profile], MOMENT_BATCH[settings.profile]
     configs = [LoRAConfig(r, scaling=SCALINGS[scaling], targets=ALL_LINEARS) for r in RANKS]
-    return [moments_along(config, optimizer, seed, marks, batch) for config in configs]
+    return [
+        moments_along(config, optimizer, seed, marks, batch, settings.device) for config in configs
+    ]
 
 
 @experiment_of_cells(
@@ -125,12 +127,13 @@ def moments_along(
     seed: int,
     marks: Sequence[int],
     batch: tuple[int, int],
+    device: str = "cpu",
 ) -> list[tuple[float, float]]:
     """`adapter_moments` on validation text after each number of steps in ``marks``."""
-    model = adapted(config, seed)
+    model = adapted(config, seed, device=device)
     stepper = make_optimizer(model, optimizer, MOMENT_RATES[optimizer])
     size, length = batch
-    probe = topic_probe(size, length)
+    probe = topic_probe(size, length).to(device)
     found = []
     steps = optimizer_steps(model, stepper, topic_batches(size, length, seed), max(marks))
     for step, _ in enumerate(steps, start=1):

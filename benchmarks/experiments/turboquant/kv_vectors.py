@@ -29,7 +29,7 @@ def keys_and_values(settings: Settings, count: int) -> tuple[Tensor, Tensor]:
     per_token = config.n_layer * config.n_kv_head
     needed = max(LEAST_WINDOWS, -(-count // (per_token * length)))
     windows = subject.windows(needed, seed)
-    cache = KVCache(config, len(windows), length, device=subject.device)
+    cache = KVCache(config, len(windows), length, subject.dtype, subject.device)
     model(windows.inputs.to(subject.device), cache)
     order = torch.randperm(
         len(windows) * length * per_token, generator=torch.Generator().manual_seed(seed)

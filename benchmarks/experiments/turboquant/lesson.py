@@ -175,7 +175,7 @@ def _of_the_law(x: Tensor, width: int, settings: Settings) -> Iterator[Measureme
         labels: dict[str, Parameter] = {"width": width, "bits": bits}
         named = partial(of_distance, option="turboquant", parameters=labels)
         exact = lloyd_max(width, bits).distortion
-        error = _error(TurboQuant(width, bits, seed=settings.seed), x)
+        error = _error(TurboQuant(width, bits, seed=settings.seed), x, settings.device)
         for metric, unit, factor in (
             ("distortion", "of ‖x‖²", 1),
             ("distortion_over_exact", "ratio", 1 / exact),
@@ -208,7 +208,8 @@ def _of_fixed_vectors(settings: Settings, bits: int) -> Iterator[Measurement]:
     codecs = [TurboQuant(64, bits, seed=settings.seed * count + i) for i in range(count)]
     for option, x in vectors.items():
         errors = [
-            float((codec.decode(codec.encode(x)) - x).square().sum(-1).mean()) for codec in codecs
+            float((decoded(codec, x, settings.device) - x).square().sum(-1).mean())
+            for codec in codecs
         ]
         yield of_distance(
             scaled(mean_interval(errors), 1 / lloyd_max(64, bits).distortion),
@@ -225,10 +226,10 @@ def _of_scales(x: Tensor, width: int, settings: Settings) -> Iterator[Measuremen
     for scale in SCALES:
         for bits in BITS:
             codec = TurboQuant(width, bits, scale=scale, seed=settings.seed)
-            decoded = codec.decode(codec.encode(x)).double()
+            found = decoded(codec, x, settings.device).double()
             labels: dict[str, Parameter] = {"scale": scale, "width": width, "bits": bits}
-            errors = (decoded - x).square().sum(-1)
-            slopes = (decoded * x).sum(-1)
+            errors = (found - x).square().sum(-1)
+            slopes = (found * x).sum(-1)
             for metric, unit, values in (
                 ("distortion_by_scale", "of ‖x‖²", errors),
                 ("slope_by_scale", "1", slopes),
@@ -252,13 +253,14 @@ def _of_prod(x: Tensor, width: int, settings: Settings) -> Iterator[Measurement]
     for bits in BITS:
         labels: dict[str, Parameter] = {"width": width, "bits": bits}
         for projection in PROJECTIONS:
-            errors = [
-                _error(TurboQuantProd(width, bits, projection=projection, seed=seed), some).value
+            codecs = [
+                TurboQuantProd(width, bits, projection=projection, seed=seed)
                 for seed in range(PROJECTIONS_DRAWN)
             ]
+            errors = [_error(codec, some, settings.device).value for codec in codecs]
             found = mean_interval(errors)
             yield of_variance(found, option=f"prod, {projection} S", parameters=labels)
-        plain = _error(TurboQuant(width, bits, seed=settings.seed), x)
+        plain = _error(TurboQuant(width, bits, seed=settings.seed), x, settings.device)
         yield of_variance(plain, option="turboquant", parameters=labels)
 
 
@@ -268,9 +270,15 @@ def unit_vectors(count: int, width: int, seed: int) -> Tensor:
     return x / x.norm(dim=-1, keepdim=True)
 
 
-def _error(codec: Codec, x: Tensor) -> Estimate:
+def decoded(codec: Codec, x: Tensor, device: str) -> Tensor:
+    """x̂ (N, D), computed on the run's ``device``."""
+    there = codec.to(device)
+    return there.decode(there.encode(x.to(device))).cpu()
+
+
+def _error(codec: Codec, x: Tensor, device: str) -> Estimate:
     """E‖x − x̂‖² of unit vectors (N, D)."""
-    return mean_interval((codec.decode(codec.encode(x)) - x).square().sum(-1))
+    return mean_interval((decoded(codec, x, device) - x).square().sum(-1))
 
 
 # ---- what does the work
@@ -299,11 +307,14 @@ def rotation_first(settings: Settings) -> list[Measurement]:
         "keys with outliers": with_outliers(keys),
     }
     return [
-        m for bits in PACKED for name, x in vectors.items() for m in _of_rotation(name, x, bits)
+        m
+        for bits in PACKED
+        for name, x in vectors.items()
+        for m in _of_rotation(name, x, bits, settings.device)
     ]
 
 
-def _of_rotation(name: str, x: Tensor, bits: int) -> Iterator[Measurement]:
+def _of_rotation(name: str, x: Tensor, bits: int, device: str) -> Iterator[Measurement]:
     record = partial(
         measured,
         claim="turboquant.rotation-first",
@@ -314,7 +325,7 @@ def _of_rotation(name: str, x: Tensor, bits: int) -> Iterator[Measurement]:
     )
     lost: dict[str, np.ndarray] = {}
     for option, same in _arms(x.shape[-1], bits).items():
-        lost[option] = np.array([_relative_error(codec, x) for codec in same])
+        lost[option] = np.array([_relative_error(codec, x, device) for codec in same])
         weighted = lost[option] * 4 ** same[0].bits_per_value
         yield record(
             mean_interval(weighted) if len(weighted) > 1 else weighted[0],
@@ -357,7 +368,7 @@ def _arms(width: int, bits: int) -> dict[str, list[Codec]]:
     }
 
 
-def _relative_error(codec: Codec, x: Tensor) -> float:
+def _relative_error(codec: Codec, x: Tensor, device: str) -> float:
     """Σ‖x − x̂‖² over Σ‖x‖² of vectors (N, D)."""
-    lost = (codec.decode(codec.encode(x)) - x).double().square().sum()
+    lost = (decoded(codec, x, device) - x).double().square().sum()
     return float(lost / x.double().square().sum())

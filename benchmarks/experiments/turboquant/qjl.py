@@ -17,7 +17,7 @@ from benchmarks.experiments.experiment import (
     experiment_of_cells,
     joined,
 )
-from benchmarks.experiments.turboquant.lesson import PROJECTIONS, SEEDS, unit_vectors
+from benchmarks.experiments.turboquant.lesson import PROJECTIONS, SEEDS, decoded, unit_vectors
 from benchmarks.experiments.turboquant.memory import PACKED
 from benchmarks.instruments.cache_quality import attention_errors
 from benchmarks.instruments.windows import Windows
@@ -75,7 +75,7 @@ def _slopes(settings: Settings) -> Iterator[Measurement]:
             slopes = []
             for seed in range(4 * SEEDS):  # each rotation and projection has a bias of its own
                 codec = build(seed)
-                slopes.append(float((codec.decode(codec.encode(x)) * x).sum(-1).mean()))
+                slopes.append(float((decoded(codec, x, settings.device) * x).sum(-1).mean()))
             name, _, projection = option.partition(", ")
             labels: dict[str, Parameter] = {"bits": bits, "width": width}
             if projection:
