@@ -9,7 +9,15 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from benchmarks.suite.workloads import SIZE, Step, cache_bytes, of_this_commit, repeated_step, start
+from benchmarks.suite.workloads import (
+    SIZE,
+    Step,
+    cache_bytes,
+    cached_heads,
+    of_this_commit,
+    repeated_step,
+    start,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +58,7 @@ def filled_quantized_cache(model: Model, codec: str, past: int, room: int = 0) -
 
     config, weight = model.config, model.wte.weight
     kv = QuantizedKVCache(model, 1, past + room, kv_codec(codec, config.d_head))
-    rows = torch.randn(1, config.n_head, past, config.d_head).to(weight)
+    rows = torch.randn(1, cached_heads(config), past, config.d_head).to(weight)
     with torch.inference_mode():
         for layer in range(config.n_layer):
             kv.update(layer, rows, rows)
@@ -64,7 +72,8 @@ def quantized_decode_step(model: Model, codec: str, past: int) -> Step:
 
 def bits_per_value(model: Model, kv: KVCache, tokens: int) -> float:
     """Everything that a cache of so many tokens holds, over its numbers."""
-    values = 2 * model.config.n_layer * tokens * model.config.n_embd
+    config = model.config
+    values = 2 * config.n_layer * tokens * cached_heads(config) * config.d_head
     return 8 * cache_bytes(kv) / values
 
 

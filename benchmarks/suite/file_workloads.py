@@ -6,7 +6,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.suite.workloads import SIZE, check_choices, of_this_commit, start, value_of
+from benchmarks.suite.workloads import (
+    PROFILE,
+    SIZE,
+    SIZES,
+    check_choices,
+    of_this_commit,
+    start,
+    value_of,
+)
 
 if TYPE_CHECKING:
     from benchmarks.subjects.built import ModelConfig
@@ -33,7 +41,7 @@ def saved(family: str) -> tuple[TemporaryDirectory[str], ModelConfig]:
     from reference_model.export import save_huggingface
 
     check_choices(FAMILIES[family])
-    config = preset(SIZE.model, **FAMILIES[family])
+    config = preset(SIZES[PROFILE].model, **FAMILIES[family])  # never a file
     folder = TemporaryDirectory()
     save_huggingface(Model(config), Path(folder.name))
     return folder, config

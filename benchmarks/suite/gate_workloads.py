@@ -12,6 +12,7 @@ from copy import deepcopy
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
+from benchmarks.suite import asked_model
 from benchmarks.suite.codec_workloads import kv_codec, quantized_decode_step
 from benchmarks.suite.int8_workloads import int8_decode_step
 from benchmarks.suite.workloads import (
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from benchmarks.subjects.built import Model
 
 # The size is the same in every profile but the smallest: calls of 10 ms at most, on one core.
-MODEL = "toy" if PROFILE == "smoke" else "reference"
+MODEL = asked_model.MODEL or ("toy" if PROFILE == "smoke" else "reference")
 PAST, PROMPT, SHORT = 128, 48, 32
 # Layers, heads, tokens of the checkpoint's cache. A quarter of the tokens took half a millisecond,
 # and up to 4 % more or less from one process to the next.
@@ -44,7 +45,7 @@ ENCODED = (6, 4, 256)
 RANK = 8  # of adapters
 
 
-def _decode(dtype: str = "float32", **choices: str) -> Step:
+def _decode(dtype: str = asked_model.DTYPE, **choices: str) -> Step:
     """The token after `PAST` others, again and again."""
     model = model_of(MODEL, dtype, **choices)
     return repeated_step(model, filled_cache(model, PAST, 1), PAST)

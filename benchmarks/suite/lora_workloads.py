@@ -10,11 +10,20 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.suite.asked_model import DTYPE, MODEL
 from benchmarks.suite.codec_workloads import reference_checkpoint
-from benchmarks.suite.workloads import Step, device, finish, of_this_commit, start, token_ids
+from benchmarks.suite.workloads import (
+    Step,
+    device,
+    finish,
+    model_of,
+    of_this_commit,
+    start,
+    token_ids,
+)
 
 if TYPE_CHECKING:
-    from benchmarks.subjects.built import Model
+    from benchmarks.subjects.built import Model, ModelConfig
     from reference_model.lora import LoRAConfig
 
 WIDTH, ROWS = 768, 512
@@ -84,11 +93,18 @@ def training_step(name: str, trained: str, rank: int) -> Step:
 
 
 def _new_model(name: str) -> Model:
-    """One of its own: it is trained, and given adapters."""
+    """One of its own, with random weights: it is trained, and given adapters."""
+    import torch
+
     from benchmarks.subjects.built import Model
+
+    return Model(_config_of(name)).to(device=device(), dtype=getattr(torch, DTYPE))
+
+
+def _config_of(name: str) -> ModelConfig:
     from reference_model.config import preset
 
-    return Model(preset(name)).to(device())
+    return model_of(name).config if name == MODEL else preset(name)
 
 
 def ratio(arms: Mapping[str, Step], arm: str, over: str, rounds: int) -> float:
@@ -106,11 +122,11 @@ def trained_share(name: str, rank: int) -> float:
     import torch
 
     from benchmarks.subjects.built import Model
-    from reference_model.config import preset
     from reference_model.lora import adapter_parameters, add_adapters
 
+    config = _config_of(name)
     with torch.device("meta"):
-        model = Model(preset(name))
+        model = Model(config)
         total = sum(parameter.numel() for parameter in model.parameters())
         add_adapters(model, _config(rank))
     return sum(parameter.numel() for parameter in adapter_parameters(model)) / total

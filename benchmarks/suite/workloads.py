@@ -12,11 +12,13 @@ import statistics
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+
+from benchmarks.suite.asked_model import DTYPE, MODEL, asked_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +57,7 @@ SIZES = {
 PROFILE = os.environ.get("LLM_DESIGN_BENCH_PROFILE", "quick")
 if PROFILE not in SIZES:
     raise ValueError(f"LLM_DESIGN_BENCH_PROFILE={PROFILE!r}; use one of {', '.join(SIZES)}")
-SIZE = SIZES[PROFILE]
+SIZE = replace(SIZES[PROFILE], model=MODEL, small_model=MODEL) if MODEL else SIZES[PROFILE]
 
 # ---- what a commit may lack
 
@@ -130,11 +132,16 @@ def skip_without(found: Any) -> None:
 
 @cache  # asv sets up anew before each sample; the model is the same
 @of_this_commit()
-def model_of(name: str, dtype: str = "float32", **choices: str) -> Model:
-    """A preset with random weights, in evaluation mode; skipped where it has not these choices."""
+def model_of(name: str, dtype: str = DTYPE, **choices: str) -> Model:
+    """A preset with random weights, or `MODEL`, in evaluation mode.
+
+    Skipped where it has not these choices.
+    """
     start()
     import torch
 
+    if name == MODEL:
+        return asked_model(dtype, choices).to(device())
     from benchmarks.subjects.built import Model
     from reference_model.config import preset
 
@@ -163,10 +170,15 @@ def filled_cache(model: Model, past: int, room: int = 0) -> KVCache:
 
     config, weight = model.config, model.wte.weight
     kv = KVCache(config, 1, past + room, weight.dtype, weight.device)
-    rows = torch.randn(1, config.n_head, past, config.d_head).to(weight)
+    rows = torch.randn(1, cached_heads(config), past, config.d_head).to(weight)
     for layer in range(config.n_layer):
         kv.update(layer, rows, rows)
     return kv
+
+
+def cached_heads(config: Any) -> int:
+    """Heads of keys and values; an old commit's model has as many as of queries."""
+    return int(getattr(config, "n_kv_head", config.n_head))
 
 
 # ---- steps

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.data.git import git
@@ -44,6 +44,7 @@ class Arm:
     python: str
     own_suite: Path | None = None  # a checkout with base's own benchmarks; here head's are in place
     suite_differs: bool = False  # base's from head's
+    variables: Mapping[str, str] = field(default_factory=dict)  # of its processes
 
 
 @contextmanager
@@ -53,8 +54,11 @@ def checkouts(
     head: str,
     base_python: str | None = None,
     head_python: str | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[Arm, Arm]]:
     """The arms of two revisions, in a folder that is removed afterwards.
+
+    ``variables`` of the environment are set in all their processes.
 
     `UserError` for an unknown revision, a shallow clone or uncommitted changes, `NotComparable`
     where the commits need different environments and none are named.
@@ -72,7 +76,10 @@ def checkouts(
         raise UserError(f"{head} has no {WORKER}: head must not be older than the gate")
     with workplace() as folder:
         yield tuple(  # type: ignore[misc]
-            _arm(repository, name, commits, folder, pythons[name]) for name in ("base", "head")
+            replace(
+                _arm(repository, name, commits, folder, pythons[name]), variables=variables or {}
+            )
+            for name in ("base", "head")
         )
 
 

@@ -115,9 +115,22 @@ def ask(parser: Parser) -> None:
     parser.add_argument("--select", default="*", help="compare only these: '*turboquant*'")
     parser.add_argument("--budget", type=_seconds, help="seconds for the whole run (default: 450)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+    told = "measure this model: smollm2, a folder or a .gguf file (default: the suite's own)"
+    parser.add_argument("--model", type=_place, metavar="NAME", help=told)
+    kinds = ("float32", "bfloat16", "float16")
+    parser.add_argument("--dtype", choices=kinds, help="of its weights (default: float32)")
     parser.add_argument("--seed", type=seed, help="of the order of runs (default: drawn)")
     parser.add_argument("--base-python", help="Python for base (default: this one)")
     parser.add_argument("--head-python", help="Python for head (default: this one)")
+
+
+def _place(text: str) -> str:
+    """Where a model is, for processes in other folders; a name stays one."""
+    if Path(text).exists():
+        return str(Path(text).resolve())
+    if "/" in text or text.endswith(".gguf"):
+        raise argparse.ArgumentTypeError(f"there is no file or folder {text}")
+    return text
 
 
 def check_system() -> None:
@@ -156,6 +169,8 @@ def request_of(given: argparse.Namespace) -> Request:
         given.seed,
         given.base_python,
         given.head_python,
+        model=given.model,
+        dtype=given.dtype,
     )
 
 

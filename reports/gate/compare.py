@@ -28,6 +28,7 @@ from reports.gate.workers import Answer, Device, Worker, running
 Report = dict[str, Any]
 SCHEMA = 1
 BUDGET = 450.0  # seconds for everything, within the eight minutes that a gate may take
+VARIABLES = ("LLM_DESIGN_BENCH_MODEL", "LLM_DESIGN_BENCH_DTYPE")  # as the suite reads them
 CONTROLLED_BY = "bench_gate.Step.time_step(decode)"  # if it is selected, else the first
 NOTHING_TIMED: Report = {
     "skipped": {},
@@ -52,6 +53,14 @@ class Request:
     base_python: str | None = None
     head_python: str | None = None
     rule: Rule = field(default_factory=Rule)
+    model: str | None = None  # instead of the suite's own, for a suite that reads `VARIABLES`
+    dtype: str | None = None
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """By which the suite is told of model and dtype."""
+        asked = zip(VARIABLES, (self.model, self.dtype), strict=True)
+        return {name: value for name, value in asked if value}
 
 
 def compare(repository: Path, request: Request, tell: Callable[[str], None]) -> Report:
@@ -59,7 +68,12 @@ def compare(repository: Path, request: Request, tell: Callable[[str], None]) -> 
     started, rng = time.monotonic(), random.Random(request.seed)
     repository = top_of(repository)
     made = checkouts(
-        repository, request.base, request.head, request.base_python, request.head_python
+        repository,
+        request.base,
+        request.head,
+        request.base_python,
+        request.head_python,
+        request.variables,
     )
     with made as arms:
         report = _head_of_report(request, arms)
@@ -90,7 +104,8 @@ def compare(repository: Path, request: Request, tell: Callable[[str], None]) -> 
         }
         compared, told = accepted(compared, acceptances, repository, arms[0].commit)
         report["exact"]["differences"] = [asdict(difference) for difference in compared]
-        report["notes"] = [*exact.notes, *told]
+        asked = [f"measured with {name}={value}" for name, value in request.variables.items()]
+        report["notes"] = [*asked, *exact.notes, *told]
         for difference in compared:
             tell(f"{difference.kind}: {difference.id} {difference.base} -> {difference.head}")
         if fails(compared):

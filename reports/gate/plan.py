@@ -135,7 +135,12 @@ def planned(
     repository = top_of(repository)
     noise: Noise | None = None
     made = checkouts(
-        repository, request.base, request.head, request.base_python, request.head_python
+        repository,
+        request.base,
+        request.head,
+        request.base_python,
+        request.head_python,
+        request.variables,
     )
     with made as (base, head):
         with running((base, head), request.device, rng) as (workers, _):

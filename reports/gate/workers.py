@@ -147,16 +147,20 @@ def _environment(arm: Arm, device: Device, layout: random.Random) -> dict[str, s
     }
     if device == "cpu":
         kept["CUDA_VISIBLE_DEVICES"] = ""
-    return kept | {
-        "PYTHONPATH": str(arm.checkout),
-        guard.VARIABLE: str(arm.checkout),
-        "PYTHONHASHSEED": str(layout.randrange(2**32)),
-        "PYTHONNOUSERSITE": "1",
-        "LLM_DESIGN_BENCH_PROFILE": "gate",
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "GATE_PADDING": "x" * layout.randrange(PADDING),
-    }
+    return (
+        kept
+        | dict(arm.variables)
+        | {
+            "PYTHONPATH": str(arm.checkout),
+            guard.VARIABLE: str(arm.checkout),
+            "PYTHONHASHSEED": str(layout.randrange(2**32)),
+            "PYTHONNOUSERSITE": "1",
+            "LLM_DESIGN_BENCH_PROFILE": "gate",
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            "GATE_PADDING": "x" * layout.randrange(PADDING),
+        }
+    )
 
 
 def _hashing(arm: Arm) -> dict[str, str]:

@@ -17,6 +17,7 @@ from reports.gate import command
 from reports.gate import compare as compare_module
 from reports.gate import pairs as pairs_module
 from reports.gate.pairs import CONTROL
+from tests.reports.gate.conftest import BENCH
 
 ONE = "bench_gate.Step.time_step(one)"
 
@@ -31,6 +32,27 @@ def assert_status(done: subprocess.CompletedProcess[str], status: int, said: str
 @pytest.mark.parametrize("arguments", [(), ("--base", "HEAD"), ("--base=HEAD", "--head=x", "-z")])
 def test_wrong_arguments_exit_with_12_and_not_with_argparses_2(gate, arguments) -> None:
     assert_status(gate(*arguments), 12, r"^error: ")
+
+
+def test_a_model_that_is_not_there_is_told_before_anything_is_measured(gate) -> None:
+    done = gate("--base=HEAD", "--head=HEAD", "--model=models/none.gguf")
+    assert_status(done, 12, "^error: .*there is no file or folder models/none.gguf")
+
+
+def test_model_and_dtype_reach_the_suite_of_both_arms(gate, repository) -> None:
+    asked = BENCH.replace(
+        "        return self.bytes",
+        "        import os\n"
+        "        assert os.path.isabs(os.environ['LLM_DESIGN_BENCH_MODEL'])\n"
+        "        assert os.environ['LLM_DESIGN_BENCH_DTYPE'] == 'bfloat16'\n"
+        "        return self.bytes",
+    )
+    repository.write("a.gguf", "")
+    repository.commit(bench=asked)
+    words = ("--base=HEAD", "--head=HEAD", "--select=*.track_*")
+    assert_status(gate(*words), 12, "KeyError: 'LLM_DESIGN_BENCH_MODEL'")
+    asked_for = gate(*words, "--model=a.gguf", "--dtype=bfloat16")
+    assert_status(asked_for, 0, "measured with LLM_DESIGN_BENCH_DTYPE=bfloat16")
 
 
 def test_an_unknown_revision_exits_with_12_and_the_files_say_so(gate, tmp_path: Path) -> None:

@@ -1,0 +1,36 @@
+"""The model that the benchmarks are asked about, where it is not a preset: `MODEL`, in `DTYPE`.
+
+`python -m reports.gate --model` and `--dtype` set the variables; for `asv run`, set them by hand.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchmarks.subjects.built import Model
+
+MODEL = os.environ.get("LLM_DESIGN_BENCH_MODEL")  # smollm2, a folder or a .gguf file
+DTYPE = os.environ.get("LLM_DESIGN_BENCH_DTYPE", "float32")
+
+
+def asked_model(dtype: str, choices: Mapping[str, str]) -> Model:
+    """`MODEL` with its own weights; NotImplementedError where it has not these choices."""
+    assert MODEL is not None
+    model = _opened(MODEL, dtype)
+    for field, value in choices.items():
+        if getattr(model.config, field) != value:
+            raise NotImplementedError(f"{MODEL} has another {field} than {value}")
+    return model
+
+
+@cache
+def _opened(name: str, dtype: str) -> Model:
+    import torch
+
+    from reference_model.models import open_model
+
+    return open_model(name, getattr(torch, dtype)).model
