@@ -126,6 +126,18 @@ def test_one_compiled_program_writes_all_tokens(
     assert programs.count == 1
 
 
+@pytest.mark.parametrize("mlp", ["gelu", "swiglu"])
+def test_a_model_with_shared_heads_is_one_compiled_program_too(
+    tiny_model: Callable[..., GPT], programs: Programs, mlp: str
+) -> None:
+    choices = {"n_kv_head": 1, "mlp": mlp, "position": "rope", "norm": "rmsnorm", "bias": False}
+    model = tiny_model(context_length=40, **choices)
+    expected = generate(model, PROMPT, 12)
+    assert torch.equal(generate(model, PROMPT, 12, decoding="static"), expected)
+    assert torch.equal(generate(model, PROMPT, 12, decoding="compiled"), expected)
+    assert programs.count == 1
+
+
 @pytest.mark.K3
 def test_an_adapted_model_in_int8_is_one_compiled_program_too(
     tiny_model: Callable[..., GPT], programs: Programs
