@@ -35,6 +35,7 @@ from benchmarks.experiments.int8.sensitivity import (
     readings,
     rounded_part,
     sensitivity_ratio,
+    text_needed,
     untied,
 )
 from benchmarks.instruments.windows import Windows, windows_of
@@ -234,6 +235,22 @@ def test_kinds_that_are_alike_under_noise_are_not_told_apart() -> None:
     assert np.mean(np.array(lows) >= 10) <= 0.05
 
 
+def test_the_text_that_is_said_to_be_needed_tells_the_kinds_apart_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(0)
+    divergences = np.array([[1.0], [30.0]]) * np.ones(30)
+
+    def drawn(windows: int) -> np.ndarray:
+        return divergences[:, :1] + generator.normal(size=(2, windows)) * np.array([[6.0], [90.0]])
+
+    plans = [text_needed(drawn(30), divergences, drawn_windows(30)) for _ in range(200)]
+    needed = round(30 * np.median(plans))
+    told = 0
+    for _ in range(400):
+        low, high = drawn_windows(needed).mean(np.array([1, -10]) @ drawn(needed)[::-1]).interval
+        told += not low < 0 < high
+    assert 0.74 < told / 400 < 0.86
+
+
 def test_a_kind_that_loses_nothing_leaves_the_ratio_finite() -> None:
     losses = np.array([[-1.0, -1.0], [2.0, 2.0]])
     found = sensitivity_ratio(losses, np.abs(losses), drawn_windows(2))
@@ -249,11 +266,11 @@ def test_both_grids_have_a_ratio_with_the_norms_and_without() -> None:
     made = list(ratios(model, parts, found, windows))
     assert {(m.metric, m.option) for m in made} == {
         (f"{name}{suffix}", grid.name)
-        for name in ("sensitivity_ratio", "kl_ratio")
+        for name in ("sensitivity_ratio", "kl_ratio", "text_needed")
         for suffix in ("", "_without_norms")
         for grid in (INT8, INT4)
     }
-    assert all(m.interval is not None and m.n == 6 for m in made)
+    assert all(m.n == 6 for m in made if not m.metric.startswith("text_needed"))
 
 
 def test_the_map_is_measured_on_the_checkpoint(

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import stats
 from torch import Tensor
 from torch.func import functional_call
 
@@ -50,6 +51,7 @@ MEGABYTE, SCALE_BYTES = 1e6, 4
 # and the floor can only make it smaller.
 FLOOR = 1e-6
 RESAMPLES = 9999
+SAID = 10.0  # times as much, by the claim
 PARTS_OF_A_CELL = 4
 
 
@@ -295,7 +297,7 @@ def ratios(
     """For each grid: the most sensitive kind's loss per megabyte over the least sensitive one's.
 
     All kinds, as the claim has it; and without the norms, which save next to nothing. And the same
-    of the KL of predictions.
+    of the KL of predictions, and how much text would tell the ratio of the losses from the claim's.
     """
     megabytes = np.array([[bytes_saved(model, part) / MEGABYTE] for part in parts])
     losses, divergences = found.increases / megabytes, found.divergences / megabytes
@@ -308,6 +310,8 @@ def ratios(
             yield record(ratio, metric=f"sensitivity_ratio{suffix}", parameters={})
             ratio = sensitivity_ratio(divergences[chosen], divergences[chosen], windows)
             yield record(ratio, metric=f"kl_ratio{suffix}", parameters={})
+            needed = text_needed(losses[chosen], divergences[chosen], windows)
+            yield record(needed, metric=f"text_needed{suffix}", parameters={})
 
 
 def sensitivity_ratio(
@@ -328,3 +332,22 @@ def sensitivity_ratio(
     most, least = pair.mean(axis=1)
     ratio = float(most / max(least, FLOOR))
     return Estimate(ratio, (float(low), float(high)), n, windows.population)
+
+
+def text_needed(
+    losses: Array, divergences: Array, windows: Windows, border: float = SAID, power: float = 0.8
+) -> float:
+    """How many times this text a test at 5 % needs, to tell the two kinds' ratio from ``border``.
+
+    (kinds, windows) each, per megabyte. With ``power``, if losses rise by as much as predictions
+    diverge: then the most sensitive kind's loss less ``border`` times the least sensitive one's is
+    known, and the standard error of that difference is that of this text's stretches.
+    """
+    order = divergences.mean(axis=1).argsort()
+    weights = np.array([1, -border])
+    effect = weights @ divergences[[order[-1], order[0]]].mean(axis=1)
+    found = windows.mean(weights @ losses[[order[-1], order[0]]])
+    low, high = found.interval
+    error = (high - low) / 2 / stats.t.ppf(0.975, found.n - 1)
+    wanted = stats.norm.ppf(0.975) + stats.norm.ppf(power)
+    return float((wanted * error / effect) ** 2)
