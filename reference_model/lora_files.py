@@ -3,7 +3,7 @@
 PEFT knows one adapter for a linear. Adapters of slices (query and value of c_attn, rank r each) are
 exactly one of rank k·r: their A stacked, their B in blocks, zero elsewhere. Its alpha keeps the
 scale s: α′ = s·kr, or s·√(kr) where rsLoRA is asked for. How it was cut is kept in the tensors
-file's metadata, which PEFT does not read.
+file's metadata, which PEFT does not read. By the names of the Llama type each slice is a linear.
 """
 
 from __future__ import annotations
@@ -13,15 +13,13 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from reference_model.config import GPTConfig
 from reference_model.errors import UserError, notice
-from reference_model.export import family_for
 from reference_model.families import gpt2
 from reference_model.files import write_whole
 from reference_model.lora import (
@@ -32,6 +30,13 @@ from reference_model.lora import (
     put_adapters,
     shape_of,
 )
+from reference_model.lora_names import (
+    HEADED,
+    Layout,
+    are_transposed,
+    linears_by_their_names,
+    places_of,
+)
 from reference_model.parts import roles_by_name
 from reference_model.peft_settings import PEFTSettings, read_settings
 from reference_model.reading import parse_json, quoted, shown
@@ -40,12 +45,6 @@ from reference_model.tensor_files import Entry, read_file, same
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 # PEFT's wrapper holds the model as `base_model.model`.
 PREFIX = "base_model.model."
-# Hugging Face's GPT-2 with a head holds its blocks under this name, as Conv1D.
-HEADED = "transformer."
-
-# Whose names the file carries: this package's GPT (and transformers' GPT2Model), or
-# transformers' GPT2LMHeadModel.
-Layout = Literal["reference", "huggingface"]
 
 
 def save_adapters(model: nn.Module, folder: Path, layout: Layout = "reference") -> None:
@@ -56,13 +55,6 @@ def save_adapters(model: nn.Module, folder: Path, layout: Layout = "reference") 
     """
     if layout not in get_args(Layout):
         raise UserError(f"layout={layout!r} is not known; use one of {', '.join(get_args(Layout))}")
-    shape = getattr(model, "config", None)
-    llama = isinstance(shape, GPTConfig) and family_for(shape) is not gpt2.FAMILY
-    if layout == "huggingface" and llama:
-        raise UserError(
-            "adapters of a model with RMSNorm have no names of transformers' GPT-2; use "
-            "layout='reference', or merge_adapters and save_huggingface"
-        )
     linears = lora_linears(model)
     if not linears:
         raise UserError(f"{type(model).__name__} has no adapters to save; add some first")
@@ -71,17 +63,25 @@ def save_adapters(model: nn.Module, folder: Path, layout: Layout = "reference") 
     alphas: dict[str, float] = {}
     notes: dict[str, Any] = {}
     for name, linear in linears.items():
-        stored = name.removeprefix(HEADED)
-        stored = HEADED + stored if layout == "huggingface" else stored
-        a, b = _fused(linear)
-        tensors[f"{PREFIX}{stored}.lora_A.weight"] = a.cpu()
-        tensors[f"{PREFIX}{stored}.lora_B.weight"] = b.cpu()
-        ranks[stored] = len(a)
-        alphas[stored] = linear.scale * _divisor(len(a), linear.config.scaling == "rslora")
-        notes[stored] = {
-            "slices": [[part.outputs.start, part.outputs.stop] for part in linear.parts],
-            **dataclasses.asdict(linear.config),
-        }
+        for stored, outputs in places_of(model, name, linear.out_features, layout):
+            a, b = _fused(linear, outputs)
+            if not len(a):
+                continue
+            tensors[f"{PREFIX}{stored}.lora_A.weight"] = a.cpu()
+            tensors[f"{PREFIX}{stored}.lora_B.weight"] = b.cpu()
+            ranks[stored] = len(a)
+            alphas[stored] = linear.scale * _divisor(len(a), linear.config.scaling == "rslora")
+            slices = [part.outputs for part in linear.parts if _overlap(part.outputs, outputs)]
+            notes[stored] = {
+                "slices": [
+                    [
+                        max(each.start, outputs.start) - outputs.start,
+                        min(each.stop, outputs.stop) - outputs.start,
+                    ]
+                    for each in slices
+                ],
+                **dataclasses.asdict(linear.config),
+            }
     config = next(iter(linears.values())).config
     rank, alpha = next(iter(ranks.values())), next(iter(alphas.values()))
     fields = {
@@ -96,7 +96,7 @@ def save_adapters(model: nn.Module, folder: Path, layout: Layout = "reference") 
         "rank_pattern": {name: r for name, r in ranks.items() if r != rank},
         "alpha_pattern": {name: value for name, value in alphas.items() if value != alpha},
         "target_modules": list(ranks),
-        "fan_in_fan_out": layout == "huggingface",
+        "fan_in_fan_out": layout == "huggingface" and are_transposed(model),
         "bias": "none",
         "init_lora_weights": "gaussian" if config.init_a == "peft_gaussian" else True,
     }
@@ -114,7 +114,8 @@ def load_adapters(model: nn.Module, folder: Path) -> list[str]:
     """Freeze a model and put the adapters of a folder on it, in place; returns the linears' names.
 
     The folder is one that `save_adapters` or PEFT wrote, for this model's names or for those of
-    transformers' GPT-2. A file of PEFT's gives one adapter over all outputs of each linear. Raises
+    transformers' GPT-2 or Llama type. A file of PEFT's gives one adapter over all outputs of each
+    linear; of queries, keys and values that lie in three linears there, one of each slice. Raises
     `UserError`, and leaves the model as it was, for a missing or damaged file, for a method other
     than LoRA, for names and shapes that are not the model's, and where the configuration and the
     tensors do not agree on what is adapted.
@@ -124,40 +125,66 @@ def load_adapters(model: nn.Module, folder: Path) -> list[str]:
     file = folder / WEIGHTS_FILE
     entries, metadata = read_file(file, gpt2.FAMILY.names)
     notes = _notes(metadata, file)
-    found = {}
+    theirs = linears_by_their_names(model)
+    found: dict[str, tuple[nn.Module, list[_Piece]]] = {}
     for own, pair in _pairs(entries, model, file).items():
         stored = pair["A"].key.removeprefix(PREFIX).removesuffix(".lora_A.weight")
-        name, base = _find(model, (stored, own, HEADED + own), folder)
-        inputs, outputs = shape_of(base)
+        if stored in theirs:
+            name, outputs = theirs[stored]
+            base = model.get_submodule(name)
+        else:
+            name, base = _find(model, (stored, own, HEADED + own), folder)
+            outputs = slice(0, shape_of(base)[1])
+        inputs, wide = shape_of(base)[0], outputs.stop - outputs.start
         (rank, a_inputs), (b_outputs, b_rank) = pair["A"].shape, pair["B"].shape
-        if (a_inputs, b_outputs, b_rank) != (inputs, outputs, rank):
+        if (a_inputs, b_outputs, b_rank) != (inputs, wide, rank):
             raise UserError(
                 f"{file} has A {pair['A'].shape} and B {pair['B'].shape} for "
-                f"{stored}, which maps {inputs} to {outputs}; use adapters of this model"
+                f"{stored}, which maps {inputs} to {wide}; use adapters of this model"
             )
-        config = _config_of(stored, rank, inputs + outputs, settings)
+        config = _config_of(stored, rank, inputs + wide, settings)
         a, b = pair["A"].read(), pair["B"].read()
-        split = _split(notes.get(stored), config, b) or (config, (slice(0, outputs),))
-        found[name] = base, a, b, *split
-    put_adapters(
-        model,
-        {
-            name: _filled(LoRALinear(base, config, slices, torch.Generator()), a, b)
-            for name, (base, a, b, config, slices) in found.items()
-        },
-    )
+        split, slices = _split(notes.get(stored), config, b) or (config, (slice(0, wide),))
+        moved = tuple(slice(s.start + outputs.start, s.stop + outputs.start) for s in slices)
+        found.setdefault(name, (base, []))[1].append(_Piece(outputs, a, b, split, moved))
+    put_adapters(model, {name: _joined(*of_linear) for name, of_linear in found.items()})
     return list(found)
 
 
-@torch.no_grad()
-def _filled(linear: LoRALinear, a: Tensor, b: Tensor) -> LoRALinear:
-    """With the A and B of a fused adapter, cut into the linear's slices."""
-    start = 0
-    for part in linear.parts:
-        rows = slice(start, start + len(part.A))
-        part.A.copy_(a[rows])
-        part.B.copy_(b[part.outputs, rows])
-        start = rows.stop
+@dataclasses.dataclass(frozen=True)
+class _Piece:
+    """What a file holds of some outputs of a linear: A of all slices, and B (outputs, k·r)."""
+
+    outputs: slice
+    a: Tensor
+    b: Tensor
+    config: LoRAConfig
+    slices: tuple[slice, ...]
+
+
+def _joined(base: nn.Module, pieces: list[_Piece]) -> LoRALinear:
+    """The adapters of one linear of ours, of linears that lie side by side in it.
+
+    A smaller rank is filled up with zeros, and another scale goes into B: neither changes ΔW.
+    """
+    first = max(pieces, key=lambda piece: piece.config.rank).config
+    targets = tuple(dict.fromkeys(target for each in pieces for target in each.config.targets))
+    config = dataclasses.replace(first, targets=targets)
+    pieces = sorted(pieces, key=lambda piece: piece.outputs.start)
+    slices = tuple(outputs for piece in pieces for outputs in piece.slices)
+    linear, parts = LoRALinear(base, config, slices, torch.Generator()), []
+    for piece in pieces:
+        b, rank = piece.b, piece.config.rank
+        if piece.config.scale != config.scale:
+            b = b.double() * (piece.config.scale / config.scale)
+        for at, outputs in enumerate(piece.slices):
+            rows = slice(outputs.start - piece.outputs.start, outputs.stop - piece.outputs.start)
+            columns = slice(at * rank, (at + 1) * rank)
+            parts.append((piece.a[columns], b[rows, columns]))
+    with torch.no_grad():
+        for part, (a, b) in zip(linear.parts, parts, strict=True):
+            part.A.zero_()[: len(a)] = a
+            part.B.zero_()[:, : b.shape[1]] = b
     return linear
 
 
@@ -166,15 +193,20 @@ def _divisor(rank: int, rslora: bool) -> float:
 
 
 @torch.no_grad()
-def _fused(linear: LoRALinear) -> tuple[Tensor, Tensor]:
-    """A (k·r, n) and B (d, k·r) of all slices as one adapter."""
-    a = torch.cat([part.A for part in linear.parts])
-    b = a.new_zeros(linear.out_features, len(a))
-    start = 0
-    for part in linear.parts:
+def _fused(linear: LoRALinear, outputs: slice) -> tuple[Tensor, Tensor]:
+    """A (k·r, n) and B (outputs, k·r) of the k slices that reach into ``outputs``, as one."""
+    parts = [part for part in linear.parts if _overlap(part.outputs, outputs)]
+    like = linear.parts[0].A
+    a = torch.cat([part.A for part in parts]) if parts else like.new_zeros(0, like.shape[1])
+    b, start = a.new_zeros(linear.out_features, len(a)), 0
+    for part in parts:
         b[part.outputs, start : start + len(part.A)] = part.B
         start += len(part.A)
-    return a, b
+    return a, b[outputs]
+
+
+def _overlap(one: slice, other: slice) -> bool:
+    return one.start < other.stop and other.start < one.stop
 
 
 def _notes(metadata: dict[str, str], file: Path) -> dict[str, Any]:
