@@ -54,8 +54,9 @@ class Attention(nn.Module):
         q, k, v = qkv.split(self.heads, dim=1)  # (B, H, T, D), (B, G, T, D) twice
         if self.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
-        if rotation is not None:
-            q, k = rotate(q, *rotation), rotate(k, *rotation)
+        if rotation is not None:  # of both at once, which lie side by side: half the operators
+            both = torch.cat((q, k), dim=1) if self.qk_norm else qkv[:, : -v.shape[1]]
+            q, k = rotate(both, *rotation).split(self.heads[:2], dim=1)
         y = attend(q, k, v, mask) if cache is None else cache.attend(self.layer, q, k, v, mask)
         return self.c_proj(y.transpose(1, 2).reshape(B, T, -1))  # (B, T, H·D) → (B, T, C)
 

@@ -132,7 +132,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     The pairs lie half a head apart, as in Llama weights, not side by side as in GGUF files.
     """
     a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+    turned = torch.addcmul(a * cos, b, sin, value=-1), torch.addcmul(b * cos, a, sin)
+    return torch.cat(turned, dim=-1)
 
 
 def alibi_slopes(n_head: int) -> Tensor:
