@@ -28,7 +28,8 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("--group", choices=GROUPS, help="only this group")
     parser.add_argument("--only", help="only changes of these names, by a pattern")
-    parser.add_argument("--tests", action="store_true", help="ask the project's tests, too")
+    told = "ask the project's tests, too: of all changes, or of those that the gate missed"
+    parser.add_argument("--tests", nargs="?", const="all", choices=("all", "missed"), help=told)
     told = "file of what was found (default: %(default)s); more is appended"
     parser.add_argument("--lines", type=Path, default=LINES, help=told)
     parser.add_argument("--out", type=Path, help="JSON file for the summary")
@@ -45,7 +46,7 @@ def run(given: argparse.Namespace, made: Callable[[Path], dict[str, Any]]) -> No
     changes = chosen(given.group, given.only)
     check_gate(given.lines, Path.cwd())
     judges: tuple[Judge, ...] = ("gate", "tests") if given.tests else ("gate",)
-    run_changes(given.lines, Path.cwd(), changes, judges, warn)
+    run_changes(given.lines, Path.cwd(), changes, judges, warn, given.tests == "missed")
     found = summary(given.lines)
     if given.out:
         text = json.dumps({"made": made(given.lines), **found}, indent=1, allow_nan=False) + "\n"

@@ -47,8 +47,11 @@ def run_changes(
     changes: Sequence[Change],
     judges: Sequence[Judge],
     tell: Callable[[str], None],
+    only_missed: bool = False,
 ) -> None:
     """Ask every judge about every change; what the file has already is not asked again.
+
+    ``only_missed``: no judge is asked about what one before it found.
 
     First about a clone without a change. `UserError` where a judge finds something in that: what it
     found elsewhere would then say nothing.
@@ -59,6 +62,9 @@ def run_changes(
         if missing:
             with real.clone_edited(repository, change.name, change.edits) as clone:
                 for judge in missing:
+                    before = [known.get(key_of(j, change)) for j in judges[: judges.index(judge)]]
+                    if only_missed and any(each and finds(each) for each in before):
+                        continue
                     record = {
                         "kind": "change",
                         "judge": judge,

@@ -57,14 +57,21 @@ def _row(known: Mapping[Key, Record], change: Change) -> Row:
 
 
 def _shares(rows: Sequence[Row]) -> Row:
-    """Of one group: found by the gate, by the tests, and by either where both were asked."""
-    both = [row for row in rows if None not in (row["gate"], row["tests"])]
+    """Of one group: found by the gate, by the tests, and by either.
+
+    What the gate found the tests need not be asked about, to know that somebody finds it.
+    """
+    known = [row for row in rows if row["gate"] or row["tests"] or None not in _said(row)]
     shares: dict[str, Row] = {
         judge: _share([row[judge] for row in rows if row[judge] is not None]) for judge in JUDGES
     }
-    either = _share([row["gate"] or row["tests"] for row in both])
-    neither = sum(not (row["gate"] or row["tests"]) for row in both)
+    either = _share([any(_said(row)) for row in known])
+    neither = sum(not any(_said(row)) for row in known)
     return {"changes": len(rows), **shares, EITHER: either, "neither": neither}
+
+
+def _said(row: Row) -> tuple[bool | None, ...]:
+    return tuple(row[judge] for judge in JUDGES)
 
 
 def _share(found: Sequence[bool]) -> Row:

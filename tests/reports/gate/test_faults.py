@@ -126,6 +126,18 @@ def test_each_change_is_asked_about_once_after_a_clone_without_one(
     assert asked == ["gate: a speed"], "what was said of other edits does not count"
 
 
+def test_the_tests_may_be_asked_only_about_what_the_gate_missed(
+    asked: list[str], tmp_path: Path
+) -> None:
+    judges: tuple[Judge, ...] = ("gate", "tests")
+    path = tmp_path / "lines.jsonl"
+    run_changes(path, tmp_path, [FAULT, REWRITE], judges, [].append, only_missed=True)
+    assert asked == [
+        *("gate: nothing", "tests: nothing"),
+        *("gate: a speed", "gate: a rewrites", "tests: a rewrites"),
+    ]
+
+
 def test_what_is_found_in_a_clone_without_a_change_ends_it(
     asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,17 +254,21 @@ def test_tests_that_never_end_are_ended_and_have_failed(
 
 
 def of_each_group() -> list[Change]:
-    """Two of speed, one of quality, and two rewrites."""
-    return [*chosen("speed")[:2], *chosen("quality")[:1], *chosen(HARMLESS)[:2]]
+    """Three of speed, one of quality, and two rewrites."""
+    return [*chosen("speed")[:3], *chosen("quality")[:1], *chosen(HARMLESS)[:2]]
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """The gate finds the first of speed and a rewrite; the tests the second, and not the third."""
-    path, (first, second, third, *harmless) = tmp_path / "lines.jsonl", of_each_group()
+    """The gate finds the first of speed, a later one that the tests know nothing of, and a rewrite.
+
+    The tests find the second of speed. Nobody finds that of quality.
+    """
+    path, (first, second, later, third, *harmless) = tmp_path / "lines.jsonl", of_each_group()
     for change, gate, tests in (
         (first, 10, 0),
         (second, 0, 1),
+        (later, 10, None),
         (third, 0, 0),
         (harmless[0], 10, 0),
         (harmless[1], 0, None),
@@ -273,13 +289,13 @@ def test_shares_are_counted_by_group_over_what_was_asked(path: Path) -> None:
     found = summary(path)
     speed, *_ = found["groups"]
     assert speed["group"] == "speed"
-    assert (speed["gate"]["found"], speed["gate"]["asked"]) == (1, 2)
-    assert (speed["tests"]["found"], speed["either"]["found"], speed["neither"]) == (1, 2, 0)
-    assert (found["all"]["gate"]["found"], found["all"]["gate"]["asked"]) == (1, 3)
-    assert found["all"]["gate"]["value"] == pytest.approx(1 / 3)
+    assert (speed["gate"]["found"], speed["gate"]["asked"]) == (2, 3)
+    assert (speed["tests"]["found"], speed["either"]["found"], speed["neither"]) == (1, 3, 0)
+    assert (found["all"]["gate"]["found"], found["all"]["gate"]["asked"]) == (2, 4)
+    assert found["all"]["gate"]["value"] == pytest.approx(1 / 2)
     low, high = found["all"]["gate"]["interval"]
-    assert 0 < low < 1 / 3 < high < 1
-    assert (found["all"]["either"]["asked"], found["all"]["neither"]) == (3, 1)
+    assert 0 < low < 1 / 2 < high < 1
+    assert (found["all"]["either"]["asked"], found["all"]["neither"]) == (4, 1)
     assert (found["rewrites"]["gate"]["found"], found["rewrites"]["gate"]["asked"]) == (1, 2)
     assert found["rewrites"]["tests"]["asked"] == 1
     memory = next(row for row in found["groups"] if row["group"] == "memory")
@@ -289,7 +305,7 @@ def test_shares_are_counted_by_group_over_what_was_asked(path: Path) -> None:
 def test_each_change_has_a_row_with_what_the_judges_said(path: Path) -> None:
     rows = {row["name"]: row for row in summary(path)["changes"]}
     assert rows.keys() == {change.name for change in ALL}
-    first, second, third, *_ = (rows[change.name] for change in of_each_group())
+    first, second, _, third, *_ = (rows[change.name] for change in of_each_group())
     assert (first["gate"], first["tests"], first["differences"]) == (True, False, 1)
     assert (second["gate"], second["failing tests"]) == (False, ["tests/test_a.py::test_b"])
     assert (third["gate"], third["exit_status"]) == (False, 0), "not by what was said of others"
@@ -299,11 +315,12 @@ def test_each_change_has_a_row_with_what_the_judges_said(path: Path) -> None:
 
 def test_the_tables_tell_groups_first_and_then_each_change(path: Path) -> None:
     text = markdown(summary(path))
-    half = "1 of 2, 50 % (1–99)"
-    assert f"\n| speed | {len(chosen('speed'))} | {half} | {half} | 0 of 2 |\n" in text
-    first, _, third, harmless, _ = of_each_group()
+    half, most = "1 of 2, 50 % (1–99)", "2 of 3, 67 % (9–99)"
+    assert f"\n| speed | {len(chosen('speed'))} | {most} | {half} | 0 of 3 |\n" in text
+    first, _, later, third, harmless, _ = of_each_group()
     for change, words in (
         (first, "found | not found"),
+        (later, "found | "),
         (third, "not found | not found"),
         (harmless, "failed | passed"),
     ):
@@ -316,10 +333,9 @@ def test_the_command_asks_and_writes_both_forms(
 ) -> None:
     asked = []
 
-    def run(
-        path: Path, repository: Path, changes: Sequence[Change], judges: Any, tell: Any
-    ) -> None:
-        asked.append(([change.name for change in changes], judges))
+    def run(path: Path, repository: Path, changes: Sequence[Change], *rest: Any) -> None:
+        judges, _, missed = rest
+        asked.append(([change.name for change in changes], judges, missed))
 
     monkeypatch.setattr(fault_command, "run_changes", run)
     monkeypatch.setattr(fault_command, "check_gate", lambda path, repository: None)
@@ -330,6 +346,8 @@ def test_the_command_asks_and_writes_both_forms(
     assert main([*command, f"--out={out}"]) == 0
     told = capsys.readouterr().out
     assert main([*command, "--tests", f"--markdown={tables}"]) == 0
-    assert asked == [([name], ("gate",)), ([name], ("gate", "tests"))]
+    assert main([*command, "--tests", "missed", f"--markdown={tables}"]) == 0
+    both = ("gate", "tests")
+    assert asked == [([name], ("gate",), False), ([name], both, False), ([name], both, True)]
     assert json.loads(out.read_text()) == {"made": {"of": path.name}, **summary(path)}
     assert tables.read_text() == told == markdown(summary(path))

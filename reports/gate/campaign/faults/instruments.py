@@ -75,8 +75,8 @@ INSTRUMENTS = (
         "Counted parameters have a matrix that is shared in them twice.",
         (
             COUNTING,
-            "        return sum(p.numel() for p in GPT(config).parameters())\n",
-            "        found = GPT(config).named_parameters(remove_duplicate=False)\n"
+            "        return sum(p.numel() for p in Model(config).parameters())\n",
+            "        found = Model(config).named_parameters(remove_duplicate=False)\n"
             "        return sum(p.numel() for _, p in found)\n",
         ),
     ),
