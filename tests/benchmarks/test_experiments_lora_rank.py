@@ -131,9 +131,11 @@ def test_losses_and_seconds_come_from_cells_of_their_own(monkeypatch: pytest.Mon
     monkeypatch.setattr(
         pays,
         "run",
-        lambda spec: Outcome([spec.learning_rate], [1.0 / spec.rank, 1.0 + spec.seed], 4, 100, 32),
+        lambda spec, device: Outcome(
+            [spec.learning_rate], [1.0 / spec.rank, 1.0 + spec.seed], 4, 100, 32
+        ),
     )
-    monkeypatch.setattr(pays, "step_seconds", lambda specs: [spec.rank / 10 for spec in specs])
+    monkeypatch.setattr(pays, "step_seconds", lambda specs, device: [s.rank / 10 for s in specs])
     found = pays.rank_pays(FULL)
     assert the(found, "best_learning_rate", option="alpha/r", rank=4).value == 1e-3
     seconds = the(found, "seconds_per_step", rank=16)
