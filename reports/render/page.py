@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import tomllib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache, partial
@@ -19,6 +18,7 @@ from reports.render.charts import TooMany, panels
 from reports.render.choices import cards
 from reports.render.drawing import script_bundle, specification, static_svg
 from reports.render.marks import Panel, labels
+from reports.render.texts import lesson_texts
 from reports.render.titles import titled, told
 from reports.templating import page, templates
 
@@ -95,7 +95,7 @@ def source(name: str) -> str:
 
 def page_view(results: dict[str, Any]) -> View:
     measurements = {m["id"]: m for m in results["measurements"]}
-    texts = tomllib.loads((HERE / "lessons.toml").read_text(encoding="utf-8"))
+    texts = lesson_texts()
     run = results["environment"]
     means = {claim: {"open": texts["open"], **own} for claim, own in texts["means"].items()}
     claims = [_claim_view(c, measurements, means, run) for c in results["claims"]]

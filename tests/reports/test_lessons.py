@@ -1,11 +1,10 @@
-import tomllib
 from pathlib import Path
 
 from benchmarks.judging.claims import LESSONS, load_claims
 from reports.reading import read
-from reports.render import page
+from reports.render.texts import lesson_texts
 
-TEXTS = tomllib.loads((Path(page.__file__).parent / "lessons.toml").read_text(encoding="utf-8"))
+TEXTS = lesson_texts()
 
 
 def test_every_lesson_has_a_title_and_an_explanation() -> None:
