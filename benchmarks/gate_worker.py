@@ -123,7 +123,7 @@ class Worker:
     def _benchmark(self, key: str) -> Benchmark:
         """A fresh instance, so that several can be set up at once."""
         name = key.partition("(")[0]
-        found = _by_name(name)
+        found = by_name(name)
         found.set_param_idx(_places(name)[key])
         return found
 
@@ -131,11 +131,11 @@ class Worker:
 @cache
 def _places(name: str) -> dict[str, int]:
     """Where asv counts each choice of a benchmark's parameters."""
-    params = _by_name(name)._params
+    params = by_name(name)._params
     return {_key(name, given): at for at, given in enumerate(itertools.product(*params))}
 
 
-def _by_name(name: str) -> Benchmark:
+def by_name(name: str) -> Benchmark:
     """A fresh one, as asv makes it.
 
     One module is imported, in whatever folder its file lies; to know of all of them, as asv does

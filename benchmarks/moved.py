@@ -1,5 +1,8 @@
 """Modules by the names that they had before: they can be imported by these for one more version.
 
+They lay in benchmarks/ itself. Benchmarks are none of them, nor are the experiments of a lesson: a
+folder stands where a module did.
+
 >>> import benchmarks.stats  # the module benchmarks.judging.stats, with a DeprecationWarning
 """
 

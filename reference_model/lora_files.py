@@ -34,7 +34,9 @@ from reference_model.lora_names import (
     HEADED,
     Layout,
     are_transposed,
+    check_names,
     linears_by_their_names,
+    parameters_by_their_names,
     places_of,
 )
 from reference_model.parts import roles_by_name
@@ -58,6 +60,8 @@ def save_adapters(model: nn.Module, folder: Path, layout: Layout = "reference") 
     linears = lora_linears(model)
     if not linears:
         raise UserError(f"{type(model).__name__} has no adapters to save; add some first")
+    if layout == "huggingface":
+        check_names(model)
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
     alphas: dict[str, float] = {}
@@ -238,7 +242,8 @@ def _pairs(entries: dict[str, Entry], model: nn.Module, file: Path) -> dict[str,
 def _check_own(name: str, entry: Entry, model: nn.Module, file: Path) -> None:
     """PEFT writes the head below an adapter as well, and puts it in the place of the model's."""
     weights = dict(model.named_parameters(remove_duplicate=False))
-    weight = weights.get(name, weights.get(HEADED + name))
+    own = parameters_by_their_names(model).get(name, name)
+    weight = weights.get(own, weights.get(HEADED + own))
     linear = name.removesuffix(".weight")
     if weight is None and any(linear == of for of, _ in model.named_modules() if of):
         notice(f"{file} has {shown(entry.key)}, which is not compared: the model keeps it no more")

@@ -32,6 +32,14 @@ def is_of_llama_type(model: nn.Module) -> bool:
     return isinstance(config, GPTConfig) and family_for(config) is not gpt2.FAMILY
 
 
+def check_names(model: nn.Module) -> None:
+    """`UserError`, by the choice's name, for a model of ours that transformers has no names for."""
+    if is_of_llama_type(model):
+        config = model.config
+        assert isinstance(config, GPTConfig)
+        family_for(config).fields(config)
+
+
 def are_transposed(model: nn.Module) -> bool:
     """Whether its linears lie as Conv1D in transformers, as GPT-2's do."""
     return not is_of_llama_type(model) and not _has_queries_apart(model)
@@ -76,3 +84,17 @@ def linears_by_their_names(model: nn.Module) -> dict[str, Place]:
         for linear, width in widths.items()
         for theirs, outputs in places_of(model, linear, width, "huggingface")
     }
+
+
+def parameters_by_their_names(model: nn.Module) -> dict[str, str]:
+    """Transformers' name → our parameter's, where it is one of ours as a whole; as above."""
+    if not is_of_llama_type(model):
+        return {}
+    config = model.config
+    assert isinstance(config, GPTConfig)
+    family, found = family_for(config), {}
+    for name, _ in model.named_parameters(remove_duplicate=False):
+        sources = family.sources(name, config)
+        if len(sources) == 1:
+            found[family.full_name(sources[0])] = name
+    return found

@@ -51,16 +51,19 @@ WAYS = _ways()
 @of_this_commit()
 def _measured(way: str) -> Any:
     """`Cost` of a timed call, or the number that is tracked."""
-    from asv_runner.discovery import get_benchmark_from_name
-
+    from benchmarks.gate_worker import by_name
     from reference_model.config import PRESETS
 
     name = way.partition("(")[0]
     at = [each for each in WAYS if each.partition("(")[0] == name].index(way)
-    sizes = {**PROBES, "suite.workloads.PROMPT_TOKENS": 16, "suite.workloads.NEW_TOKENS": 4}
+    asked = dict.fromkeys(("suite.workloads.MODEL", "suite.lora_workloads.MODEL"))  # none
+    lengths = {"suite.workloads.PROMPT_TOKENS": 16, "suite.workloads.NEW_TOKENS": 4}
+    sizes = {**PROBES, **asked, **lengths}
     small = dict.fromkeys((SIZE.model, SIZE.small_model), PRESETS["toy"])
     with in_miniature(sizes), patch.dict(PRESETS, small):
-        return _value(get_benchmark_from_name("benchmarks", f"{name}-{at}"))
+        found = by_name(name)
+        found.set_param_idx(at)
+        return _value(found)
 
 
 def _value(found: Any) -> object:

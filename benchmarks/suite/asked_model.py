@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MODEL = os.environ.get("LLM_DESIGN_BENCH_MODEL")  # smollm2, a folder or a .gguf file
 DTYPE = os.environ.get("LLM_DESIGN_BENCH_DTYPE", "float32")
+if DTYPE not in ("float32", "bfloat16", "float16"):
+    raise ValueError(f"LLM_DESIGN_BENCH_DTYPE={DTYPE!r}; use float32, bfloat16 or float16")
 
 
 def asked_model(dtype: str, choices: Mapping[str, str]) -> Model:
@@ -22,7 +24,7 @@ def asked_model(dtype: str, choices: Mapping[str, str]) -> Model:
     assert MODEL is not None
     model = _opened(MODEL, dtype)
     for field, value in choices.items():
-        if getattr(model.config, field) != value:
+        if getattr(model.config, field, None) != value:
             raise NotImplementedError(f"{MODEL} has another {field} than {value}")
     return model
 

@@ -1,7 +1,7 @@
 """What every class of `bench_*.py` is: one with a lasting name, whose tracked numbers are numbers.
 
-A benchmark is called after its file, whether this folder is the suite, as asv has it, or one of its
-folders. asv stores NaN for what was skipped, so that a commit whose model answers NaN
+asv takes this folder for the suite, and the gate takes benchmarks/: a benchmark is called after its
+file by both. asv stores NaN for what was skipped, so that a commit whose model answers NaN
 would look like one that lacks the model. An exception it stores as a failure, and goes on.
 """
 

@@ -62,7 +62,7 @@ def bytes_over_float32(name: str, product: str) -> float:
     """Bytes of all weights, over those in float32."""
     from reference_model.quantization.int8 import weight_bytes
 
-    return weight_bytes(int8_model(name, product)) / weight_bytes(model_of(name))
+    return weight_bytes(int8_model(name, product)) / weight_bytes(model_of(name, "float32"))
 
 
 @of_this_commit()

@@ -264,9 +264,7 @@ def seconds_per_token(model: Model, cached: bool) -> float:
 
 
 @of_this_commit()
-def decode_bound(
-    model: Model, past: int, dtype: str = "float32"
-) -> Callable[[MachineLimit], Bound]:
+def decode_bound(model: Model, past: int, dtype: str = DTYPE) -> Callable[[MachineLimit], Bound]:
     """Limit of the machine → the least seconds of one decode step."""
     from benchmarks.instruments import limits
 
@@ -274,14 +272,14 @@ def decode_bound(
 
 
 @of_this_commit()
-def prefill_bound(model: Model, length: int) -> Callable[[MachineLimit], Bound]:
+def prefill_bound(model: Model, length: int, dtype: str = DTYPE) -> Callable[[MachineLimit], Bound]:
     """Limit of the machine → the least seconds of one prefill."""
     from benchmarks.instruments import limits
 
-    return lambda limit: limits.prefill_bound(model.config, length, limit)
+    return lambda limit: limits.prefill_bound(model.config, length, limit, dtype)  # type: ignore[arg-type]
 
 
-def over_ideal(step: Step, bound: Callable[[MachineLimit], Bound], dtype: str = "float32") -> float:
+def over_ideal(step: Step, bound: Callable[[MachineLimit], Bound], dtype: str = DTYPE) -> float:
     """Median seconds of a step over the least possible, by a limit probed in turns with it."""
     from benchmarks.instruments.limits import durations_beside, probes_for
 

@@ -37,6 +37,12 @@ def _accept(arguments: Sequence[str]) -> int:
         raise UserError(
             f"{given.report} is no report of a gate ({error}); write one with --json"
         ) from None
+    if report.get("variables"):
+        asked = ", ".join(f"{name}={value}" for name, value in report["variables"].items())
+        raise UserError(
+            f"{given.report} is of another model or dtype ({asked}), and what is accepted is of "
+            "the suite's own; gate without --model and --dtype"
+        )
     lines = [line for line in lines if fnmatchcase(line.benchmark, given.only)]
     if not lines:
         raise UserError(f"--only {given.only!r} fits nothing that failed")

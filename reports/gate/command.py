@@ -126,7 +126,7 @@ def ask(parser: Parser) -> None:
 
 def _place(text: str) -> str:
     """Where a model is, for processes in other folders; a name stays one."""
-    if Path(text).exists():
+    if text != "smollm2" and Path(text).exists():  # whatever lies here by that name
         return str(Path(text).resolve())
     if "/" in text or text.endswith(".gguf"):
         raise argparse.ArgumentTypeError(f"there is no file or folder {text}")

@@ -23,12 +23,11 @@ from reports.gate.pairs import CONTROL, Pairs
 from reports.gate.rulers import Compared, compare_exactly
 from reports.gate.timed import Timed, run_pairs
 from reports.gate.verdict import NotComparable, Verdict
-from reports.gate.workers import Answer, Device, Worker, running
+from reports.gate.workers import OF_SUITE, Answer, Device, Worker, running
 
 Report = dict[str, Any]
 SCHEMA = 1
 BUDGET = 450.0  # seconds for everything, within the eight minutes that a gate may take
-VARIABLES = ("LLM_DESIGN_BENCH_MODEL", "LLM_DESIGN_BENCH_DTYPE")  # as the suite reads them
 CONTROLLED_BY = "bench_gate.Step.time_step(decode)"  # if it is selected, else the first
 NOTHING_TIMED: Report = {
     "skipped": {},
@@ -53,13 +52,13 @@ class Request:
     base_python: str | None = None
     head_python: str | None = None
     rule: Rule = field(default_factory=Rule)
-    model: str | None = None  # instead of the suite's own, for a suite that reads `VARIABLES`
+    model: str | None = None  # instead of the suite's own, for a suite that reads `OF_SUITE`
     dtype: str | None = None
 
     @property
     def variables(self) -> dict[str, str]:
         """By which the suite is told of model and dtype."""
-        asked = zip(VARIABLES, (self.model, self.dtype), strict=True)
+        asked = zip(OF_SUITE, (self.model, self.dtype), strict=True)
         return {name: value for name, value in asked if value}
 
 
@@ -134,6 +133,7 @@ def _head_of_report(request: Request, arms: tuple[Arm, Arm]) -> Report:
         "base": {"revision": request.base, "commit": arms[0].commit, "model": arms[0].model_tree},
         "head": {"revision": request.head, "commit": arms[1].commit, "model": arms[1].model_tree},
         "select": request.select,
+        "variables": request.variables,
         "budget": request.budget,
         "device": request.device,
         "rule": asdict(request.rule),

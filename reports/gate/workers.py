@@ -25,6 +25,7 @@ TIMEOUT = 180.0  # seconds for one answer
 LONGEST = 64 << 20  # bytes of one answer: thousands of benchmarks take one
 MOST_TOLD = 2000  # characters of what a process says of its failure
 ENDING = 10.0  # seconds that a process which was killed may take to end
+OF_SUITE = ("LLM_DESIGN_BENCH_MODEL", "LLM_DESIGN_BENCH_DTYPE")  # by which it is told of a model
 PADDING = 4096  # bytes that the environment may grow by: where a stack begins depends on it
 
 
@@ -144,6 +145,7 @@ def _environment(arm: Arm, device: Device, layout: random.Random) -> dict[str, s
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("PYTHON", "OMP_", "MKL_", "GOMP_", "KMP_", "ASV_"))
+        and name not in OF_SUITE
     }
     if device == "cpu":
         kept["CUDA_VISIBLE_DEVICES"] = ""

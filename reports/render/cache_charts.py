@@ -83,7 +83,8 @@ def _roof(measurements: Sequence[Measurement]) -> Iterator[Panel]:
         if _step(m) in intensities
     ]
     bandwidths = of(measurements, "read_bandwidth")
-    rates = [m for m in of(measurements, "matrix_rate") if labels(m).get("dtype") == "float32"]
+    kind = next((labels(point).get("dtype", "float32") for point in points), "float32")
+    rates = [m for m in of(measurements, "matrix_rate") if labels(m).get("dtype") == kind]
     if len(points) < 2 or not bandwidths or not rates:
         return
     bandwidth, rate = bandwidths[0]["value"], rates[0]["value"]
@@ -96,7 +97,7 @@ def _roof(measurements: Sequence[Measurement]) -> Iterator[Panel]:
         for x in sorted({min(*ends, corner), corner, max(*ends, corner)})
     ]
     yield curve(
-        "steps under the roof of the machine, float32",
+        f"steps under the roof of the machine, {kind}",
         points,
         "intensity",
         x_title="FLOPs per byte read",

@@ -11,6 +11,7 @@ from typing import Any
 
 from jinja2 import Template
 
+from benchmarks.experiments.experiment import DTYPES
 from benchmarks.judging.claims import Region, region_of
 from benchmarks.judging.rounding import Side, number
 from reports.render import formats
@@ -286,9 +287,9 @@ def _lesson_view(lesson: View, claims: Sequence[View]) -> View:
 
 
 def _held_out(measurements: Sequence[View]) -> list[View]:
-    """How well the checkpoint predicts held-out text as it is, in full precision."""
+    """How well the model predicts held-out text as it is, in the run's dtype."""
     metrics = ("held_out_loss", "perplexity", "bits_per_byte")
-    found = [m for m in measurements if m["metric"] in metrics and m["option"] == "float32"]
+    found = [m for m in measurements if m["metric"] in metrics and m["option"] in DTYPES]
     return [_row_view(m, ()) for m in found]
 
 

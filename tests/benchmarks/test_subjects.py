@@ -18,6 +18,8 @@ from benchmarks.experiments.cache import memory_bound
 from benchmarks.experiments.experiment import Settings, all_experiments
 from benchmarks.experiments.int8 import activations as int8_activations
 from benchmarks.experiments.int8 import lesson as int8
+from benchmarks.experiments.int8 import speed as int8_speed
+from benchmarks.experiments.int8.sensitivity import untied
 from benchmarks.experiments.lora.adapters import shapes_of
 from benchmarks.experiments.turboquant import kv_quality, kv_vectors
 from benchmarks.instruments import limits
@@ -152,6 +154,9 @@ def test_experiments_measure_in_the_runs_dtype(llama: Path, text: Path, dtype: A
     keys, _ = kv_vectors.keys_and_values(settings, 10)
     assert keys.dtype == subject_of(settings).dtype
     model = subject_of(settings).model()
+    assert untied(model).wte.weight.dtype == subject_of(settings).dtype
+    sizes = int8_speed.of_a_cell(replace(settings, profile="full"), "sizes")
+    assert sizes["float32"] == sum(4 * p.numel() for p in model.parameters())
     assert limits.dtype_of(model) == dtype
     step = memory_bound._decode_step(model, "cpu", 1, samples=1)
     assert step().dtype == subject_of(settings).dtype

@@ -118,6 +118,29 @@ def test_adapters_on_transformers_own_llama_keep_its_names(
     torch.testing.assert_close(read(TOKENS).logits, expected, rtol=0, atol=1e-11)
 
 
+def test_the_embedding_that_peft_writes_as_well_is_compared(
+    ours: Callable[[], GPT], theirs: Callable[[], Any], peft: ModuleType, tmp_path: Path
+) -> None:
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    trained = peft.get_peft_model(theirs(), config)
+    trained.save_pretrained(tmp_path / "adapters", save_embedding_layers=True)
+    model = ours()
+    assert load_adapters(model, tmp_path / "adapters") == ["h.0.attn.c_attn", "h.1.attn.c_attn"]
+    other = ours()
+    other.wte.weight.data += 1
+    with pytest.raises(UserError, match="differs from the model's own"):
+        load_adapters(other, tmp_path / "adapters")
+
+
+def test_what_no_model_of_transformers_is_has_no_names_there(
+    tiny_model: Callable[..., GPT], tmp_path: Path
+) -> None:
+    model = adapted(tiny_model(norm="rmsnorm"))
+    with pytest.raises(UserError, match="llama's layout cannot store position='learned'"):
+        save_adapters(model, tmp_path / "new", layout="huggingface")
+    assert not (tmp_path / "new").exists()
+
+
 def test_adapters_of_another_shape_are_refused(
     ours: Callable[[], GPT], tiny_model: Callable[..., GPT], tmp_path: Path
 ) -> None:

@@ -93,10 +93,14 @@ def memory_bound(settings: Settings, found: CellsFound) -> list[Measurement]:
     samples = [sample for _, sample in found]
     threads = samples[0]["threads"]
     config = preset("gpt2") if settings.of_reference else subject_of(settings).config
-    return [*_machine(config, samples, threads), *_steps(samples, threads, settings.dtype)]
+    kinds = dict.fromkeys((*PRODUCTS, settings.dtype))
+    machine = _machine(config, samples, threads, list(kinds))
+    return [*machine, *_steps(samples, threads, settings.dtype)]
 
 
-def _machine(config: ModelConfig, samples: Sequence[Sample], threads: int) -> Iterator[Measurement]:
+def _machine(
+    config: ModelConfig, samples: Sequence[Sample], threads: int, kinds: Sequence[Dtype]
+) -> Iterator[Measurement]:
     """Limits of the machine, and the intensity of a decode step over its balance, per dtype."""
     record = partial(
         measured, claim="cache.memory-bound", choice="cache", source="clock", direction="higher"
@@ -106,7 +110,7 @@ def _machine(config: ModelConfig, samples: Sequence[Sample], threads: int) -> It
     stated: dict[str, Parameter] = {"threads": threads}
     machine = partial(record, option="machine")
     yield machine(reads, metric="read_bandwidth", unit="bytes/s", parameters=stated)
-    for dtype in PRODUCTS:
+    for dtype in kinds:
         labels: dict[str, Parameter] = {"dtype": dtype, **stated}
         rates = mean_interval([limit.arithmetic(dtype) for limit in limits])
         balances = mean_interval([limit.balance(dtype) for limit in limits])

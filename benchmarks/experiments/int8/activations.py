@@ -241,7 +241,10 @@ def with_fake_rounding(model: Model, grid: Grid | None, activations: bool) -> Mo
 
 
 def block_gradients(model: Model, x: Tensor, y: Tensor) -> Gradients:
-    """Of the mean loss of tokens x (B, T) and their targets, a row for each block, float32."""
+    """Of the mean loss of tokens x (B, T) and their targets, a row for each block.
+
+    In the model's dtype.
+    """
     of_blocks = [list(block.parameters()) for block in model.h]
     loss = F.cross_entropy(model(x).mT, y)
     found = iter(torch.autograd.grad(loss, [p for block in of_blocks for p in block]))

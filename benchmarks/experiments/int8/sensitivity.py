@@ -57,7 +57,7 @@ PARTS_OF_A_CELL = 4
 
 @dataclass(frozen=True)
 class Part:
-    """Parameters that are rounded together, all others left in float32."""
+    """Parameters that are rounded together, all others left as they are."""
 
     labels: dict[str, Parameter]
     names: tuple[str, ...]
@@ -71,7 +71,7 @@ class Readings:
 
     baseline: Array  # (windows,) nats
     losses: Array  # (parts, windows) nats
-    divergences: Array  # (parts, windows) KL(float32 ‖ rounded) of the predictions, nats
+    divergences: Array  # (parts, windows) KL(as it is ‖ rounded) of the predictions, nats
 
     @property
     def increases(self) -> Array:
@@ -113,7 +113,7 @@ def of_some_parts(settings: Settings, first_part: int) -> Found:
     of_any_model=True,
 )
 def sensitivity(settings: Settings, found: CellsFound) -> list[Measurement]:
-    """What each part loses by rounding, all others left in float32.
+    """What each part loses by rounding, all others left as they are.
 
     Of the checkpoint untied, whose embedding and head can be rounded one without the other.
     """
@@ -139,7 +139,7 @@ def untied(model: Model) -> Model:
     """The same function with an embedding and a head of their own."""
     result = Model(replace(model.config, head="untied"))
     result.load_state_dict(model.state_dict())
-    return result.eval()
+    return result.to(model.wte.weight.dtype).eval()
 
 
 def names_of(model: Model, kind: str, layer: int | None = None) -> tuple[str, ...]:
@@ -222,12 +222,12 @@ def readings(
     """
     plain, losses, divergences = [], [], []
     for x, y in windows.batches(batch_size, model.wte.weight.device):
-        expected = model(x).log_softmax(-1)  # (B, T, V)
+        expected = model(x).float().log_softmax(-1)  # (B, T, V)
         probabilities = expected.exp()
         plain.append(_window_losses(expected, y))
         of_changes = []
         for change in changes:
-            found = functional_call(model, dict(change), x).log_softmax(-1)
+            found = functional_call(model, dict(change), x).float().log_softmax(-1)
             divergence = (probabilities * expected.sub(found)).sum(-1).mean(-1)
             of_changes.append(torch.stack((_window_losses(found, y), divergence)))
         both = torch.stack(of_changes, dim=1)  # (2, changes, B)

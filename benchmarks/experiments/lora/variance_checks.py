@@ -2,7 +2,7 @@
 
 Each takes mean squares of s·BA over replicas at several ranks and their relative standard errors,
 which the law itself gives (`product_moments`), and returns p values: (..., ranks) become (...).
-How often they err is measured in `experiments/lora_checks.py`. All take a mean over replicas for
+How often they err is measured in `checks.py`. All take a mean over replicas for
 normal, which it nearly is: ‖BA‖² is skewed, and the fewer the replicas the more so.
 """
 

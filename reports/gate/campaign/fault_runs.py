@@ -59,6 +59,8 @@ def run_changes(
     commit, known = git(repository, "rev-parse", "HEAD"), recorded(path)
     for number, change in enumerate((UNCHANGED, *changes)):
         missing = [judge for judge in judges if key_of(judge, change) not in known]
+        if only_missed and any(finds(known[key]) for key in _keys(judges, change) if key in known):
+            missing = []
         if missing:
             with real.clone_edited(repository, change.name, change.edits) as clone:
                 for judge in missing:
@@ -86,6 +88,10 @@ def recorded(path: Path) -> dict[Key, Record]:
     """What the judges said last of each change, by its edits: of others it says nothing."""
     found = lines.read(path, kind="change")
     return {(each["judge"], each["name"], each["edits"]): each for each in found}
+
+
+def _keys(judges: Sequence[Judge], change: Change) -> list[Key]:
+    return [key_of(judge, change) for judge in judges]
 
 
 def key_of(judge: Judge, change: Change) -> Key:

@@ -59,9 +59,11 @@ def _row(known: Mapping[Key, Record], change: Change) -> Row:
 def _shares(rows: Sequence[Row]) -> Row:
     """Of one group: found by the gate, by the tests, and by either.
 
-    What the gate found the tests need not be asked about, to know that somebody finds it.
+    What the gate found the tests need not be asked about, to know that somebody finds it. Nothing
+    is said of either while what one of them missed waits for the other.
     """
-    known = [row for row in rows if row["gate"] or row["tests"] or None not in _said(row)]
+    waiting = any({None, False} <= set(_said(row)) for row in rows)
+    known = [] if waiting else [row for row in rows if set(_said(row)) != {None}]
     shares: dict[str, Row] = {
         judge: _share([row[judge] for row in rows if row[judge] is not None]) for judge in JUDGES
     }

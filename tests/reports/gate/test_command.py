@@ -39,7 +39,9 @@ def test_a_model_that_is_not_there_is_told_before_anything_is_measured(gate) -> 
     assert_status(done, 12, "^error: .*there is no file or folder models/none.gguf")
 
 
-def test_model_and_dtype_reach_the_suite_of_both_arms(gate, repository) -> None:
+def test_model_and_dtype_reach_the_suite_of_both_arms(
+    gate, repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = BENCH.replace(
         "        return self.bytes",
         "        import os\n"
@@ -53,6 +55,9 @@ def test_model_and_dtype_reach_the_suite_of_both_arms(gate, repository) -> None:
     assert_status(gate(*words), 12, "KeyError: 'LLM_DESIGN_BENCH_MODEL'")
     asked_for = gate(*words, "--model=a.gguf", "--dtype=bfloat16")
     assert_status(asked_for, 0, "measured with LLM_DESIGN_BENCH_DTYPE=bfloat16")
+    # The caller's own variables are nobody's request.
+    monkeypatch.setenv("LLM_DESIGN_BENCH_MODEL", "/a.gguf")
+    assert_status(gate(*words), 12, "KeyError: 'LLM_DESIGN_BENCH_MODEL'")
 
 
 def test_an_unknown_revision_exits_with_12_and_the_files_say_so(gate, tmp_path: Path) -> None:

@@ -302,6 +302,18 @@ def test_shares_are_counted_by_group_over_what_was_asked(path: Path) -> None:
     assert (memory["gate"]["asked"], memory["gate"]["value"]) == (0, None)
 
 
+def test_nothing_is_said_of_neither_while_what_the_gate_missed_waits_for_the_tests(
+    tmp_path: Path,
+) -> None:
+    path, (first, second, *_) = tmp_path / "lines.jsonl", of_each_group()
+    for change, status in ((first, 10), (second, 0)):
+        common = {"kind": "change", "name": change.name, "edits": change.digest, "judge": "gate"}
+        told = {"seconds": 3.0, "reason": "", "compared": 9, "differences": []}
+        lines.append(path, {**common, "exit_status": status, **told})
+    found = summary(path)
+    assert (found["all"]["either"]["asked"], found["all"]["either"]["value"]) == (0, None)
+
+
 def test_each_change_has_a_row_with_what_the_judges_said(path: Path) -> None:
     rows = {row["name"]: row for row in summary(path)["changes"]}
     assert rows.keys() == {change.name for change in ALL}
