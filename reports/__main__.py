@@ -169,12 +169,12 @@ def _build(given: argparse.Namespace) -> None:
 
 
 def _table(given: argparse.Namespace) -> None:
-    from reports.gather import gather
+    from reports.merge_results import merge_results
     from reports.table import put_into, terminal_table, verdict_table
 
     if given.into:
         check_writable(given.into)
-    results = gather(given.results)
+    results = merge_results(given.results)
     if given.into:
         put_into(given.into, verdict_table(results))
     else:

@@ -23,7 +23,7 @@ def channels_of(model: Model, channels: Sequence[int]) -> list[int]:
 
 
 @torch.no_grad()
-def with_planted_outliers(model: Model, channels: Sequence[int], strength: float) -> Model:
+def model_with_outliers(model: Model, channels: Sequence[int], strength: float) -> Model:
     """A copy whose normed activations are ``strength`` times as large in ``channels``.
 
     In every block γ and β of both norms are multiplied there, and the columns of the linear that

@@ -22,7 +22,7 @@ from benchmarks.instruments.perplexity import token_losses
 from benchmarks.instruments.windows import windows_of
 from benchmarks.judging.claims import load_claims
 from benchmarks.judging.verdicts import judge_claim
-from benchmarks.subjects.outliers import with_planted_outliers
+from benchmarks.subjects.outliers import model_with_outliers
 from reference_model.checkpoints import REFERENCE_FOLDER, load_reference, reference_tokenizer
 from reference_model.config import preset
 from reference_model.errors import UserError
@@ -157,7 +157,7 @@ def test_each_way_to_quantise_a_norm_has_a_verdict_and_the_known_answers_come_ou
 
 def test_planted_outliers_change_no_output(model: GPT, tokens: Tensor) -> None:
     exact = model.double()
-    planted = with_planted_outliers(exact, (0, 5), 50.0)
+    planted = model_with_outliers(exact, (0, 5), 50.0)
     text = tokens[:64][None]
     with torch.inference_mode():
         assert (planted(text) - exact(text)).abs().max() < 1e-10
@@ -166,7 +166,7 @@ def test_planted_outliers_change_no_output(model: GPT, tokens: Tensor) -> None:
 
 def test_outliers_are_planted_in_pre_norm_models_only() -> None:
     with pytest.raises(UserError, match="norm_placement='post': use 'pre'"):
-        with_planted_outliers(GPT(preset("toy", norm_placement="post")), (0,), 2.0)
+        model_with_outliers(GPT(preset("toy", norm_placement="post")), (0,), 2.0)
 
 
 @pytest.mark.usefixtures("read_the_slice_only")

@@ -41,7 +41,7 @@ from benchmarks.experiments.int8.sensitivity import (
 from benchmarks.instruments.windows import Windows, windows_of
 from benchmarks.record.results import Measurement
 from benchmarks.subjects import subject
-from benchmarks.subjects.outliers import channels_of, with_planted_outliers
+from benchmarks.subjects.outliers import channels_of, model_with_outliers
 from reference_model.checkpoints import REFERENCE_FOLDER, load_reference
 from reference_model.config import GPTConfig
 from reference_model.errors import UserError
@@ -96,7 +96,7 @@ def drawn_norms(model: GPT) -> GPT:
 
 def test_planted_outliers_leave_the_outputs_as_they_were(tokens: Tensor) -> None:
     exact = load_reference(torch.float64)
-    planted = with_planted_outliers(exact, CHANNELS, 100.0)
+    planted = model_with_outliers(exact, CHANNELS, 100.0)
     with torch.inference_mode():
         assert not torch.equal(planted.h[0].ln_1.weight, exact.h[0].ln_1.weight)
         difference = planted(tokens[None, :256]) - exact(tokens[None, :256])
@@ -106,7 +106,7 @@ def test_planted_outliers_leave_the_outputs_as_they_were(tokens: Tensor) -> None
 def test_planted_outliers_coarsen_the_grids_of_gamma_and_of_activations(
     model: GPT, tokens: Tensor
 ) -> None:
-    planted, found = with_planted_outliers(model, CHANNELS, 100.0), []
+    planted, found = model_with_outliers(model, CHANNELS, 100.0), []
     others = [channel for channel in range(256) if channel not in CHANNELS]
     x = model.embed(tokens[None, :64]).detach()
     for each in (model, planted):
@@ -127,14 +127,14 @@ def test_planted_outliers_coarsen_the_grids_of_gamma_and_of_activations(
 
 def test_outliers_are_planted_only_between_a_norm_and_the_linear_that_reads_it() -> None:
     with pytest.raises(UserError, match="between a norm and the linear behind it"):
-        with_planted_outliers(small(norm_placement="post"), [0], 10.0)
+        model_with_outliers(small(norm_placement="post"), [0], 10.0)
 
 
 def test_planting_behind_an_rmsnorm_computes_the_same() -> None:
     model = small(norm="rmsnorm").double()
     tokens = torch.arange(9)[None]
     with torch.no_grad():
-        planted = with_planted_outliers(model, channels_of(model, (17, 202)), 10.0)
+        planted = model_with_outliers(model, channels_of(model, (17, 202)), 10.0)
         assert (planted(tokens) - model(tokens)).abs().max() < 1e-10
     assert not torch.equal(planted.h[0].ln_1.weight, model.h[0].ln_1.weight)
 
@@ -144,7 +144,7 @@ def test_planting_outside_the_model_or_with_no_strength_is_an_error(
     channels: list[int], strength: float
 ) -> None:
     with pytest.raises(UserError, match="plant nothing"):
-        with_planted_outliers(small(), channels, strength)
+        model_with_outliers(small(), channels, strength)
 
 
 # ---- sensitivity

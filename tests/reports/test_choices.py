@@ -8,7 +8,7 @@ from copy import deepcopy
 from typing import Any
 
 from benchmarks.judging.claims import load_claims
-from reports.gather import gather
+from reports.merge_results import merge_results
 from reports.render.choices import how_sure
 from reports.render.page import page_view, render_page
 from tests.reports.test_lessons import TEXTS
@@ -61,7 +61,7 @@ def test_how_sure_counts_observations_and_says_where_there_are_none_to_count() -
 
 
 def test_the_published_page_answers_the_three_questions_before_any_table(root: Any) -> None:
-    page = render_page(gather([root / "reports/published/quick.json"]))
+    page = render_page(merge_results([root / "reports/published/quick.json"]))
     answers = page[: page.index("<table")]
     for question in ("What should I choose?", "Is it so on my model?", "Did it get worse?"):
         assert f">{question}</h2>" in answers

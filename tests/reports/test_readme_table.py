@@ -11,7 +11,7 @@ import pytest
 from benchmarks.judging.claims import load_claims
 from reference_model.errors import UserError
 from reports.__main__ import main
-from reports.gather import gather
+from reports.merge_results import merge_results
 from reports.published_figures import published as published_file
 from reports.reading import read
 from reports.table import END, MEASUREMENTS, START, measurement_table, put_into, verdict_table
@@ -28,7 +28,7 @@ def published(root: Path) -> dict[str, Any]:
 
 
 def test_the_lessons_show_the_published_verdicts_of_both_models(root: Path) -> None:
-    table = verdict_table(gather([root / PUBLISHED, root / SMOLLM2]))
+    table = verdict_table(merge_results([root / PUBLISHED, root / SMOLLM2]))
     assert f"{START}\n{table}\n{END}" in (root / PAGE).read_text(encoding="utf-8")
 
 

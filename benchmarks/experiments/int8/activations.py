@@ -23,7 +23,7 @@ from benchmarks.experiments.experiment import (
 from benchmarks.instruments.windows import Windows
 from benchmarks.record.results import Measurement, Parameter, measured
 from benchmarks.subjects.built import Model
-from benchmarks.subjects.outliers import PLANTED, channels_of, with_planted_outliers
+from benchmarks.subjects.outliers import PLANTED, channels_of, model_with_outliers
 from benchmarks.subjects.subject import subject_of
 from reference_model.parts import Role, parts_of
 from reference_model.quantization.grid import Grid, groups_fit, rounded
@@ -65,7 +65,7 @@ def of_some_windows(settings: Settings, model: str, first: int) -> Found:
     exact = subject_of(settings).model()
     if model == PLANTED:
         channels = channels_of(exact, PLANTED_CHANNELS)
-        exact = with_planted_outliers(exact, channels, PLANTED_STRENGTH)
+        exact = model_with_outliers(exact, channels, PLANTED_STRENGTH)
     fakes = {
         metric: with_fake_rounding(exact, grid, activations=True)
         for metric, (_, grid) in FORMATS[model].items()

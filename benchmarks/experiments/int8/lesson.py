@@ -29,7 +29,7 @@ from benchmarks.instruments.windows import Windows
 from benchmarks.judging.stats import Estimate
 from benchmarks.record.results import Measurement, Parameter, measured
 from benchmarks.subjects.built import Model
-from benchmarks.subjects.outliers import AS_IT_IS, PLANTED, channels_of, with_planted_outliers
+from benchmarks.subjects.outliers import AS_IT_IS, PLANTED, channels_of, model_with_outliers
 from benchmarks.subjects.subject import Subject, subject_of
 from reference_model.config import preset
 from reference_model.parts import parts_with
@@ -222,7 +222,7 @@ def _of_norms(settings: Settings, name: str, way: str) -> Measurement:
     subject = subject_of(settings)
     model = subject.model()
     if name == PLANTED:
-        model = with_planted_outliers(model, channels_of(model, PLANTED_CHANNELS), STRENGTH)
+        model = model_with_outliers(model, channels_of(model, PLANTED_CHANNELS), STRENGTH)
     elif name == AS_IT_IS:
         name = subject.label
     if way in WAYS:

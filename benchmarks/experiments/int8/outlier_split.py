@@ -27,7 +27,7 @@ from benchmarks.experiments.experiment import (
 from benchmarks.instruments.perplexity import token_losses
 from benchmarks.instruments.windows import Windows
 from benchmarks.record.results import Measurement, Parameter, measured
-from benchmarks.subjects.outliers import AS_IT_IS, PLANTED, channels_of, with_planted_outliers
+from benchmarks.subjects.outliers import AS_IT_IS, PLANTED, channels_of, model_with_outliers
 from benchmarks.subjects.subject import subject_of
 from reference_model.parts import Role, parts_of
 from reference_model.quantization.grid import Grid, rounded
@@ -80,7 +80,7 @@ def of_a_method(settings: Settings, model: str, method: str) -> Found:
     """Mean losses of each window, without INT8 and with each split; shares of outlier features."""
     exact = subject_of(settings).model()
     if model == PLANTED:
-        exact = with_planted_outliers(exact, channels_of(exact, PLANTED_CHANNELS), STRENGTH)
+        exact = model_with_outliers(exact, channels_of(exact, PLANTED_CHANNELS), STRENGTH)
     windows = text_of(settings)
     found: dict[str, Found] = {"float32": token_losses(exact, windows).mean(axis=1).tolist()}
     for name, split in SPLITS.items():

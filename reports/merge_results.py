@@ -13,7 +13,7 @@ from reports.reading import read
 Results = dict[str, Any]
 
 
-def gather(paths: Sequence[Path]) -> Results:
+def merge_results(paths: Sequence[Path]) -> Results:
     """What the files hold together; of a claim that several measured, the last one counts.
 
     The first file's environment is that of the whole; a claim from another has its own. What a file
