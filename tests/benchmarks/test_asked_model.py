@@ -54,18 +54,33 @@ def values(root: Path, model: Path, ids: list[str], **more: str) -> dict[str, An
     return dict(answer["values"])
 
 
-def test_a_number_is_the_asked_models_own(root: Path, folder: Path) -> None:
-    flops = "bench_gate.Work.track_flops(decode)"
-    fingerprint = "bench_gate.Outputs.track_fingerprint(sinusoidal)"
-    found = values(root, folder, [flops, fingerprint])
-    assert found[flops] == forward_flops(CONFIG, 1, 128, last_only=True).total
-    assert found[fingerprint] == {"skipped": f"{folder} has another position than sinusoidal"}
+@pytest.fixture(scope="module")
+def names(folder: Path) -> dict[str, str]:
+    return {
+        "flops": "bench_gate.Work.track_flops(decode)",
+        "moved": "bench_gate.Work.track_bytes_moved(decode)",
+        "sinusoidal": "bench_gate.Outputs.track_fingerprint(sinusoidal)",
+        "cache": f"bench_cache.CacheBytes.track_cache_bytes({folder}, 64)",
+    }
 
 
-def test_it_is_measured_in_the_dtype_that_was_asked_for(root: Path, folder: Path) -> None:
-    number = f"bench_cache.CacheBytes.track_cache_bytes({folder}, 64)"
-    moved = "bench_gate.Work.track_bytes_moved(decode)"
-    single = values(root, folder, [number, moved])
-    half = values(root, folder, [number, moved], LLM_DESIGN_BENCH_DTYPE="bfloat16")
-    assert half[number] == single[number] / 2
-    assert half[moved] < 0.7 * single[moved]
+@pytest.fixture(scope="module")
+def single(root: Path, folder: Path, names: dict[str, str]) -> dict[str, Any]:
+    return values(root, folder, list(names.values()))
+
+
+def test_a_number_is_the_asked_models_own(
+    folder: Path, names: dict[str, str], single: dict[str, Any]
+) -> None:
+    assert single[names["flops"]] == forward_flops(CONFIG, 1, 128, last_only=True).total
+    reason = f"{folder} has another position than sinusoidal"
+    assert single[names["sinusoidal"]] == {"skipped": reason}
+
+
+def test_it_is_measured_in_the_dtype_that_was_asked_for(
+    root: Path, folder: Path, names: dict[str, str], single: dict[str, Any]
+) -> None:
+    asked = [names["cache"], names["moved"]]
+    half = values(root, folder, asked, LLM_DESIGN_BENCH_DTYPE="bfloat16")
+    assert half[names["cache"]] == single[names["cache"]] / 2
+    assert half[names["moved"]] < 0.7 * single[names["moved"]]

@@ -68,9 +68,7 @@ def test_the_order_of_the_files_decides(both: tuple[Path, Path], tmp_path: Path)
     assert claim_of(whole, SHARED)["because"] != "as the second run found"
 
 
-def test_what_was_merged_once_can_be_merged_again(
-    both: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_what_was_merged_once_can_be_merged_again(both: tuple[Path, Path], tmp_path: Path) -> None:
     whole = build(tmp_path / "site", *both)
     assert build(tmp_path / "again", both[0], tmp_path / "site" / "results.json") == whole
 
