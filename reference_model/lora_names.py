@@ -26,23 +26,22 @@ HEADED = "transformer."
 Place = tuple[str, slice]  # a name there, and outputs of our linear
 
 
-def is_of_llama_type(model: nn.Module) -> bool:
-    """Whether it is ours, and what transformers calls a Llama, Qwen2 or Qwen3."""
+def _llama_config(model: nn.Module) -> GPTConfig | None:
+    """Of a model that is ours and what transformers calls a Llama, Qwen2 or Qwen3."""
     config = getattr(model, "config", None)
-    return isinstance(config, GPTConfig) and family_for(config) is not gpt2.FAMILY
+    ours = isinstance(config, GPTConfig) and family_for(config) is not gpt2.FAMILY
+    return config if ours else None
 
 
 def check_names(model: nn.Module) -> None:
     """`UserError`, by the choice's name, for a model of ours that transformers has no names for."""
-    if is_of_llama_type(model):
-        config = model.config
-        assert isinstance(config, GPTConfig)
+    if config := _llama_config(model):
         family_for(config).fields(config)
 
 
 def are_transposed(model: nn.Module) -> bool:
     """Whether its linears lie as Conv1D in transformers, as GPT-2's do."""
-    return not is_of_llama_type(model) and not _has_queries_apart(model)
+    return _llama_config(model) is None and not _has_queries_apart(model)
 
 
 def _has_queries_apart(model: nn.Module) -> bool:
@@ -58,11 +57,9 @@ def places_of(model: nn.Module, linear: str, outputs: int, layout: Layout) -> It
         yield linear.removeprefix(HEADED), whole
     elif _has_queries_apart(model):
         yield linear, whole
-    elif not is_of_llama_type(model):
+    elif (config := _llama_config(model)) is None:
         yield HEADED + linear.removeprefix(HEADED), whole
     else:
-        config = model.config
-        assert isinstance(config, GPTConfig)
         family, start = family_for(config), 0
         for source in family.sources(f"{linear}.weight", config):
             end = start + (source.count or outputs)
@@ -72,7 +69,7 @@ def places_of(model: nn.Module, linear: str, outputs: int, layout: Layout) -> It
 
 def linears_by_their_names(model: nn.Module) -> dict[str, Place]:
     """Transformers' name → our linear and its outputs, of a model of ours of the Llama type."""
-    if not is_of_llama_type(model):
+    if _llama_config(model) is None:
         return {}
     widths = {
         part.name: shape_of(part.module)[1]
@@ -88,10 +85,9 @@ def linears_by_their_names(model: nn.Module) -> dict[str, Place]:
 
 def parameters_by_their_names(model: nn.Module) -> dict[str, str]:
     """Transformers' name → our parameter's, where it is one of ours as a whole; as above."""
-    if not is_of_llama_type(model):
+    config = _llama_config(model)
+    if config is None:
         return {}
-    config = model.config
-    assert isinstance(config, GPTConfig)
     family, found = family_for(config), {}
     for name, _ in model.named_parameters(remove_duplicate=False):
         sources = family.sources(name, config)

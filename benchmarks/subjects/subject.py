@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from reference_model.models import OpenedModel
 
 LONGEST_WINDOW = 512  # tokens; half of it for a large model
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LARGE = 50_000_000  # parameters, above which a pass over the text takes half a minute
 
 
@@ -113,7 +112,7 @@ class Subject:
     @property
     def dtype(self) -> torch.dtype:
         """Of the run."""
-        return DTYPES[self.in_dtype]
+        return torch_dtype(self.in_dtype)
 
     def model(self, dtype: torch.dtype | None = None) -> Model:
         """A model that is built here, in evaluation mode, on the run's device and in its dtype.
@@ -145,19 +144,25 @@ class Subject:
         return torch.cat(_encoded(self)).to(self.device)
 
 
+def torch_dtype(name: Dtype) -> torch.dtype:
+    """PyTorch's, of a dtype's name."""
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
 @cache
 def subject_of(settings: Settings) -> Subject:
     """What the run asks about. Raises `UserError` where there is no such model or text."""
     name, asked = settings.model, (settings.device, settings.text)
     if name.startswith(PREFIX):
-        theirs = open_with_transformers(name, DTYPES[settings.dtype])
+        theirs = open_with_transformers(name, torch_dtype(settings.dtype))
         size = sum(p.numel() for p in theirs.model.parameters())
         made_for = theirs.width, theirs.context
         return Subject(name, theirs.tokenizer, size, *made_for, *asked, None, settings.dtype)
     if name == REFERENCE:
         config, tokenizer = preset("reference"), reference_tokenizer()
     else:
-        ours = _opened(name, DTYPES[settings.dtype])
+        ours = _opened(name, torch_dtype(settings.dtype))
         config, tokenizer = ours.model.config, ours.tokenizer
     size, made_for = parameter_count(config), (config.d_head, config.context_length)
     return Subject(name, tokenizer, size, *made_for, *asked, config, settings.dtype)
@@ -227,7 +232,7 @@ def _digest_of_reference() -> str:
 
 def _of_files(settings: Settings) -> str:
     """Of all that a model is read from: a file, or those of a folder by their names."""
-    name, dtype = settings.model, DTYPES[settings.dtype]
+    name, dtype = settings.model, torch_dtype(settings.dtype)
     if name.startswith(PREFIX):
         place = Path(name.removeprefix(PREFIX))
         if not place.exists():  # of the hub: the weights themselves

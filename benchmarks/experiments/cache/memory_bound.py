@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.experiments.cache.speed import model_of
+from benchmarks.experiments.cache.speed import config_of, model_of
 from benchmarks.experiments.experiment import (
     GIGABYTE,
     Cell,
@@ -35,9 +35,7 @@ from benchmarks.instruments.limits import (
 from benchmarks.judging.stats import Estimate, geometric_mean_ratio_interval, mean_interval
 from benchmarks.record.results import Direction, Measurement, Parameter, measured
 from benchmarks.subjects.built import Model, ModelConfig
-from benchmarks.subjects.subject import subject_of
 from reference_model.cache import KVCache
-from reference_model.config import preset
 
 Sample = dict[str, Any]
 
@@ -92,9 +90,8 @@ def memory_bound(settings: Settings, found: CellsFound) -> list[Measurement]:
     """
     samples = [sample for _, sample in found]
     threads = samples[0]["threads"]
-    config = preset("gpt2") if settings.of_reference else subject_of(settings).config
     kinds = dict.fromkeys((*PRODUCTS, settings.dtype))
-    machine = _machine(config, samples, threads, list(kinds))
+    machine = _machine(config_of(settings), samples, threads, list(kinds))
     return [*machine, *_steps(samples, threads, settings.dtype)]
 
 

@@ -105,7 +105,7 @@ def fifteen_tokens(settings: Settings, processes: CellsFound) -> list[Measuremen
     """
     samples = [sample for _, sample in processes]
     threads, lengths = samples[0]["threads"], LENGTHS[settings.profile]
-    config = preset("gpt2") if settings.of_reference else subject_of(settings).config
+    config = config_of(settings)
     found: list[Measurement] = []
     for prompt_tokens, new_tokens in (SHORT, *((LONG_PROMPT, length) for length in lengths)):
         labels: dict[str, Parameter] = {
@@ -185,6 +185,11 @@ def model_of(settings: Settings) -> Model:
     if not settings.of_reference:
         return subject_of(settings).model()
     return Model(preset("gpt2")).to(settings.device).eval()
+
+
+def config_of(settings: Settings) -> ModelConfig:
+    """Of the same."""
+    return preset("gpt2") if settings.of_reference else subject_of(settings).config
 
 
 def generation_samples(model: Model, device: str, runs: list[dict[str, Any]]) -> Sample:

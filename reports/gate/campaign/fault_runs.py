@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -58,15 +58,13 @@ def run_changes(
     """
     commit, known = git(repository, "rev-parse", "HEAD"), recorded(path)
     for number, change in enumerate((UNCHANGED, *changes)):
-        missing = [judge for judge in judges if key_of(judge, change) not in known]
-        if only_missed and any(finds(known[key]) for key in _keys(judges, change) if key in known):
-            missing = []
-        if missing:
+        keys = {judge: key_of(judge, change) for judge in judges}
+        missing = [judge for judge in judges if keys[judge] not in known]
+        if missing and not (only_missed and _found(known, keys.values())):
             with real.clone_edited(repository, change.name, change.edits) as clone:
                 for judge in missing:
-                    before = [known.get(key_of(j, change)) for j in judges[: judges.index(judge)]]
-                    if only_missed and any(each and finds(each) for each in before):
-                        continue
+                    if only_missed and _found(known, keys.values()):
+                        break
                     record = {
                         "kind": "change",
                         "judge": judge,
@@ -77,7 +75,7 @@ def run_changes(
                         **JUDGES[judge](clone),
                     }
                     lines.append(path, record)
-                    known[key_of(judge, change)] = record
+                    known[keys[judge]] = record
                     which = f"{number} of {len(changes)}, {change.name}" if number else "unchanged"
                     tell(f"{which}: {told(record)}")
         if change is UNCHANGED:
@@ -90,8 +88,8 @@ def recorded(path: Path) -> dict[Key, Record]:
     return {(each["judge"], each["name"], each["edits"]): each for each in found}
 
 
-def _keys(judges: Sequence[Judge], change: Change) -> list[Key]:
-    return [key_of(judge, change) for judge in judges]
+def _found(known: Mapping[Key, Record], keys: Iterable[Key]) -> bool:
+    return any(finds(known[key]) for key in keys if key in known)
 
 
 def key_of(judge: Judge, change: Change) -> Key:
