@@ -1,6 +1,6 @@
-"""One process of a gate's arm: it answers requests, one line of JSON each, about its own model.
+"""One process of a gate's side: it answers requests, one line of JSON each, about its own model.
 
-``python -P -m benchmarks.gate_worker`` with the arm's checkout as PYTHONPATH. The gate that asks
+``python -P -m benchmarks.gate_worker`` with that side's checkout as PYTHONPATH. The gate that asks
 decides when and how often something is called, so that two such processes can take turns.
 
 | request                                  | answer                                                |

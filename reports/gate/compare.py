@@ -15,7 +15,7 @@ from benchmarks.data.git import top_of
 from benchmarks.gate_suite import Exactness
 from reference_model.errors import UserError
 from reports.gate.acceptances import Slowness, accepted, read_acceptances
-from reports.gate.arms import Arm, checkouts
+from reports.gate.checkouts import Checkout, Checkouts, checked_out
 from reports.gate.decision import Decision, Rule, as_plain
 from reports.gate.exact import FAILING, Difference, Value, fails
 from reports.gate.machine import troubles
@@ -66,7 +66,7 @@ def compare(repository: Path, request: Request, tell: Callable[[str], None]) -> 
     """The whole gate. `UserError` for whatever keeps it from a verdict."""
     started, rng = time.monotonic(), random.Random(request.seed)
     repository = top_of(repository)
-    made = checkouts(
+    made = checked_out(
         repository,
         request.base,
         request.head,
@@ -74,10 +74,10 @@ def compare(repository: Path, request: Request, tell: Callable[[str], None]) -> 
         request.head_python,
         request.variables,
     )
-    with made as arms:
-        report = _head_of_report(request, arms)
-        acceptances = read_acceptances(repository, arms[1].commit)
-        with running(arms, request.device, rng) as (workers, hellos):
+    with made as checkouts:
+        report = _head_of_report(request, checkouts)
+        acceptances = read_acceptances(repository, checkouts[1].commit)
+        with running(checkouts, request.device, rng) as (workers, hellos):
             report["versions"] = _versions(request, hellos)
             selected, how, versions = _selected(workers, request.select)
             tell(f"{len(how)} exact numbers, {len(selected)} timed benchmarks")
@@ -88,7 +88,9 @@ def compare(repository: Path, request: Request, tell: Callable[[str], None]) -> 
             skipped = _skipped_numbers(before, after) | untimed
             if exact.own is None:  # the suite is one
                 exact.own = workers[0].ask("suite")
-            compared += uneven + _vanished(arms[0], exact, request, rng, [*selected, *how], skipped)
+            compared += uneven + _vanished(
+                checkouts[0], exact, request, rng, [*selected, *how], skipped
+            )
             if not selected and not how and not compared:
                 raise UserError(_matches_nothing(workers, request.select))
         gone = {difference.id for difference in compared if difference.kind == "gone"}
@@ -101,7 +103,7 @@ def compare(repository: Path, request: Request, tell: Callable[[str], None]) -> 
             "differences": [asdict(difference) for difference in compared],
             "seconds": round(time.monotonic() - started, 1),
         }
-        compared, told = accepted(compared, acceptances, repository, arms[0].commit)
+        compared, told = accepted(compared, acceptances, repository, checkouts[0].commit)
         report["exact"]["differences"] = [asdict(difference) for difference in compared]
         asked = [f"measured with {name}={value}" for name, value in request.variables.items()]
         report["notes"] = [*asked, *exact.notes, *told]
@@ -113,8 +115,8 @@ def compare(repository: Path, request: Request, tell: Callable[[str], None]) -> 
             return _finished(report, Verdict.PASS, "nothing timed was selected", started)
         control = CONTROLLED_BY if CONTROLLED_BY in timed else timed[0]
         left = request.budget - (time.monotonic() - started)
-        slowness = Slowness(acceptances, timed, repository, arms[0].commit)
-        with Pairs(arms, request.device, rng, control) as pairs:
+        slowness = Slowness(acceptances, timed, repository, checkouts[0].commit)
+        with Pairs(checkouts, request.device, rng, control) as pairs:
             found = run_pairs(
                 lambda ids: slowness.taken_off(pairs.measure(ids, started + request.budget)),
                 timed,
@@ -127,11 +129,12 @@ def compare(repository: Path, request: Request, tell: Callable[[str], None]) -> 
     return _finished(report, *_verdict_on(found), started)
 
 
-def _head_of_report(request: Request, arms: tuple[Arm, Arm]) -> Report:
+def _head_of_report(request: Request, checkouts: Checkouts) -> Report:
+    base, head = checkouts
     return {
         "schema": SCHEMA,
-        "base": {"revision": request.base, "commit": arms[0].commit, "model": arms[0].model_tree},
-        "head": {"revision": request.head, "commit": arms[1].commit, "model": arms[1].model_tree},
+        "base": {"revision": request.base, "commit": base.commit, "model": base.model_tree},
+        "head": {"revision": request.head, "commit": head.commit, "model": head.model_tree},
         "select": request.select,
         "variables": request.variables,
         "budget": request.budget,
@@ -143,7 +146,7 @@ def _head_of_report(request: Request, arms: tuple[Arm, Arm]) -> Report:
 
 
 def _versions(request: Request, hellos: Sequence[Answer]) -> list[dict[str, Any]]:
-    """Of both arms; `NotComparable` where they differ and were not both asked for."""
+    """Of both sides; `NotComparable` where they differ and were not both asked for."""
     base, head = ({k: hello[k] for k in ("torch", "python", "cuda")} for hello in hellos)
     if base != head and not (request.base_python and request.head_python):
         raise NotComparable(
@@ -183,7 +186,7 @@ def _matches_nothing(workers: Sequence[Worker], pattern: str) -> str:
 def _on_both_sides(
     workers: Sequence[Worker], ids: Sequence[str]
 ) -> tuple[list[str], list[Difference], dict[str, str]]:
-    """The timed ones that both arms have, those new or gone, and why neither has the others."""
+    """The timed ones that both sides have, those new or gone, and why neither has the others."""
     for worker in workers:
         for id in ids:
             worker.send("prepare", id=id)
@@ -211,7 +214,7 @@ def _skipped_numbers(base: Mapping[str, Value], head: Mapping[str, Value]) -> di
 
 
 def _vanished(
-    base: Arm,
+    base: Checkout,
     exact: Compared,
     request: Request,
     rng: random.Random,
@@ -232,7 +235,7 @@ def _vanished(
     had = [id for id in skipped if id in listed["exact"] and id in exact.own_values]
     untimed = [id for id in skipped if id in listed["timed"]]
     if untimed:
-        own = Worker(replace(base, checkout=base.own_suite), request.device, rng)
+        own = Worker(replace(base, folder=base.own_suite), request.device, rng)
         try:
             had += [id for id in untimed if "skipped" not in own.ask("prepare", id=id)]
         finally:
@@ -249,9 +252,9 @@ def _nothing_compared(
     return f"nothing was measured on both sides: {reasons[0] if reasons else 'no benchmark'}"
 
 
-def timed_ids(arms: tuple[Arm, Arm], pattern: str) -> list[str]:
-    """The timed benchmarks of two arms that match."""
-    with running([arms[1]], "cpu", random.Random(0)) as (workers, _):
+def timed_ids(checkouts: Checkouts, pattern: str) -> list[str]:
+    """The timed benchmarks of two checkouts that match."""
+    with running([checkouts[1]], "cpu", random.Random(0)) as (workers, _):
         timed, *_ = _selected(workers, pattern)
     if not timed:
         raise UserError(f"--select {pattern!r} matches no timed benchmark")

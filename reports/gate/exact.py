@@ -1,8 +1,8 @@
 """The exact layer: numbers that are the same in each run of the same code, compared exactly.
 
-All arms answer at the same time, since nothing is timed. A difference is listed. One for the worse,
-or of a result, beyond what another order of the same sums may change, is a regression without
-statistics: work that got less is no good news as long as what it results in has changed.
+All sides answer at the same time, since nothing is timed. A difference is listed. One for the
+worse, or of a result, beyond what another order of the same sums may change, is a regression
+without statistics: work that got less is no good news as long as what it results in has changed.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reference_model.errors import UserError
-from reports.gate.arms import Arm
+from reports.gate.checkouts import Checkouts
 from reports.gate.machine import Watch
 from reports.gate.workers import Device, Processes, Worker
 
@@ -30,7 +30,7 @@ from reports.gate.workers import Device, Processes, Worker
 # reports/published/gate_designs.json): what disturbs a machine lasts as long as such a burst.
 LEAST_SECONDS, MOST_SECONDS = 0.3, 2.7  # of one benchmark's turns, both processes together
 MOST_TURNS = 400
-# Turns that are not counted: what runs for the first time finds no caches, and the arm that was
+# Turns that are not counted: what runs for the first time finds no caches, and the side that was
 # warmed up before the other would come out slower (README.md has by how much).
 SETTLING = 4
 # Turns end where their scatter leaves an error of their middle that is no larger than what two
@@ -59,11 +59,11 @@ class Pair:
     seconds: dict[str, list[float]]  # base's and head's medians
     took: float  # seconds of everything, starts included
     machine: dict[str, Any]
-    order: str  # which arm stepped first
+    order: str  # which side stepped first
 
 
 class Pairs:
-    """One pair after another of ``arms``, base's and head's, on ``device``.
+    """One pair after another of ``checkouts``, base's and head's, on ``device``.
 
     While a pair steps on one processor, the processes of the next one start on the others: a
     neighbour there changes little of what the turns of single threads scatter by (README.md has by
@@ -75,12 +75,12 @@ class Pairs:
 
     def __init__(
         self,
-        arms: tuple[Arm, Arm],
+        checkouts: Checkouts,
         device: Device,
         rng: random.Random,
         control: str | None = None,
     ) -> None:
-        self._arms = (*arms, arms[0]) if control else arms
+        self._checkouts = (*checkouts, checkouts[0]) if control else checkouts
         self._device, self._rng, self.control = device, rng, control
         self._next: Processes | None = None
 
@@ -117,7 +117,7 @@ class Pairs:
             works.sort(key=lambda work: now.threads[work[1]] > 1)
             processor = a_processor(self._rng)
             if more_to_come and (free := self._others(processor)):
-                self._next = Processes(self._arms, self._device, self._rng, held, free)
+                self._next = Processes(self._checkouts, self._device, self._rng, held, free)
             for name, id, one, other in works:
                 if now.threads[id] > 1:
                     self._wait_for_next()
@@ -139,7 +139,7 @@ class Pairs:
             return waiting
         if waiting:
             waiting.close()
-        return Processes(self._arms, self._device, self._rng, ids)
+        return Processes(self._checkouts, self._device, self._rng, ids)
 
     def _others(self, processor: int | None) -> set[int]:
         """Where the next ones can start without a share in what this pair is timed on."""
@@ -243,5 +243,5 @@ def _seconds(worker: Worker, id: str, processor: int | None) -> float:
     answer = worker.ask("measure", id=id, calls=1, warmup=0, processor=processor)
     (seconds,) = answer["seconds"]
     if not math.isfinite(seconds) or seconds <= 0:
-        raise UserError(f"{worker.arm.name}: {id} measures nothing: {seconds}")
+        raise UserError(f"{worker.checkout.name}: {id} measures nothing: {seconds}")
     return float(seconds)

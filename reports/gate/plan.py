@@ -20,7 +20,7 @@ from benchmarks.data.git import top_of
 from reference_model.command_line import Parser
 from reference_model.errors import UserError
 from reference_model.printing import say, warn
-from reports.gate.arms import Arm, checkouts
+from reports.gate.checkouts import Checkout, checked_out
 from reports.gate.command import GRACE, answered, ask, check_system, end_after, request_of
 from reports.gate.compare import BUDGET, CONTROLLED_BY, Request
 from reports.gate.decision import Rule
@@ -134,7 +134,7 @@ def planned(
     started, rng = time.monotonic(), random.Random(request.seed)
     repository = top_of(repository)
     noise: Noise | None = None
-    made = checkouts(
+    made = checked_out(
         repository,
         request.base,
         request.head,
@@ -210,7 +210,7 @@ def _benchmark(id: str) -> str:
 def _on_both_sides(
     workers: Sequence[Worker], ids: Sequence[str]
 ) -> tuple[list[str], dict[str, str]]:
-    """The timed ones that both arms have, and why one of them has not the others."""
+    """The timed ones that both sides have, and why one of them has not the others."""
     for worker in workers:
         for id in ids:
             worker.send("prepare", id=id)
@@ -218,7 +218,7 @@ def _on_both_sides(
     for worker in workers:
         for id in ids:
             if reason := worker.receive().get("skipped"):
-                skipped.setdefault(id, f"{worker.arm.name}: {reason}")
+                skipped.setdefault(id, f"{worker.checkout.name}: {reason}")
     return [id for id in ids if id not in skipped], skipped
 
 
@@ -230,7 +230,7 @@ def _few(ids: Sequence[str]) -> Sequence[str]:
 
 
 def _seconds_of_exact(workers: Sequence[Worker], exact: Mapping[str, Sequence[str]]) -> float:
-    """By a few numbers of each benchmark, both arms at work at once, as in a gate.
+    """By a few numbers of each benchmark, both sides at work at once, as in a gate.
 
     The first stands for itself, since it may set up what the others share.
     """
@@ -253,7 +253,7 @@ def _asked(workers: Sequence[Worker], ids: Sequence[str]) -> float:
 
 
 def _measured(
-    base: Arm,
+    base: Checkout,
     request: Request,
     timed: Sequence[str],
     count: int,
@@ -267,7 +267,7 @@ def _measured(
         for number in range(1, count + 1):
             pairs.append(each.measure(timed, more_to_come=number < count))
             tell(f"pair {number} of {count}: {pairs[-1].took:.1f} s")
-    # So few pairs tell a scatter of all, around the nothing that equal arms differ by.
+    # So few pairs tell a scatter of all, around the nothing that equal commits differ by.
     ratios = [ratio for pair in pairs for ratio in pair.log_ratios.values()]
     scatter = float(np.sqrt(np.mean(np.square(ratios))))
     usual = statistics.fmean(pair.took for pair in pairs[1:])

@@ -30,7 +30,7 @@ from pathlib import Path
 
 from benchmarks.gate_suite import Exactness
 from reference_model.errors import UserError
-from reports.gate.arms import Arm
+from reports.gate.checkouts import Checkout
 from reports.gate.exact import FAILING, Difference, Value, differences, in_order
 from reports.gate.revisions import BENCHMARKS, MODEL
 from reports.gate.workers import Answer, Device, Worker
@@ -62,7 +62,7 @@ def compare_exactly(
     layout: random.Random,
 ) -> Compared:
     """Every number of ``how`` by every ruler; ``workers`` are those of B and C."""
-    base, head = (worker.arm for worker in workers)
+    base, head = (worker.checkout for worker in workers)
     same_model = base.model_tree == head.model_tree
     others = base.own_suite is not None and base.suite_differs
     of_model = [id for id, each in how.items() if each.of == "model"]
@@ -190,15 +190,15 @@ def _measured_otherwise(
 
 
 @contextmanager
-def _own(base: Arm, device: Device, layout: random.Random) -> Iterator[Worker]:
+def _own(base: Checkout, device: Device, layout: random.Random) -> Iterator[Worker]:
     assert base.own_suite is not None
-    with _worker(replace(base, checkout=base.own_suite), device, layout) as worker:
+    with _worker(replace(base, folder=base.own_suite), device, layout) as worker:
         yield worker
 
 
 @contextmanager
-def _worker(arm: Arm, device: Device, layout: random.Random) -> Iterator[Worker]:
-    worker = Worker(arm, device, layout)
+def _worker(checkout: Checkout, device: Device, layout: random.Random) -> Iterator[Worker]:
+    worker = Worker(checkout, device, layout)
     try:
         yield worker
     finally:
@@ -208,8 +208,8 @@ def _worker(arm: Arm, device: Device, layout: random.Random) -> Iterator[Worker]
 def _alone(
     known: Answer | None,
     own: Worker | None,
-    base: Arm,
-    head: Arm,
+    base: Checkout,
+    head: Checkout,
     same_model: bool,
     device: Device,
     layout: random.Random,
@@ -223,9 +223,9 @@ def _alone(
     failed: list[str] = []
     on_head = on_cases = None
     if not same_model:
-        place = _put_together(base.own_suite.parent / "by base", head.checkout, base.own_suite)
-        on_head = stack.enter_context(_worker(replace(head, checkout=place), device, layout))
-    if of_suite and _cases_differ(base.own_suite, head.checkout):
+        place = _put_together(base.own_suite.parent / "by base", head.folder, base.own_suite)
+        on_head = stack.enter_context(_worker(replace(head, folder=place), device, layout))
+    if of_suite and _cases_differ(base.own_suite, head.folder):
         on_cases = _on_cases(base.own_suite, head, head, device, layout, stack)
     asked: tuple[tuple[Worker | None, Sequence[str], str], ...] = (
         (own, [*of_model, *of_suite], "base's own benchmarks"),
@@ -243,13 +243,18 @@ def _alone(
 
 
 def _on_cases(
-    own_suite: Path, model: Arm, head: Arm, device: Device, layout: random.Random, stack: ExitStack
+    own_suite: Path,
+    model: Checkout,
+    head: Checkout,
+    device: Device,
+    layout: random.Random,
+    stack: ExitStack,
 ) -> Worker:
-    """Head's functions, asked base's cases, with the model of an arm."""
+    """Head's functions, asked base's cases, with the model of either side."""
     place = own_suite.parent / f"cases on {model.name}"
-    _put_together(place, model.checkout, head.checkout)
+    _put_together(place, model.folder, head.folder)
     _put_cases(own_suite, place)
-    return stack.enter_context(_worker(replace(model, checkout=place), device, layout))
+    return stack.enter_context(_worker(replace(model, folder=place), device, layout))
 
 
 def _one_by_one(

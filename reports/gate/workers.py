@@ -1,4 +1,4 @@
-"""The gate's side of an arm's processes: it starts them, asks, and ends them."""
+"""The gate's side of a checkout's processes: it starts them, asks, and ends them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from reference_model.errors import UserError
 from reports.gate import guard
-from reports.gate.arms import Arm, check_origin
+from reports.gate.checkouts import Checkout, check_origin
 
 Device = Literal["cpu", "cuda"]
 Answer = dict[str, Any]
@@ -30,16 +30,16 @@ PADDING = 4096  # bytes that the environment may grow by: where a stack begins d
 
 
 class Worker:
-    """One fresh process of an arm."""
+    """One fresh process of a checkout."""
 
-    def __init__(self, arm: Arm, device: Device, layout: random.Random) -> None:
-        self.arm = arm
+    def __init__(self, checkout: Checkout, device: Device, layout: random.Random) -> None:
+        self.checkout = checkout
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         try:
             self._process = subprocess.Popen(
-                [arm.python, "-P", "-m", "benchmarks.gate_worker"],
-                cwd=arm.checkout,
-                env=_environment(arm, device, layout),
+                [checkout.python, "-P", "-m", "benchmarks.gate_worker"],
+                cwd=checkout.folder,
+                env=_environment(checkout, device, layout),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
@@ -48,7 +48,9 @@ class Worker:
             )
         except OSError as error:
             self._log.close()
-            raise UserError(f"{arm.name}: {arm.python} does not start: {error.strerror}") from None
+            raise UserError(
+                f"{checkout.name}: {checkout.python} does not start: {error.strerror}"
+            ) from None
         self._buffer = b""
 
     def allow(self, processors: Collection[int]) -> None:
@@ -72,7 +74,7 @@ class Worker:
         except (ValueError, TypeError, RecursionError):
             raise self._failure("answered something else than it was asked") from None
         if "error" in answer:
-            raise UserError(f"{self.arm.name}: {_one_line(str(answer['error']))}")
+            raise UserError(f"{self.checkout.name}: {_one_line(str(answer['error']))}")
         return answer
 
     def ask(self, do: str, **arguments: Any) -> Answer:
@@ -113,7 +115,9 @@ class Worker:
             status = (
                 "signal 9, which a system sends when memory runs out; free some and run it again"
             )
-        return UserError(f"{self.arm.name}: a process {what}: {_one_line((said or [status])[-1])}")
+        return UserError(
+            f"{self.checkout.name}: a process {what}: {_one_line((said or [status])[-1])}"
+        )
 
     def _end(self) -> None:
         """Kill it, and what it started; one that the system does not let go of is not waited for.
@@ -139,7 +143,7 @@ def _one_line(text: str) -> str:
     return " ".join(text[:MOST_TOLD].split())
 
 
-def _environment(arm: Arm, device: Device, layout: random.Random) -> dict[str, str]:
+def _environment(checkout: Checkout, device: Device, layout: random.Random) -> dict[str, str]:
     """The caller's variables without those that could change what is imported or computed on."""
     kept = {
         name: value
@@ -151,10 +155,10 @@ def _environment(arm: Arm, device: Device, layout: random.Random) -> dict[str, s
         kept["CUDA_VISIBLE_DEVICES"] = ""
     return (
         kept
-        | dict(arm.variables)
+        | dict(checkout.variables)
         | {
-            "PYTHONPATH": str(arm.checkout),
-            guard.VARIABLE: str(arm.checkout),
+            "PYTHONPATH": str(checkout.folder),
+            guard.VARIABLE: str(checkout.folder),
             "PYTHONHASHSEED": str(layout.randrange(2**32)),
             "PYTHONNOUSERSITE": "1",
             "LLM_DESIGN_BENCH_PROFILE": "gate",
@@ -165,21 +169,21 @@ def _environment(arm: Arm, device: Device, layout: random.Random) -> dict[str, s
     )
 
 
-def _hashing(arm: Arm) -> dict[str, str]:
+def _hashing(checkout: Checkout) -> dict[str, str]:
     """What a process has to be told: git names objects by SHA-256 in some repositories."""
-    return {"algorithm": "sha256"} if len(arm.model_tree) == 64 else {}
+    return {"algorithm": "sha256"} if len(checkout.model_tree) == 64 else {}
 
 
 class Processes:
-    """Fresh processes, one of each arm, that were asked to prepare ``ids`` and may be at it still.
+    """Fresh processes, one of each checkout, that were asked to prepare ``ids``.
 
-    They are started in any order. ``processors``: where they may run until `hurry`; anywhere by
-    default.
+    They may be at it still. They are started in any order. ``processors``: where they may run until
+    `hurry`; anywhere by default.
     """
 
     def __init__(
         self,
-        arms: Sequence[Arm],
+        checkouts: Sequence[Checkout],
         device: Device,
         layout: random.Random,
         ids: Sequence[str] = (),
@@ -189,12 +193,12 @@ class Processes:
         self._started: dict[int, Worker] = {}
         self._hellos: list[Answer] = []
         try:
-            for at in layout.sample(range(len(arms)), len(arms)):
-                self._started[at] = Worker(arms[at], device, layout)
+            for at in layout.sample(range(len(checkouts)), len(checkouts)):
+                self._started[at] = Worker(checkouts[at], device, layout)
                 if processors:
                     self._started[at].allow(processors)
             for worker in self.workers:
-                worker.send("hello", **_hashing(worker.arm))
+                worker.send("hello", **_hashing(worker.checkout))
                 for id in ids:
                     worker.send("prepare", id=id)
         except BaseException:
@@ -203,7 +207,7 @@ class Processes:
 
     @property
     def workers(self) -> list[Worker]:
-        """In the order of the arms."""
+        """In the order of the checkouts."""
         return [self._started[at] for at in sorted(self._started)]
 
     def hurry(self) -> None:
@@ -217,13 +221,15 @@ class Processes:
         `UserError` where one is not what it should be, or has not one of ``ids``.
         """
         for worker in self.workers[len(self._hellos) :]:
-            check_origin(worker.arm, hello := worker.receive())
+            check_origin(worker.checkout, hello := worker.receive())
             if self._device == "cuda" and not hello["cuda"]:
                 raise UserError("--device cuda: torch finds no usable CUDA device")
             for id in self.ids:
                 answer = worker.receive()
                 if reason := answer.get("skipped"):
-                    raise UserError(f"{worker.arm.name}: a timed benchmark was skipped: {reason}")
+                    raise UserError(
+                        f"{worker.checkout.name}: a timed benchmark was skipped: {reason}"
+                    )
                 self.threads[id] = answer["threads"]
             self._hellos.append(hello)
         return self._hellos
@@ -235,10 +241,10 @@ class Processes:
 
 @contextmanager
 def running(
-    arms: Sequence[Arm], device: Device, layout: random.Random
+    checkouts: Sequence[Checkout], device: Device, layout: random.Random
 ) -> Iterator[tuple[list[Worker], list[Answer]]]:
-    """A fresh process of each arm, started at the same time, its imports checked; their hellos."""
-    processes = Processes(arms, device, layout)
+    """A fresh process of each checkout, all started at once, imports checked; their hellos."""
+    processes = Processes(checkouts, device, layout)
     try:
         hellos = processes.ready()
         yield processes.workers, hellos

@@ -17,7 +17,6 @@ from typing import Any
 from reference_model.command_line import Parser, about, exit_status
 from reference_model.files import check_writable, write_whole
 from reference_model.printing import say, warn
-from reports.gate.arms import checkouts
 from reports.gate.campaign import (
     designs,
     fault_command,
@@ -33,6 +32,7 @@ from reports.gate.campaign.recording import record_pairs
 from reports.gate.campaign.summary import made, summed_up
 from reports.gate.campaign.targets import RUNS, SELF, TARGETS, TOY
 from reports.gate.campaign.whole import OTHERS
+from reports.gate.checkouts import checked_out
 from reports.gate.compare import timed_ids
 
 DESIGN_PAIRS = 40
@@ -164,15 +164,18 @@ def _designs(given: argparse.Namespace) -> None:
 
 def _record_designs(path: Path, select: str, pairs: int) -> None:
     lines.check_target(path, SELF.name)
-    with checkouts(Path.cwd(), "HEAD", "HEAD") as arms:
-        designs.record_designs(path, arms, timed_ids(arms, select), pairs, warn)
+    with checked_out(Path.cwd(), "HEAD", "HEAD") as checkouts:
+        designs.record_designs(path, checkouts, timed_ids(checkouts, select), pairs, warn)
 
 
 def _turns(given: argparse.Namespace) -> None:
     lines.check_target(given.lines, SELF.name)
-    with checkouts(Path.cwd(), "HEAD", "HEAD") as arms, beside(given.neighbour, seed=0) as other:
-        ids = timed_ids(arms, given.select)
-        turns.record_turns(given.lines, arms, ids, given.pairs, given.neighbour, warn)
+    with (
+        checked_out(Path.cwd(), "HEAD", "HEAD") as checkouts,
+        beside(given.neighbour, seed=0) as other,
+    ):
+        ids = timed_ids(checkouts, given.select)
+        turns.record_turns(given.lines, checkouts, ids, given.pairs, given.neighbour, warn)
         other.check()
     _show(turns.summary(given.lines), given.out)
 
@@ -227,8 +230,8 @@ def _reorderings(given: argparse.Namespace) -> None:
 
 
 def _reordered(select: str) -> list[dict[str, Any]]:
-    with checkouts(Path.cwd(), "HEAD", "HEAD") as arms:
-        return reorderings.reorderings(arms[1], select)
+    with checked_out(Path.cwd(), "HEAD", "HEAD") as checkouts:
+        return reorderings.reorderings(checkouts[1], select)
 
 
 def _rivals(given: argparse.Namespace) -> None:

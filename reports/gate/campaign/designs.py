@@ -7,8 +7,8 @@
 - copies: two copies of each step in one process, in turns; they cannot be two commits, and show
   what is left of the scatter once process and layout are shared
 
-Both arms are the same commit. What counts is the variance of a mean after a second of machine time:
-the variance of a pair times its seconds.
+Both checkouts are of the same commit. What counts is the variance of a mean after a second of
+machine time: the variance of a pair times its seconds.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from reports.gate.arms import Arm
 from reports.gate.campaign import lines
+from reports.gate.checkouts import Checkout, Checkouts
 from reports.gate.pairs import Pairs, a_processor, in_turns
 from reports.gate.workers import Worker, running
 
@@ -34,19 +34,19 @@ ALONE_SECONDS = 0.23  # of a process that has no other to take turns with
 CALLS = (3, 60)  # at least and at most, in one burst
 
 
-def sequential(arms: tuple[Arm, Arm], ids: Sequence[str], rng: random.Random) -> Ratios:
-    order, processor = list(arms), a_processor(rng)
+def sequential(checkouts: Checkouts, ids: Sequence[str], rng: random.Random) -> Ratios:
+    order, processor = list(checkouts), a_processor(rng)
     rng.shuffle(order)
-    seconds = [_alone(arm, ids, rng, processor) for arm in order]
-    sign = 1 if order[0] is arms[0] else -1
+    seconds = [_alone(checkout, ids, rng, processor) for checkout in order]
+    sign = 1 if order[0] is checkouts[0] else -1
     return {id: sign * math.log(seconds[1][id] / seconds[0][id]) for id in ids}
 
 
 def _alone(
-    arm: Arm, ids: Sequence[str], rng: random.Random, processor: int | None
+    checkout: Checkout, ids: Sequence[str], rng: random.Random, processor: int | None
 ) -> dict[str, float]:
     found = {}
-    with running([arm], "cpu", rng) as ((worker,), _):
+    with running([checkout], "cpu", rng) as ((worker,), _):
         for id in rng.sample(list(ids), len(ids)):
             worker.ask("prepare", id=id)
             few = _medians(worker, id, CALLS[0], processor)
@@ -60,9 +60,9 @@ def _medians(worker: Worker, id: str, calls: int, processor: int | None) -> floa
     return statistics.median(answer["seconds"])
 
 
-def bursts(arms: tuple[Arm, Arm], ids: Sequence[str], rng: random.Random) -> Ratios:
+def bursts(checkouts: Checkouts, ids: Sequence[str], rng: random.Random) -> Ratios:
     found, processor = {}, a_processor(rng)
-    with running(list(arms), "cpu", rng) as (workers, _):
+    with running(list(checkouts), "cpu", rng) as (workers, _):
         for id in rng.sample(list(ids), len(ids)):
             for worker in workers:
                 worker.ask("prepare", id=id)
@@ -77,14 +77,14 @@ def bursts(arms: tuple[Arm, Arm], ids: Sequence[str], rng: random.Random) -> Rat
     return found
 
 
-def calls(arms: tuple[Arm, Arm], ids: Sequence[str], rng: random.Random) -> Ratios:
-    with Pairs(arms, "cpu", rng) as pairs:
+def calls(checkouts: Checkouts, ids: Sequence[str], rng: random.Random) -> Ratios:
+    with Pairs(checkouts, "cpu", rng) as pairs:
         return pairs.measure(ids, more_to_come=False).log_ratios
 
 
-def ahead(arms: tuple[Arm, Arm], ids: Sequence[str], rng: random.Random) -> tuple[Ratios, float]:
+def ahead(checkouts: Checkouts, ids: Sequence[str], rng: random.Random) -> tuple[Ratios, float]:
     """The second of two pairs, whose processes started beside the first, and its seconds."""
-    with Pairs(arms, "cpu", rng) as pairs:
+    with Pairs(checkouts, "cpu", rng) as pairs:
         pairs.measure(ids)
         pair = pairs.measure(ids)
     return pair.log_ratios, pair.took
@@ -94,14 +94,14 @@ class _Copy:
     """A worker's second copy of each step, asked for as if it were a process of its own."""
 
     def __init__(self, worker: Worker) -> None:
-        self._worker, self.arm = worker, worker.arm
+        self._worker, self.checkout = worker, worker.checkout
 
     def ask(self, do: str, id: str, **arguments: Any) -> dict[str, Any]:
         return self._worker.ask(do, id=f"{id} again", **arguments)
 
 
-def copies(arms: tuple[Arm, Arm], ids: Sequence[str], rng: random.Random) -> Ratios:
-    with running([arms[0]], "cpu", rng) as ((worker,), _):
+def copies(checkouts: Checkouts, ids: Sequence[str], rng: random.Random) -> Ratios:
+    with running([checkouts[0]], "cpu", rng) as ((worker,), _):
         found, processor = {}, a_processor(rng)
         for id in rng.sample(list(ids), len(ids)):
             worker.ask("prepare", id=id)
@@ -111,15 +111,15 @@ def copies(arms: tuple[Arm, Arm], ids: Sequence[str], rng: random.Random) -> Rat
     return found
 
 
-Design = Callable[[tuple[Arm, Arm], Sequence[str], random.Random], Ratios]
+Design = Callable[[Checkouts, Sequence[str], random.Random], Ratios]
 
 
 def timed(design: Design) -> Callable[..., tuple[Ratios, float]]:
     """With the seconds that it takes."""
 
-    def run(arms: tuple[Arm, Arm], ids: Sequence[str], rng: random.Random) -> tuple[Ratios, float]:
+    def run(checkouts: Checkouts, ids: Sequence[str], rng: random.Random) -> tuple[Ratios, float]:
         started = time.monotonic()
-        ratios = design(arms, ids, rng)
+        ratios = design(checkouts, ids, rng)
         return ratios, time.monotonic() - started
 
     return run
@@ -136,7 +136,7 @@ DESIGNS: dict[str, Callable[..., tuple[Ratios, float]]] = {
 
 def record_designs(
     path: Path,
-    arms: tuple[Arm, Arm],
+    checkouts: Checkouts,
     ids: Sequence[str],
     pairs: int,
     tell: Callable[[str], None],
@@ -146,10 +146,10 @@ def record_designs(
         for name, design in DESIGNS.items():
             if len(lines.of_today(path, kind="design", design=name)) > number:
                 continue
-            ratios, seconds = design(arms, ids, random.Random())
+            ratios, seconds = design(checkouts, ids, random.Random())
             took = round(seconds, 3)
             record = {"kind": "design", "design": name, "log_ratios": ratios, "took": took}
-            lines.append(path, record | {"commit": arms[0].commit})
+            lines.append(path, record | {"commit": checkouts[0].commit})
             tell(f"{name}, pair {number + 1} of {pairs}: {took:.1f} s")
 
 

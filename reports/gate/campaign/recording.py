@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from reference_model.errors import UserError
-from reports.gate.arms import checkouts
 from reports.gate.campaign import lines
 from reports.gate.campaign.neighbour import beside
 from reports.gate.campaign.targets import Target, gate_commit
+from reports.gate.checkouts import checked_out
 from reports.gate.compare import CONTROLLED_BY, timed_ids
 from reports.gate.pairs import CONTROL, Pairs
 
@@ -33,20 +33,20 @@ def record_pairs(
     done = len(lines.of_today(path, kind="pair", stretch=stretch))
     with ExitStack() as stack:
         repository = stack.enter_context(target.repository())
-        arms = stack.enter_context(checkouts(repository, "HEAD", "HEAD"))
+        checkouts = stack.enter_context(checked_out(repository, "HEAD", "HEAD"))
         noise = stack.enter_context(beside(neighbour, seed=done))
-        ids = timed_ids(arms, select)
+        ids = timed_ids(checkouts, select)
         for earlier in lines.of_today(path, kind="pair")[:1]:
             if earlier["log_ratios"].keys() != {*ids, CONTROL}:
                 raise UserError(f"{path} holds pairs of other benchmarks; use their --select")
         control = CONTROLLED_BY if CONTROLLED_BY in ids else ids[0]
-        pairs = stack.enter_context(Pairs(arms, "cpu", random.Random(), control))
+        pairs = stack.enter_context(Pairs(checkouts, "cpu", random.Random(), control))
         stamp = {
             "kind": "pair",
             "target": target.name,
             "stretch": stretch,
             "neighbour": neighbour,
-            "commit": arms[0].commit,
+            "commit": checkouts[0].commit,
             "gate": gate_commit(target),
         }
         for number in range(done, upto):

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from reference_model.errors import UserError
-from reports.gate.arms import Arm
+from reports.gate.checkouts import Checkout
 from reports.gate.exact import Value
 from reports.gate.workers import running
 
@@ -28,11 +28,11 @@ ORDERS: dict[str, dict[str, str]] = {
 }
 
 
-def reorderings(arm: Arm, pattern: str) -> list[dict[str, Any]]:
+def reorderings(checkout: Checkout, pattern: str) -> list[dict[str, Any]]:
     """Per exact benchmark with a tolerance: its largest change, where, and in which order."""
     values: dict[str, Mapping[str, Value]] = {}
     for order, variables in ORDERS.items():
-        with _set(variables), running([arm], "cpu", random.Random(0)) as (workers, _):
+        with _set(variables), running([checkout], "cpu", random.Random(0)) as (workers, _):
             how = workers[0].ask("suite")["exact"]
             tolerant = [id for id in fnmatch.filter(how, pattern) if how[id]["tolerance"] > 0]
             if not tolerant:

@@ -58,7 +58,7 @@ def scatter(records: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def shift(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """By how much equal arms differ in the mean, by benchmark and over all of them.
+    """By how much equal commits differ in the mean, by benchmark and over all of them.
 
     Nothing, unless the instrument prefers a side, which turning signs round in a replay hides.
     Errors are those of the mean of independent pairs, since each takes fresh processes.

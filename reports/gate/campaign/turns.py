@@ -1,7 +1,7 @@
 """How many turns a pair should take: every turn of some pairs, cut where a rule would have ended.
 
 Compared are fixed lengths and the gate's own rule (`reports.gate.pairs.enough`). What counts is, as
-for the designs, the variance of a pair times its seconds; that of equal arms is the mean square.
+for the designs, the variance of a pair times its seconds; that of equal commits is the mean square.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reports.gate.arms import Arm
 from reports.gate.campaign import lines
+from reports.gate.checkouts import Checkouts
 from reports.gate.pairs import Turns, a_processor, enough, middle, settle, spent, two_turns
 from reports.gate.workers import Worker, running
 
@@ -26,7 +26,7 @@ FIXED = (0.3, 0.45, 0.9, 1.8)  # seconds
 
 def record_turns(
     path: Path,
-    arms: tuple[Arm, Arm],
+    checkouts: Checkouts,
     ids: Sequence[str],
     pairs: int,
     neighbour: bool,
@@ -35,7 +35,7 @@ def record_turns(
     """Turns of ``pairs`` pairs, appended to what the file has already."""
     for number in range(len(lines.of_today(path, kind="turns", neighbour=neighbour)), pairs):
         rng, started = random.Random(), time.monotonic()
-        with running(list(arms), "cpu", rng) as (workers, _):
+        with running(list(checkouts), "cpu", rng) as (workers, _):
             for worker in workers:
                 for id in ids:
                     worker.ask("prepare", id=id)
@@ -45,7 +45,7 @@ def record_turns(
                 id: _turns(id, both, rng.random() < 0.5, processor)
                 for id in rng.sample(ids, len(ids))
             }
-        record = {"kind": "turns", "neighbour": neighbour, "commit": arms[0].commit}
+        record = {"kind": "turns", "neighbour": neighbour, "commit": checkouts[0].commit}
         lines.append(path, record | {"setup": round(setup, 3), "seconds": turns})
         tell(f"turns, pair {number + 1} of {pairs}: {time.monotonic() - started:.1f} s")
 

@@ -235,7 +235,7 @@ def test_all_measures_once_and_its_own_results_are_no_change_to_what_is_measured
     monkeypatch.setitem(campaign.TARGETS, "self", replace(SELF, real={"nothing": 3}))
     monkeypatch.setattr(campaign, "DESIGN_PAIRS", 3)
     monkeypatch.setattr(campaign, "OF_RIVALS", {"nothing": 1})
-    design = {"calls": lambda arms, ids, rng: (ratios(ids), 1.0)}
+    design = {"calls": lambda checkouts, ids, rng: (ratios(ids), 1.0)}
     monkeypatch.setattr(designs, "DESIGNS", design)
     monkeypatch.setattr(
         Pairs, "measure", lambda self, ids: Pair(ratios((*ids, CONTROL)), {}, 1.5, {}, "")
@@ -243,7 +243,7 @@ def test_all_measures_once_and_its_own_results_are_no_change_to_what_is_measured
     monkeypatch.setattr(real, "one_run", one_run)
     monkeypatch.setattr(recording, "beside", lambda neighbour, seed: beside(False, seed))
     monkeypatch.setattr(real, "beside", lambda neighbour, seed: beside(False, seed))
-    monkeypatch.setattr(reorderings, "reorderings", lambda arm, pattern: [{"order": pattern}])
+    monkeypatch.setattr(reorderings, "reorderings", lambda checkout, pattern: [{"order": pattern}])
     for module in (real, rivals):
         monkeypatch.setattr(module, "clone_with", clone_with)
     monkeypatch.setattr(rivals, "RIVALS", {"a tool": lambda clone: (Verdict.PASS, "")})

@@ -39,7 +39,7 @@ def test_a_model_that_is_not_there_is_told_before_anything_is_measured(gate) -> 
     assert_status(done, 12, "^error: .*there is no file or folder models/none.gguf")
 
 
-def test_model_and_dtype_reach_the_suite_of_both_arms(
+def test_model_and_dtype_reach_the_suite_of_both_checkouts(
     gate, repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = BENCH.replace(

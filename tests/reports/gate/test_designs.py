@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from reports.gate import pairs as pairs_module
-from reports.gate.arms import checkouts
 from reports.gate.campaign import designs, lines, turns
 from reports.gate.campaign.__main__ import main
+from reports.gate.checkouts import checked_out
 from reports.gate.pairs import ASKING
 
 ONE, TWO = (f"bench_gate.Step.time_step({name})" for name in ("one", "two"))
@@ -54,8 +54,8 @@ def test_each_design_gives_a_log_ratio_of_every_benchmark(
     for seconds in ("BURST_SECONDS", "ALONE_SECONDS"):
         monkeypatch.setattr(designs, seconds, 0.003)
     monkeypatch.setattr(pairs_module, "MOST_SECONDS", 0.01)
-    with checkouts(repository.path, "HEAD", "HEAD") as arms:
-        found, seconds = designs.DESIGNS[name](arms, [ONE, TWO], random.Random(0))
+    with checked_out(repository.path, "HEAD", "HEAD") as checkouts:
+        found, seconds = designs.DESIGNS[name](checkouts, [ONE, TWO], random.Random(0))
     assert found.keys() == {ONE, TWO}
     assert seconds > 0
     assert all(abs(ratio) < 2 for ratio in found.values())

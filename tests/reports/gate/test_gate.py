@@ -14,7 +14,7 @@ import pytest
 from reference_model.errors import UserError
 from reports.gate import compare as compare_module
 from reports.gate import pairs as pairs_module
-from reports.gate.arms import checkouts
+from reports.gate.checkouts import checked_out
 from reports.gate.compare import Request, compare
 from reports.gate.output import as_json, markdown, terminal, timed_rows
 from reports.gate.page import render
@@ -115,8 +115,8 @@ def test_a_pair_that_runs_out_of_time_is_no_pair_and_the_budget_is_spent(
 ) -> None:
     repository.commit()
     with (
-        checkouts(repository.path, "HEAD~1", "HEAD") as arms,
-        Pairs(arms, "cpu", random.Random(0)) as pairs,
+        checked_out(repository.path, "HEAD~1", "HEAD") as checkouts,
+        Pairs(checkouts, "cpu", random.Random(0)) as pairs,
         pytest.raises(OutOfTime),
     ):
         pairs.measure([ONE], deadline=0.0)
@@ -142,8 +142,8 @@ def test_a_control_that_has_passed_is_still_compared_with_itself(repository, mon
     monkeypatch.setattr(pairs_module, "MOST_SECONDS", 0.01)
     repository.commit()
     with (
-        checkouts(repository.path, "HEAD~1", "HEAD") as arms,
-        Pairs(arms, "cpu", random.Random(0), control=ONE) as pairs,
+        checked_out(repository.path, "HEAD~1", "HEAD") as checkouts,
+        Pairs(checkouts, "cpu", random.Random(0), control=ONE) as pairs,
     ):
         pair = pairs.measure([TWO])
     assert set(pair.log_ratios) == {TWO, CONTROL}
@@ -238,7 +238,7 @@ def test_a_stricter_suite_counts_at_once_and_a_looser_one_once_base_has_it(
     assert less_with('better="same", tolerance=1.0') == 0
 
 
-def test_arms_that_run_on_different_versions_are_not_comparable(repository) -> None:
+def test_sides_that_run_on_different_versions_are_not_comparable(repository) -> None:
     torch = (repository.path / "torch.py").read_text()
     repository.write("torch.py", torch.replace('__version__ = "0"', '__version__ = "1"'))
     repository.commit()

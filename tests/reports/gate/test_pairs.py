@@ -39,23 +39,23 @@ def taken(base: Asked, head: Asked, swapped: bool = False) -> float:
 
 @pytest.mark.parametrize("head", [0.005, 0.1, 0.5])
 def test_a_head_that_is_many_times_slower_costs_few_calls_more(head: float) -> None:
-    arms = Asked(scattered(0.005, 0.1, 1)), Asked(scattered(head, 0.1, 2))
-    assert taken(*arms) == pytest.approx(math.log(head / 0.005), abs=0.15)
+    sides = Asked(scattered(0.005, 0.1, 1)), Asked(scattered(head, 0.1, 2))
+    assert taken(*sides) == pytest.approx(math.log(head / 0.005), abs=0.15)
     most = pairs.MOST_SECONDS if head == 0.005 else 2 * pairs.LEAST_SECONDS
-    assert arms[0].spent + arms[1].spent < most + 8 * head
+    assert sides[0].spent + sides[1].spent < most + 8 * head
 
 
 def test_calm_turns_end_early_rough_ones_go_on_and_all_end() -> None:
     calls = []
     for scatter in (0.001, 0.08, 0.12, 0.7):
-        arms = Asked(scattered(0.005, scatter, 3)), Asked(scattered(0.005, scatter, 4))
-        taken(*arms)
-        calls.append(arms[0].calls - pairs.SETTLING)
-        assert arms[0].calls == arms[1].calls
+        sides = Asked(scattered(0.005, scatter, 3)), Asked(scattered(0.005, scatter, 4))
+        taken(*sides)
+        calls.append(sides[0].calls - pairs.SETTLING)
+        assert sides[0].calls == sides[1].calls
     calm, rough, rougher, _ = calls
     assert 2 * calm * (0.005 + pairs.ASKING) == pytest.approx(pairs.LEAST_SECONDS, rel=0.15)
     assert calm < rough < rougher
-    assert arms[0].spent + arms[1].spent < pairs.MOST_SECONDS + 1
+    assert sides[0].spent + sides[1].spent < pairs.MOST_SECONDS + 1
 
 
 def test_rough_turns_end_with_an_error_as_small_as_is_asked_for() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from reference_model.errors import UserError
 from reports.gate import pairs as pairs_module
-from reports.gate.arms import Arm, checkouts
+from reports.gate.checkouts import Checkouts, checked_out
 from reports.gate.machine import troubles
 from reports.gate.pairs import CONTROL, Pairs
 from reports.gate.workers import Processes, threads_of
@@ -46,18 +46,18 @@ class Noted(Processes):
 
 
 @pytest.fixture
-def arms(repository, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Arm, Arm]]:
+def checkouts(repository, monkeypatch: pytest.MonkeyPatch) -> Iterator[Checkouts]:
     """Of a small repository, with processes that are noted and few turns."""
     monkeypatch.setattr(pairs_module, "MOST_SECONDS", 0.01)
     monkeypatch.setattr(pairs_module, "Processes", Noted)
     Noted.made = []
-    with checkouts(repository.path, "HEAD", "HEAD") as made:
+    with checked_out(repository.path, "HEAD", "HEAD") as made:
         yield made
 
 
 @needs_two
 def test_the_next_pair_starts_beside_the_turns_of_this_one_where_it_does_not_step(
-    arms: tuple[Arm, Arm], monkeypatch: pytest.MonkeyPatch
+    checkouts: Checkouts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stepped_on, in_turns = [], pairs_module.in_turns
 
@@ -66,7 +66,7 @@ def test_the_next_pair_starts_beside_the_turns_of_this_one_where_it_does_not_ste
         return in_turns(id, one, other, swapped, processor)
 
     monkeypatch.setattr(pairs_module, "in_turns", noted)
-    with Pairs(arms, "cpu", random.Random(0), control=ONE) as pairs:
+    with Pairs(checkouts, "cpu", random.Random(0), control=ONE) as pairs:
         pairs.measure([ONE, TWO])
         first, second = Noted.made
         assert first.ended()
@@ -81,14 +81,14 @@ def test_the_next_pair_starts_beside_the_turns_of_this_one_where_it_does_not_ste
     assert len(set.union(*(made.pids() for made in Noted.made))) == 3 * 3
 
 
-def test_where_no_pair_is_to_come_nothing_starts(arms: tuple[Arm, Arm]) -> None:
-    with Pairs(arms, "cpu", random.Random(0)) as pairs:
+def test_where_no_pair_is_to_come_nothing_starts(checkouts: Checkouts) -> None:
+    with Pairs(checkouts, "cpu", random.Random(0)) as pairs:
         pairs.measure([ONE], more_to_come=False)
     assert len(Noted.made) == 1
 
 
-def test_what_the_next_ones_do_not_hold_starts_anew(arms: tuple[Arm, Arm]) -> None:
-    with Pairs(arms, "cpu", random.Random(0)) as pairs:
+def test_what_the_next_ones_do_not_hold_starts_anew(checkouts: Checkouts) -> None:
+    with Pairs(checkouts, "cpu", random.Random(0)) as pairs:
         pairs.measure([ONE])
         before = list(Noted.made)
         assert pairs.measure([TWO], more_to_come=False).log_ratios.keys() == {TWO}
@@ -98,12 +98,12 @@ def test_what_the_next_ones_do_not_hold_starts_anew(arms: tuple[Arm, Arm]) -> No
 def test_a_gpu_is_shared_and_one_processor_too_so_that_nothing_starts_beside(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    arms = (None, None)
+    checkouts = (None, None)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
-    assert Pairs(arms, "cpu", random.Random(0))._others(0) == {1}  # type: ignore[arg-type]
-    assert Pairs(arms, "cuda", random.Random(0))._others(0) == set()  # type: ignore[arg-type]
+    assert Pairs(checkouts, "cpu", random.Random(0))._others(0) == {1}  # type: ignore[arg-type]
+    assert Pairs(checkouts, "cuda", random.Random(0))._others(0) == set()  # type: ignore[arg-type]
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
-    assert Pairs(arms, "cpu", random.Random(0))._others(0) == set()  # type: ignore[arg-type]
+    assert Pairs(checkouts, "cpu", random.Random(0))._others(0) == set()  # type: ignore[arg-type]
 
 
 TWO_THREADS = """
@@ -147,8 +147,8 @@ def test_steps_on_several_threads_come_last_once_the_next_processes_are_ready(
 
     monkeypatch.setattr(pairs_module, "in_turns", noted)
     with (
-        checkouts(repository.path, "HEAD", "HEAD") as arms,
-        Pairs(arms, "cpu", random.Random(seed)) as pairs,
+        checked_out(repository.path, "HEAD", "HEAD") as checkouts,
+        Pairs(checkouts, "cpu", random.Random(seed)) as pairs,
     ):
         pairs.measure([ONE, TWO])
     assert order == [(TWO, False), (ONE, True)]
@@ -160,7 +160,7 @@ def test_what_started_on_some_processors_steps_on_all_that_the_gate_may_use(
 ) -> None:
     with_two_threads(repository, "one")
     some = set(sorted(PROCESSORS)[:1])
-    with checkouts(repository.path, "HEAD", "HEAD") as (base, _):
+    with checked_out(repository.path, "HEAD", "HEAD") as (base, _):
         processes = Processes([base], "cpu", random.Random(0), [ONE, TWO], some)
         try:
             processes.ready()
@@ -175,8 +175,8 @@ def test_what_started_on_some_processors_steps_on_all_that_the_gate_may_use(
 
 def test_what_cannot_be_set_up_is_an_error_when_it_is_waited_for(repository) -> None:
     repository.commit(model="")
-    with checkouts(repository.path, "HEAD", "HEAD") as arms:
-        processes = Processes(arms, "cpu", random.Random(0), [ONE])
+    with checked_out(repository.path, "HEAD", "HEAD") as checkouts:
+        processes = Processes(checkouts, "cpu", random.Random(0), [ONE])
         try:
             with pytest.raises(UserError, match="base: a timed benchmark was skipped: this commit"):
                 processes.ready()
@@ -187,7 +187,7 @@ def test_what_cannot_be_set_up_is_an_error_when_it_is_waited_for(repository) -> 
 def test_to_prepare_a_benchmark_imports_no_other_file_of_the_suite(repository) -> None:
     repository.write("benchmarks/bench_other.py", "raise SystemExit('imported')\n")
     repository.commit()
-    with checkouts(repository.path, "HEAD", "HEAD") as (base, _):
+    with checked_out(repository.path, "HEAD", "HEAD") as (base, _):
         processes = Processes([base], "cpu", random.Random(0), [ONE])
         try:
             processes.ready()
@@ -211,8 +211,8 @@ def test_a_system_without_processors_to_choose_from_or_a_list_of_threads_goes_on
         monkeypatch.delattr(os, name, raising=False)
     monkeypatch.setattr(pairs_module, "MOST_SECONDS", 0.01)
     with (
-        checkouts(repository.path, "HEAD", "HEAD") as arms,
-        Pairs(arms, "cpu", random.Random(0), control=ONE) as pairs,
+        checked_out(repository.path, "HEAD", "HEAD") as checkouts,
+        Pairs(checkouts, "cpu", random.Random(0), control=ONE) as pairs,
     ):
         assert pairs.measure([ONE]).log_ratios.keys() == {ONE, CONTROL}
 

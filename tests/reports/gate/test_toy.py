@@ -161,7 +161,7 @@ def test_the_whole_campaign_of_the_toy_makes_every_planned_run_and_then_has_noth
 
     monkeypatch.setitem(campaign.TARGETS, "toy", replace(TOY, repository=small))
     monkeypatch.setattr(Pairs, "measure", measure)
-    monkeypatch.setattr(recording, "timed_ids", lambda arms, pattern: IDS)
+    monkeypatch.setattr(recording, "timed_ids", lambda checkouts, pattern: IDS)
     monkeypatch.setattr(whole, "STRETCHES", 3)
     monkeypatch.setattr(whole, "PAIRS_OF_STRETCH", 2)
     monkeypatch.setattr(real, "one_run", one_run)

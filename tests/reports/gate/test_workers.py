@@ -12,14 +12,14 @@ import pytest
 
 from reference_model.errors import UserError
 from reports.gate import workers
-from reports.gate.arms import checkouts
+from reports.gate.checkouts import checked_out
 from reports.gate.workers import Worker, running
 
 
 def test_a_process_that_crashes_says_so_in_one_line(repository) -> None:
     repository.write("benchmarks/bench_gate.py", "import os\nos._exit(3)\n")
     repository.commit()
-    with checkouts(repository.path, "HEAD", "HEAD") as (base, _):
+    with checked_out(repository.path, "HEAD", "HEAD") as (base, _):
         worker = Worker(base, "cpu", random.Random(0))
         try:
             with pytest.raises(UserError, match="base: a process crashed: exit status 3"):
@@ -47,7 +47,7 @@ def test_a_process_that_answers_otherwise_than_asked_is_an_error_in_one_short_li
     monkeypatch.setattr(workers, "LONGEST", 1 << 20)
     repository.write("benchmarks/gate_worker.py", worker)
     repository.commit()
-    with checkouts(repository.path, "HEAD", "HEAD") as (base, _):
+    with checked_out(repository.path, "HEAD", "HEAD") as (base, _):
         asked = Worker(base, "cpu", random.Random(0))
         try:
             with pytest.raises(UserError, match=told) as raised:
@@ -63,7 +63,7 @@ def test_an_interpreter_that_does_not_start_is_named(repository, tmp_path: Path)
     (tmp_path / "python").chmod(0o755)
     python = str(tmp_path / "python")
     with (
-        checkouts(repository.path, "HEAD", "HEAD", python, python) as (base, _),
+        checked_out(repository.path, "HEAD", "HEAD", python, python) as (base, _),
         pytest.raises(UserError, match=f"^base: {python} does not start: "),
     ):
         Worker(base, "cpu", random.Random(0))
@@ -85,7 +85,7 @@ class Step:
 @pytest.mark.parametrize("ends", ["closed", "crashed"])
 def test_what_a_benchmark_started_ends_with_its_process(repository, ends: str) -> None:
     repository.commit(bench=STARTS)
-    with checkouts(repository.path, "HEAD", "HEAD") as (base, _):
+    with checked_out(repository.path, "HEAD", "HEAD") as (base, _):
         worker = Worker(base, "cpu", random.Random(0))
         started = int(worker.ask("prepare", id="bench_gate.Step.time_step(one)")["skipped"])
         os.kill(started, 0)
@@ -114,8 +114,8 @@ def lives(process: int) -> bool:
 def test_a_benchmark_that_fails_is_named_with_its_error(repository) -> None:
     repository.commit(model="def step():\n    raise OSError('no disk')\n")
     with (
-        checkouts(repository.path, "HEAD", "HEAD") as arms,
-        running(arms[:1], "cpu", random.Random(0)) as ((worker,), _),
+        checked_out(repository.path, "HEAD", "HEAD") as checkouts,
+        running(checkouts[:1], "cpu", random.Random(0)) as ((worker,), _),
     ):
         id = "bench_gate.Step.time_step(one)"
         worker.ask("suite")
@@ -127,7 +127,7 @@ def test_a_benchmark_that_fails_is_named_with_its_error(repository) -> None:
 def test_layouts_differ_between_processes(repository) -> None:
     from reports.gate.workers import _environment
 
-    with checkouts(repository.path, "HEAD", "HEAD") as (base, _):
+    with checked_out(repository.path, "HEAD", "HEAD") as (base, _):
         rng = random.Random(0)
         found = [_environment(base, "cpu", rng) for _ in range(2)]
     assert found[0]["PYTHONHASHSEED"] != found[1]["PYTHONHASHSEED"]

@@ -65,7 +65,7 @@ def wait_until(true: Callable[[], bool]) -> None:
 def hanging(
     repository, root: Path, tmp_path: Path
 ) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]]:
-    """A gate whose benchmarks hang, and its four processes: two of each arm."""
+    """A gate whose benchmarks hang, and its four processes: two of each checkout."""
     repository.commit(bench=HANGS)
     notes = tmp_path / "notes"
     notes.touch()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.data.git import git
-from reports.gate.arms import WORKER
+from reports.gate.checkouts import WORKER
 from reports.gate.workplace import workplace
 
 ROOT = Path(__file__).resolve().parents[4]

@@ -1,4 +1,4 @@
-"""The arms: which commits are compared, and that each measures its own model and no other."""
+"""The checkouts: which commits are compared, and that each measures its own model and no other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from benchmarks.data.git import git
 from benchmarks.gate_worker import tree_hash
 from reference_model.errors import UserError
-from reports.gate.arms import check_origin, checkouts
+from reports.gate.checkouts import check_origin, checked_out
 from reports.gate.revisions import changed_environment
 from reports.gate.verdict import NotComparable
 from reports.gate.workers import running
@@ -24,16 +24,16 @@ def test_each_arm_has_its_own_model_and_heads_benchmarks(repository) -> None:
     repository.write("benchmarks/bench_new.py", "")
     (repository.path / "benchmarks" / "bench_gate.py").unlink()
     head = repository.commit(model="BYTES = 7\n")
-    with checkouts(repository.path, base, head) as arms:
-        models = [(a.checkout / "reference_model/__init__.py").read_text() for a in arms]
-        suites = [sorted(p.name for p in (a.checkout / "benchmarks").iterdir()) for a in arms]
+    with checked_out(repository.path, base, head) as checkouts:
+        models = [(a.folder / "reference_model/__init__.py").read_text() for a in checkouts]
+        suites = [sorted(p.name for p in (a.folder / "benchmarks").iterdir()) for a in checkouts]
         assert "step" in models[0]
         assert models[1] == "BYTES = 7\n"
         assert suites[0] == suites[1]
         assert "bench_new.py" in suites[0]
         assert "bench_gate.py" not in suites[0]
-        assert len(str(arms[0].checkout)) == len(str(arms[1].checkout))
-        folder = arms[0].checkout.parent
+        assert len(str(checkouts[0].folder)) == len(str(checkouts[1].folder))
+        folder = checkouts[0].folder.parent
     assert not folder.exists()
     assert len(repository.git("worktree", "list").splitlines()) == 1
 
@@ -41,12 +41,12 @@ def test_each_arm_has_its_own_model_and_heads_benchmarks(repository) -> None:
 def test_the_checkouts_are_removed_after_a_failure_too(repository) -> None:
     folders = []
 
-    def fail(arms) -> None:
-        folders.append(arms[0].checkout.parent)
+    def fail(checkouts) -> None:
+        folders.append(checkouts[0].folder.parent)
         raise RuntimeError
 
-    with pytest.raises(RuntimeError), checkouts(repository.path, "HEAD", "HEAD") as arms:
-        fail(arms)
+    with pytest.raises(RuntimeError), checked_out(repository.path, "HEAD", "HEAD") as checkouts:
+        fail(checkouts)
     assert not folders[0].exists()
     assert len(repository.git("worktree", "list").splitlines()) == 1
 
@@ -55,7 +55,7 @@ def test_the_checkouts_are_removed_after_a_failure_too(repository) -> None:
 def test_an_unknown_revision_is_named(repository, base: str, head: str) -> None:
     with (
         pytest.raises(UserError, match=r"'(nowhere|--help)' names no commit"),
-        checkouts(repository.path, base, head),
+        checked_out(repository.path, base, head),
     ):
         pass
 
@@ -79,11 +79,11 @@ def test_uncommitted_changes_to_what_is_compared_are_refused_and_the_advice_help
     repository.write(path, "CHANGED = True\n")
     with (
         pytest.raises(UserError, match=f"1 uncommitted changes, such as {path}, .*: {advice}$"),
-        checkouts(repository.path, base, head),
+        checked_out(repository.path, base, head),
     ):
         pass
     subprocess.run(advice.split(), cwd=repository.path, check=True, capture_output=True)
-    with checkouts(repository.path, base, head):
+    with checked_out(repository.path, base, head):
         pass
 
 
@@ -94,10 +94,10 @@ def test_what_is_neither_measured_nor_imported_may_change(repository) -> None:
     repository.write("README.md", "changed")
     repository.write("notes.txt", "")
     repository.write("scripts/try.py", "")
-    with checkouts(repository.path, "HEAD", "HEAD"):
+    with checked_out(repository.path, "HEAD", "HEAD"):
         pass
     repository.write("reference_model/more.py", "")
-    with checkouts(repository.path, "HEAD~1", "HEAD~1"):
+    with checked_out(repository.path, "HEAD~1", "HEAD~1"):
         pass  # of what is checked out nothing is compared
 
 
@@ -123,10 +123,12 @@ def test_what_a_checkout_would_make_of_the_files_is_not_measured(
         repository.git("sparse-checkout", "set", "docs")
     repository.git("commit", "--quiet", "--allow-empty", "--message", "attributes")
     with (
-        checkouts(repository.path, "HEAD~1", "HEAD") as arms,
-        running(arms, "cpu", random.Random(0)) as (_, hellos),
+        checked_out(repository.path, "HEAD~1", "HEAD") as checkouts,
+        running(checkouts, "cpu", random.Random(0)) as (_, hellos),
     ):
-        assert [hello["tree"] for hello in hellos] == [arm.model_tree for arm in arms]
+        assert [hello["tree"] for hello in hellos] == [
+            checkout.model_tree for checkout in checkouts
+        ]
         assert repository.git("worktree", "list").count("\n") == 0
     assert not marker.exists()
 
@@ -139,8 +141,8 @@ def test_a_repository_of_longer_hashes_is_compared_as_well(repository, tmp_path:
         repository.git("config", name, "test")
     assert len(repository.commit()) == 64
     with (
-        checkouts(repository.path, "HEAD", "HEAD") as arms,
-        running(arms, "cpu", random.Random(0)) as (_, hellos),
+        checked_out(repository.path, "HEAD", "HEAD") as checkouts,
+        running(checkouts, "cpu", random.Random(0)) as (_, hellos),
     ):
         assert [len(hello["tree"]) for hello in hellos] == [64, 64]
 
@@ -161,7 +163,7 @@ def test_a_model_whose_content_git_does_not_store_is_refused_by_name(
         repository.commit()
     with (
         pytest.raises(UserError, match=f"reference_model/weights of .* is {keeper}"),
-        checkouts(repository.path, "HEAD", "HEAD"),
+        checked_out(repository.path, "HEAD", "HEAD"),
     ):
         pass
 
@@ -170,10 +172,10 @@ def test_a_link_in_the_model_may_lead_nowhere(repository) -> None:
     (repository.path / "reference_model/link").symlink_to("nowhere")
     repository.commit()
     with (
-        checkouts(repository.path, "HEAD", "HEAD") as arms,
-        running(arms[:1], "cpu", random.Random(0)),
+        checked_out(repository.path, "HEAD", "HEAD") as checkouts,
+        running(checkouts[:1], "cpu", random.Random(0)),
     ):
-        assert (arms[0].checkout / "reference_model/link").is_symlink()
+        assert (checkouts[0].folder / "reference_model/link").is_symlink()
 
 
 def test_a_shallow_clone_is_refused(repository, tmp_path: Path) -> None:
@@ -182,7 +184,7 @@ def test_a_shallow_clone_is_refused(repository, tmp_path: Path) -> None:
     repository.git("clone", "--quiet", "--depth=1", address, str(tmp_path / "shallow"))
     with (
         pytest.raises(UserError, match="git fetch --unshallow"),
-        checkouts(tmp_path / "shallow", "HEAD", "HEAD"),
+        checked_out(tmp_path / "shallow", "HEAD", "HEAD"),
     ):
         pass
 
@@ -192,7 +194,7 @@ def test_a_head_that_is_older_than_the_gate_is_refused(repository) -> None:
     repository.commit()
     with (
         pytest.raises(UserError, match="must not be older than the gate"),
-        checkouts(repository.path, "HEAD", "HEAD"),
+        checked_out(repository.path, "HEAD", "HEAD"),
     ):
         pass
 
@@ -215,11 +217,11 @@ def test_commits_that_need_different_packages_are_not_comparable_in_one_environm
     head = repository.commit(**changed)
     with (
         pytest.raises(NotComparable, match=named),
-        checkouts(repository.path, base, head),
+        checked_out(repository.path, base, head),
     ):
         pass
-    with checkouts(repository.path, base, head, sys.executable, shutil.which("git")) as arms:
-        assert [arm.python for arm in arms] == [sys.executable, shutil.which("git")]
+    with checked_out(repository.path, base, head, sys.executable, shutil.which("git")) as checkouts:
+        assert [checkout.python for checkout in checkouts] == [sys.executable, shutil.which("git")]
 
 
 def test_a_comment_and_the_settings_of_a_tool_change_no_environment(repository) -> None:
@@ -235,8 +237,8 @@ def test_a_relative_interpreter_is_the_one_of_the_callers_folder(
 ) -> None:
     (tmp_path / "python").symlink_to(sys.executable)
     monkeypatch.chdir(tmp_path)
-    with checkouts(repository.path, "HEAD", "HEAD", "./python", "./python") as arms:
-        assert {arm.python for arm in arms} == {str(tmp_path / "python")}
+    with checked_out(repository.path, "HEAD", "HEAD", "./python", "./python") as checkouts:
+        assert {checkout.python for checkout in checkouts} == {str(tmp_path / "python")}
 
 
 # ---- origin
@@ -244,41 +246,43 @@ def test_a_relative_interpreter_is_the_one_of_the_callers_folder(
 
 def test_a_process_reports_the_tree_that_git_knows_its_model_by(repository, root: Path) -> None:
     with (
-        checkouts(repository.path, "HEAD", "HEAD") as arms,
-        running(arms, "cpu", random.Random(0)) as (_, hellos),
+        checked_out(repository.path, "HEAD", "HEAD") as checkouts,
+        running(checkouts, "cpu", random.Random(0)) as (_, hellos),
     ):
-        assert [hello["tree"] for hello in hellos] == [arm.model_tree for arm in arms]
+        assert [hello["tree"] for hello in hellos] == [
+            checkout.model_tree for checkout in checkouts
+        ]
         places = [Path(hello["reference_model"]).parent for hello in hellos]
-        assert places == [arm.checkout for arm in arms]
+        assert places == [checkout.folder for checkout in checkouts]
 
 
-def test_an_installed_copy_does_not_come_before_the_arms_own(
+def test_an_installed_copy_does_not_come_before_the_checkouts_own(
     repository, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(root))  # where there is another reference_model
     with (
-        checkouts(repository.path, "HEAD", "HEAD") as arms,
-        running(arms[:1], "cpu", random.Random(0)) as (_, (hello,)),
+        checked_out(repository.path, "HEAD", "HEAD") as checkouts,
+        running(checkouts[:1], "cpu", random.Random(0)) as (_, (hello,)),
     ):
-        assert Path(hello["reference_model"]).parent == arms[0].checkout
+        assert Path(hello["reference_model"]).parent == checkouts[0].folder
 
 
 def test_a_model_that_was_changed_in_its_checkout_is_an_error(repository) -> None:
-    with checkouts(repository.path, "HEAD", "HEAD") as arms:
-        (arms[1].checkout / "reference_model" / "more.py").touch()
+    with checked_out(repository.path, "HEAD", "HEAD") as checkouts:
+        (checkouts[1].folder / "reference_model" / "more.py").touch()
         with (
             pytest.raises(UserError, match="its files were changed meanwhile"),
-            running(arms, "cpu", random.Random(0)),
+            running(checkouts, "cpu", random.Random(0)),
         ):
             pass
 
 
 @pytest.mark.parametrize("package", ["reference_model", "benchmarks"])
 def test_a_package_from_another_place_is_an_error(repository, package: str) -> None:
-    with checkouts(repository.path, "HEAD", "HEAD") as (base, _):
+    with checked_out(repository.path, "HEAD", "HEAD") as (base, _):
         hello = {
-            "reference_model": base.checkout / "reference_model",
-            "benchmarks": base.checkout / "benchmarks",
+            "reference_model": base.folder / "reference_model",
+            "benchmarks": base.folder / "benchmarks",
             "tree": base.model_tree,
         }
         check_origin(base, hello)

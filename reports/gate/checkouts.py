@@ -34,12 +34,12 @@ ELSEWHERE = b"version https://git-lfs.github.com/spec/"  # how git-lfs begins wh
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One side of the comparison."""
+class Checkout:
+    """One side of the comparison: what git stores of its commit, and who runs it."""
 
     name: str  # base or head
     commit: str
-    checkout: Path
+    folder: Path
     model_tree: str  # git's hash of the reference_model that it has to import
     python: str
     own_suite: Path | None = None  # a checkout with base's own benchmarks; here head's are in place
@@ -47,16 +47,19 @@ class Arm:
     variables: Mapping[str, str] = field(default_factory=dict)  # of its processes
 
 
+Checkouts = tuple[Checkout, Checkout]  # base's and head's
+
+
 @contextmanager
-def checkouts(
+def checked_out(
     repository: Path,
     base: str,
     head: str,
     base_python: str | None = None,
     head_python: str | None = None,
     variables: Mapping[str, str] | None = None,
-) -> Iterator[tuple[Arm, Arm]]:
-    """The arms of two revisions, in a folder that is removed afterwards.
+) -> Iterator[Checkouts]:
+    """Two revisions, checked out in a folder that is removed afterwards.
 
     ``variables`` of the environment are set in all their processes.
 
@@ -77,44 +80,45 @@ def checkouts(
     with workplace() as folder:
         yield tuple(  # type: ignore[misc]
             replace(
-                _arm(repository, name, commits, folder, pythons[name]), variables=variables or {}
+                _checkout(repository, name, commits, folder, pythons[name]),
+                variables=variables or {},
             )
             for name in ("base", "head")
         )
 
 
-def _arm(
-    repository: Path, name: str, commits: dict[str, str], folder: Path, python: str | None
-) -> Arm:
+def _checkout(
+    repository: Path, name: str, commits: dict[str, str], parent: Path, python: str | None
+) -> Checkout:
     # Names of one length: the length of a path is part of a process's layout.
-    commit, checkout = commits[name], folder / name
+    commit, folder = commits[name], parent / name
     try:
         model_tree = git(repository, "rev-parse", "--verify", f"{commit}:{MODEL}")
     except UserError:
         raise UserError(f"{short(commit)} has no {MODEL}/, and so nothing to measure") from None
-    _check_stored(commit, checkout, export(repository, commit, checkout))
+    _check_stored(commit, folder, export(repository, commit, folder))
     if name == "base":
-        own = folder / "own suite"
+        own = parent / "own suite"
         own.mkdir()
-        shutil.copytree(checkout / MODEL, own / MODEL, symlinks=True)
-        if (checkout / BENCHMARKS).exists():
-            shutil.move(checkout / BENCHMARKS, own)
-        export(repository, f"{commits['head']}:{BENCHMARKS}", checkout / BENCHMARKS)
+        shutil.copytree(folder / MODEL, own / MODEL, symlinks=True)
+        if (folder / BENCHMARKS).exists():
+            shutil.move(folder / BENCHMARKS, own)
+        export(repository, f"{commits['head']}:{BENCHMARKS}", folder / BENCHMARKS)
         suites = [git(repository, "ls-tree", each, "--", BENCHMARKS) for each in commits.values()]
         knows_the_gate = (own / WORKER).exists()
-        return Arm(name, commit, checkout, model_tree, python or sys.executable,
+        return Checkout(name, commit, folder, model_tree, python or sys.executable,
                    own if knows_the_gate else None, suites[0] != suites[1])  # fmt: skip
-    return Arm(name, commit, checkout, model_tree, python or sys.executable)
+    return Checkout(name, commit, folder, model_tree, python or sys.executable)
 
 
-def _check_stored(commit: str, checkout: Path, entries: Sequence[Entry]) -> None:
+def _check_stored(commit: str, folder: Path, entries: Sequence[Entry]) -> None:
     """`UserError` where git does not have what is to be measured, but a pointer to it."""
     for entry in entries:
         if not entry.path.startswith((f"{MODEL}/", f"{BENCHMARKS}/")) or entry.mode == LINK:
             continue
         if entry.mode == SUBMODULE:
             keeper = "a submodule"
-        elif _begins_with(checkout / entry.path, ELSEWHERE):
+        elif _begins_with(folder / entry.path, ELSEWHERE):
             keeper = "kept by git-lfs"
         else:
             continue
@@ -130,7 +134,7 @@ def _begins_with(path: Path, content: bytes) -> bool:
 
 
 def _interpreter(option: str, given: str | None) -> str | None:
-    """Its path, since the arms run elsewhere; links are kept: a virtual environment's is one."""
+    """Its path, since processes run elsewhere; links are kept: a virtual environment's is one."""
     if given is None:
         return None
     found = shutil.which(given)
@@ -139,16 +143,16 @@ def _interpreter(option: str, given: str | None) -> str | None:
     return os.path.abspath(found)
 
 
-def check_origin(arm: Arm, hello: dict[str, object]) -> None:
-    """`UserError` unless a process of the arm imported the arm's own packages, unchanged."""
+def check_origin(checkout: Checkout, hello: dict[str, object]) -> None:
+    """`UserError` unless a process of a checkout imported its own packages, unchanged."""
     for package in (MODEL, BENCHMARKS):
-        if Path(str(hello[package])) != arm.checkout / package:
+        if Path(str(hello[package])) != checkout.folder / package:
             raise UserError(
-                f"{arm.name} imported {package} from {hello[package]}, not from its own commit; "
-                "an installed copy stands in the way: uninstall it"
+                f"{checkout.name} imported {package} from {hello[package]}, not from its own "
+                "commit; an installed copy stands in the way: uninstall it"
             )
-    if hello["tree"] != arm.model_tree:
+    if hello["tree"] != checkout.model_tree:
         raise UserError(
-            f"{arm.name} imported a {MODEL} whose tree is {hello['tree']}, not {arm.model_tree} of "
-            f"{short(arm.commit)}; its files were changed meanwhile"
+            f"{checkout.name} imported a {MODEL} whose tree is {hello['tree']}, not "
+            f"{checkout.model_tree} of {short(checkout.commit)}; its files were changed meanwhile"
         )
