@@ -105,7 +105,7 @@ gate: setup ## did a commit make it worse? BASE=HEAD~1 HEAD=HEAD (CI calls the m
 		--html="$$PAGE/gate.html" --json="$$PAGE/gate.json"
 
 gate-proof: setup ## measure the gate's own error rates (hours of an idle machine; resumed where it stopped)
-	$(RUN) -m reports.gate.campaign all --out reports/published/gate_toy.json --html reports/published/gate_toy.html
+	$(RUN) -m reports.gate.validation all --out reports/published/gate_toy.json --html reports/published/gate_toy.html
 
 # An environment of its own: these bring runtimes of their own, which nothing else needs.
 peers: setup ## decode beside Hugging Face, CTranslate2 and llama.cpp

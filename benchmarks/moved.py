@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -39,23 +39,29 @@ NEW_NAMES = {
 }
 
 
+DEPRECATED = "{old} is {new} now; its old name goes with the next version"
+
+
 class Moved(MetaPathFinder, InspectLoader):
-    """Finds a module by its old name, and gives the one that there is by its new name."""
+    """Finds a module by its old name, and gives the one that there is by its new name.
+
+    ``new_names``: of modules, or of packages whose modules moved with them.
+    """
+
+    def __init__(self, new_names: Mapping[str, str]) -> None:
+        self._new_names = new_names
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in NEW_NAMES:
+        new = self._new_name(fullname)
+        if new is None:
             return None
-        warnings.warn(
-            f"{fullname} is {NEW_NAMES[fullname]} now; its old name goes with the next version",
-            DeprecationWarning,
-            stacklevel=2,
-        )
-        return ModuleSpec(fullname, self)
+        warnings.warn(DEPRECATED.format(old=fullname, new=new), DeprecationWarning, stacklevel=2)
+        return ModuleSpec(fullname, self, loader_state=new)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        module = import_module(NEW_NAMES[spec.name])
+        module = import_module(spec.loader_state)
         self._own_spec = module.__spec__  # the import system gives it that of the old name
         return module
 
@@ -64,7 +70,7 @@ class Moved(MetaPathFinder, InspectLoader):
 
     def get_code(self, fullname: str) -> CodeType | None:
         """For ``python -m`` with the old name."""
-        spec = find_spec(NEW_NAMES[fullname])
+        spec = find_spec(self._new_name(fullname) or fullname)
         assert spec is not None
         assert isinstance(spec.loader, InspectLoader)
         return spec.loader.get_code(spec.name)
@@ -72,8 +78,18 @@ class Moved(MetaPathFinder, InspectLoader):
     def get_source(self, fullname: str) -> None:
         return None
 
+    def _new_name(self, name: str) -> str | None:
+        """None of what has not moved, nor the package that it lies in."""
+        old, inside = name, ""
+        while old not in self._new_names:
+            old, dot, last = old.rpartition(".")
+            if not dot:
+                return None
+            inside = f".{last}{inside}"
+        return self._new_names[old] + inside
+
 
 def find_moved() -> None:
     """Let imports find them, where nothing else has the name."""
     if not any(isinstance(each, Moved) for each in sys.meta_path):
-        sys.meta_path.append(Moved())
+        sys.meta_path.append(Moved(NEW_NAMES))

@@ -103,7 +103,7 @@ def _parser() -> Parser:
     ask(parser)
     told = f"pairs of base with itself that are measured (default: {PAIRS})"
     parser.add_argument("--pairs", type=_pairs, default=PAIRS, help=told)
-    told = "measure none: take the pairs of this file, as the campaign records them"
+    told = "measure none: take the pairs of this file, as the validation records them"
     parser.add_argument("--lines", type=Path, help=told)
     parser.add_argument("--json", type=Path, help="file for the plan")
     return parser
@@ -281,9 +281,9 @@ def _measured(
 
 def _recorded(path: Path, timed: Sequence[str]) -> Noise:
     """By the pairs of a file; `UserError` where they are not of these benchmarks."""
-    from reports.gate.campaign import lines, real
-    from reports.gate.campaign.replay import scatter
-    from reports.gate.campaign.seconds import seconds_of
+    from reports.gate.validation import lines, real
+    from reports.gate.validation.replay import scatter
+    from reports.gate.validation.seconds import seconds_of
 
     records = lines.read(path, kind="pair")
     found = scatter(records)

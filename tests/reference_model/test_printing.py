@@ -139,7 +139,7 @@ def test_nothing_prints_past_the_cleaning(root: Path) -> None:
     # A neighbour's one word to who started it; a checkout that cannot import this module.
     assert {place.partition(":")[0] for place in past} == {
         "reference_model/printing.py",
-        "reports/gate/campaign/neighbour.py",
+        "reports/gate/validation/neighbour.py",
         "reports/gate/__main__.py",
     }
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from reports.gate import pairs as pairs_module
-from reports.gate.campaign import designs, lines, turns
-from reports.gate.campaign.__main__ import main
 from reports.gate.checkouts import checked_out
 from reports.gate.pairs import ASKING
+from reports.gate.validation import designs, lines, turns
+from reports.gate.validation.__main__ import main
 
 ONE, TWO = (f"bench_gate.Step.time_step({name})" for name in ("one", "two"))
 

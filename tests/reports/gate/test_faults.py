@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from reference_model.errors import UserError
-from reports.gate.campaign import __main__ as campaign
-from reports.gate.campaign import fault_command, fault_runs, lines, real
-from reports.gate.campaign.__main__ import main
-from reports.gate.campaign.edits import Edit, edited
-from reports.gate.campaign.fault_runs import Judge, finds, run_changes
-from reports.gate.campaign.fault_table import markdown, summary
-from reports.gate.campaign.faults.catalogue import ALL, chosen
-from reports.gate.campaign.faults.change import FAULTY, HARMLESS, UNCHANGED, Change
+from reports.gate.validation import __main__ as validation
+from reports.gate.validation import fault_command, fault_runs, lines, real
+from reports.gate.validation.__main__ import main
+from reports.gate.validation.edits import Edit, edited
+from reports.gate.validation.fault_runs import Judge, finds, run_changes
+from reports.gate.validation.fault_table import markdown, summary
+from reports.gate.validation.faults.catalogue import ALL, chosen
+from reports.gate.validation.faults.change import FAULTY, HARMLESS, UNCHANGED, Change
 
 # ---- the set
 
@@ -351,7 +351,7 @@ def test_the_command_asks_and_writes_both_forms(
 
     monkeypatch.setattr(fault_command, "run_changes", run)
     monkeypatch.setattr(fault_command, "check_gate", lambda path, repository: None)
-    monkeypatch.setattr(campaign, "made", lambda path: {"of": path.name})
+    monkeypatch.setattr(validation, "made", lambda path: {"of": path.name})
     name = of_each_group()[0].name
     command = ["faults", f"--lines={path}", "--group=speed", f"--only={name}"]
     out, tables = tmp_path / "faults.json", tmp_path / "faults.md"

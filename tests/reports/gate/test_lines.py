@@ -10,8 +10,8 @@ import pytest
 
 from reference_model.errors import UserError
 from reports.gate import protocol
-from reports.gate.campaign import lines
 from reports.gate.protocol import NUMBERS
+from reports.gate.validation import lines
 
 PAIR = {"kind": "pair", "stretch": "noon", "neighbour": False, "log_ratios": {"a": 0.1}, "took": 2}
 REAL = {"kind": "real", "case": "x", "neighbour": False, "exit_status": 0, "seconds": 1}

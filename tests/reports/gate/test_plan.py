@@ -13,12 +13,12 @@ import pytest
 
 from reference_model.errors import UserError
 from reports.gate import command, plan
-from reports.gate.campaign import lines
 from reports.gate.compare import Request
 from reports.gate.decision import Rule
 from reports.gate.pairs import CONTROL, Pair, Pairs
 from reports.gate.plan import in_words, planned
 from reports.gate.simulate import pairs_until_verdict, smallest_found
+from reports.gate.validation import lines
 from reports.gate.verdict import Verdict
 
 ONE, TWO = (f"bench_gate.Step.time_step({name})" for name in ("one", "two"))

@@ -10,9 +10,11 @@ import pytest
 from scipy.stats import norm, t
 
 from reference_model.errors import UserError
-from reports.gate.campaign import lines, real
-from reports.gate.campaign.__main__ import main
-from reports.gate.campaign.replay import (
+from reports.gate.decision import Rule
+from reports.gate.pairs import CONTROL
+from reports.gate.validation import lines, real
+from reports.gate.validation.__main__ import main
+from reports.gate.validation.replay import (
     BLOCK,
     METRICS,
     _with_intervals,
@@ -23,11 +25,9 @@ from reports.gate.campaign.replay import (
     scatter,
     shift,
 )
-from reports.gate.campaign.seconds import Seconds, seconds_of
-from reports.gate.campaign.summary import NEIGHBOUR, QUIET, agreement, of_a_hundred
-from reports.gate.campaign.targets import SELF, TOY
-from reports.gate.decision import Rule
-from reports.gate.pairs import CONTROL
+from reports.gate.validation.seconds import Seconds, seconds_of
+from reports.gate.validation.summary import NEIGHBOUR, QUIET, agreement, of_a_hundred
+from reports.gate.validation.targets import SELF, TOY
 
 
 def recorded(
@@ -314,7 +314,7 @@ def test_the_binomial_range_of_a_share_that_never_happens_is_zero() -> None:
 
 
 def test_the_page_draws_every_curve_and_tells_the_real_runs_escaped(tmp_path: Path) -> None:
-    from reports.gate.campaign.curves import render
+    from reports.gate.validation.curves import render
 
     path = tmp_path / "lines.jsonl"
     record = {"kind": "rival", "tool": "<b>", "case": "nothing", "neighbour": True, "seconds": 70.0}

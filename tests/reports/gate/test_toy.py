@@ -1,4 +1,4 @@
-"""The toy repository that the campaign gates, and its faults."""
+"""The toy repository that the validation gates, and its faults."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import pytest
 import torch
 
 from benchmarks.data.git import git
-from reports.gate.campaign import __main__ as campaign
-from reports.gate.campaign import lines, real, recording, toy, whole
-from reports.gate.campaign.__main__ import main
-from reports.gate.campaign.injections import inject
-from reports.gate.campaign.targets import TOY
-from reports.gate.campaign.toy.faults import BODIES, INJECTIONS
 from reports.gate.pairs import CONTROL, Pair, Pairs
+from reports.gate.validation import __main__ as validation
+from reports.gate.validation import lines, real, recording, toy, whole
+from reports.gate.validation.__main__ import main
+from reports.gate.validation.injections import inject
+from reports.gate.validation.targets import TOY
+from reports.gate.validation.toy.faults import BODIES, INJECTIONS
 from reports.gate.verdict import Verdict
 
 IDS = [f"bench_toy.Step.time_step({name})" for name in BODIES]
@@ -138,7 +138,7 @@ def test_a_real_run_of_the_toy_is_the_gate_of_this_project_in_a_clone_of_the_toy
     assert {(line["target"], line["commit"]) for line in lines.read(path)} == {("toy", commit)}
 
 
-def test_the_whole_campaign_of_the_toy_makes_every_planned_run_and_then_has_nothing_to_do(
+def test_the_whole_validation_of_the_toy_makes_every_planned_run_and_then_has_nothing_to_do(
     repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     def one_run(clone: Path, arguments: tuple[str, ...], gate: Path | None) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def test_the_whole_campaign_of_the_toy_makes_every_planned_run_and_then_has_noth
     def small() -> Iterator[Path]:
         yield repository.path
 
-    monkeypatch.setitem(campaign.TARGETS, "toy", replace(TOY, repository=small))
+    monkeypatch.setitem(validation.TARGETS, "toy", replace(TOY, repository=small))
     monkeypatch.setattr(Pairs, "measure", measure)
     monkeypatch.setattr(recording, "timed_ids", lambda checkouts, pattern: IDS)
     monkeypatch.setattr(whole, "STRETCHES", 3)

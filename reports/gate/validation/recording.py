@@ -1,0 +1,62 @@
+"""Pairs of a commit with itself, recorded as the gate measures them, the control included."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+from reference_model.errors import UserError
+from reports.gate.checkouts import checked_out
+from reports.gate.compare import CONTROLLED_BY, timed_ids
+from reports.gate.pairs import CONTROL, Pairs
+from reports.gate.validation import lines
+from reports.gate.validation.neighbour import beside
+from reports.gate.validation.targets import Target, gate_commit
+
+
+def record_pairs(
+    path: Path,
+    target: Target,
+    stretch: str,
+    upto: int,
+    neighbour: bool,
+    tell: Callable[[str], None],
+    select: str = "*",
+) -> None:
+    """One stretch of time, up to so many pairs; those of today's protocol in the file count.
+
+    `UserError` where the file's pairs are of other benchmarks.
+    """
+    done = len(lines.of_today(path, kind="pair", stretch=stretch))
+    with ExitStack() as stack:
+        repository = stack.enter_context(target.repository())
+        checkouts = stack.enter_context(checked_out(repository, "HEAD", "HEAD"))
+        noise = stack.enter_context(beside(neighbour, seed=done))
+        ids = timed_ids(checkouts, select)
+        for earlier in lines.of_today(path, kind="pair")[:1]:
+            if earlier["log_ratios"].keys() != {*ids, CONTROL}:
+                raise UserError(f"{path} holds pairs of other benchmarks; use their --select")
+        control = CONTROLLED_BY if CONTROLLED_BY in ids else ids[0]
+        pairs = stack.enter_context(Pairs(checkouts, "cpu", random.Random(), control))
+        stamp = {
+            "kind": "pair",
+            "target": target.name,
+            "stretch": stretch,
+            "neighbour": neighbour,
+            "commit": checkouts[0].commit,
+            "gate": gate_commit(target),
+        }
+        for number in range(done, upto):
+            pair = pairs.measure(ids)
+            noise.check()
+            record = stamp | {
+                "utc": datetime.now(UTC).isoformat(timespec="seconds"),
+                "log_ratios": {id: round(ratio, 6) for id, ratio in pair.log_ratios.items()},
+                "took": pair.took,
+                "machine": pair.machine,
+            }
+            lines.append(path, record)
+            tell(f"{stretch}, pair {number + 1} of {upto}: {pair.took:.1f} s")
