@@ -49,6 +49,10 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*words, **more)
         self.example, self.statuses = example, dict(sorted(statuses.items()))
 
+    def also_as(self, old: str, new: str) -> None:
+        """Take an option by the name that it had before, too, of which --help says nothing."""
+        self._option_string_actions[old] = self._option_string_actions[new]
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; {self.prog} --help explains")
 

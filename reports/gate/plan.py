@@ -289,7 +289,7 @@ def _recorded(path: Path, timed: Sequence[str]) -> Noise:
     found = scatter(records)
     if missing := [id for id in (*timed, CONTROL) if id not in found]:
         raise UserError(
-            f"{path} holds no two pairs of {missing[0]} in one stretch; leave --lines out, so that "
+            f"{path} holds no two pairs of {missing[0]} in one block; leave --lines out, so that "
             "pairs are measured"
         )
     known = seconds_of(real.as_shipped(path))

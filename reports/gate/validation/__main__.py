@@ -79,7 +79,7 @@ def _parser() -> Parser:
         (
             "record",
             "record pairs of a commit with itself",
-            "--target toy --stretch monday --pairs 4",
+            "--target toy --block monday --pairs 4",
         ),
         (
             "replay",
@@ -117,7 +117,8 @@ def _parser() -> Parser:
             told = "how many to measure (default: 40)"
             each.add_argument("--pairs", type=_count, default=40, help=told)
         if name == "record":
-            each.add_argument("--stretch", required=True, help="name for this block of pairs")
+            each.add_argument("--block", required=True, help="name for this block of pairs")
+            each.also_as("--stretch", "--block")
         if name in ("turns", "record", "real"):
             each.add_argument("--neighbour", action="store_true", help="run beside a noisy process")
         if name in ("real", "rivals"):
@@ -185,7 +186,7 @@ def _record(given: argparse.Namespace) -> None:
     record_pairs(
         given.lines,
         given.target,
-        given.stretch,
+        given.block,
         given.pairs,
         given.neighbour,
         warn,

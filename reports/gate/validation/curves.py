@@ -54,7 +54,7 @@ def panel(replayed: dict[str, Any], metric: str) -> Panel:
             "parameters": {"slowdown": 100 * row["slowdown"]},
             "value": row[metric]["value"],
             "interval": row[metric]["interval"],
-            "n": row["stretches"],
+            "n": row["stretches"],  # blocks of pairs, as published summaries call them
             "unit": "1",
             "source": "replay",
         }

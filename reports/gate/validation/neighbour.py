@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from reference_model.errors import UserError
 
 READY = "ready"
-LONGEST = 3.0  # seconds of one stretch of noise or of quiet
+LONGEST = 3.0  # seconds of noise, and of quiet, at a time
 COPIED = 32 << 20  # bytes, more than a share of the last cache
 
 

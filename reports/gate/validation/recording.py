@@ -20,17 +20,18 @@ from reports.gate.validation.targets import Target, gate_commit
 def record_pairs(
     path: Path,
     target: Target,
-    stretch: str,
+    block: str,
     upto: int,
     neighbour: bool,
     tell: Callable[[str], None],
     select: str = "*",
 ) -> None:
-    """One stretch of time, up to so many pairs; those of today's protocol in the file count.
+    """One block of pairs, up to so many of them; those of today's protocol in the file count.
 
     `UserError` where the file's pairs are of other benchmarks.
     """
-    done = len(lines.of_today(path, kind="pair", stretch=stretch))
+    # Lines that are stored have "stretch" for a block.
+    done = len(lines.of_today(path, kind="pair", stretch=block))
     with ExitStack() as stack:
         repository = stack.enter_context(target.repository())
         checkouts = stack.enter_context(checked_out(repository, "HEAD", "HEAD"))
@@ -44,7 +45,7 @@ def record_pairs(
         stamp = {
             "kind": "pair",
             "target": target.name,
-            "stretch": stretch,
+            "stretch": block,
             "neighbour": neighbour,
             "commit": checkouts[0].commit,
             "gate": gate_commit(target),
@@ -59,4 +60,4 @@ def record_pairs(
                 "machine": pair.machine,
             }
             lines.append(path, record)
-            tell(f"{stretch}, pair {number + 1} of {upto}: {pair.took:.1f} s")
+            tell(f"{block}, pair {number + 1} of {upto}: {pair.took:.1f} s")

@@ -1,14 +1,14 @@
 """The gate's own decision on recorded A/A pairs: level, power, inconclusive share and time.
 
-A run begins at a drawn pair of a drawn stretch and takes the pairs that follow (in a circle), so
-that what follows itself in a machine still does. Blocks of pairs are turned round as a whole, by a
+A run begins at a drawn pair of a drawn block and takes the pairs that follow (in a circle), so that
+what follows itself in a machine still does. Some pairs in a row are turned round together, by a
 coin: exact where base and head are exchangeable, as they are in A/A pairs. A slowdown is multiplied
 into one benchmark, drawn for each run, or into every one. A run ends where the gate's budget would
 end it, by the seconds that its pairs took; what is decided is not measured again, and a pair then
-takes less, by as much as those of real runs. Intervals resample stretches, since what happens to
-pairs of one stretch happens to all of its runs, and are as wide as the number of distinct runs
-alone makes them, at the least: to replay more often adds none. Runs of a stretch share its pairs,
-which is in no interval, nor is what a machine that was not recorded would do.
+takes less, by as much as those of real runs. Intervals resample blocks, since what happens to pairs
+of one block happens to all of its runs, and are as wide as the number of distinct runs alone makes
+them, at the least: to replay more often adds none. Runs of a block share its pairs, which is in no
+interval, nor is what a machine that was not recorded would do.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from reports.gate.validation.seconds import Seconds
 Floats = NDArray[np.float64]
 SLOWDOWNS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.07, 0.1)
 AS_RECORDED = dict.fromkeys((False, True), Seconds())
-BLOCK = 5  # pairs that are turned round together
+TURNED_TOGETHER = 5  # pairs in a row
 RESAMPLES = 2000
 Slowed = Literal["one", "every"]
 METRICS = ("regression", "pass", "inconclusive", "pairs", "seconds")
 SHARES = 3  # of the metrics, the first
 
 
-def stretches(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Pairs by the stretch of time they were recorded in."""
+def blocks(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Pairs by the block that they were recorded in."""
     found: dict[str, list[dict[str, Any]]] = {}
     for record in records:
-        found.setdefault(record["stretch"], []).append(record)
+        found.setdefault(record["stretch"], []).append(record)  # a block, in lines that are stored
     return found
 
 
 def scatter(records: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Standard deviation of a pair's log-ratio by benchmark, the mean of those of the stretches.
+    """Standard deviation of a pair's log-ratio by benchmark, the mean of those of the blocks.
 
-    Empty where no stretch has two pairs.
+    Empty where no block has two pairs.
     """
-    parts = [part for part in stretches(records).values() if len(part) > 1]
+    parts = [part for part in blocks(records).values() if len(part) > 1]
     return {
         id: float(np.mean([np.std([r["log_ratios"][id] for r in part], ddof=1) for part in parts]))
         for id in (records[0]["log_ratios"] if parts else ())
@@ -85,12 +85,12 @@ def replay(
     slowed: Slowed = "one",
     budget: float = BUDGET,
 ) -> list[dict[str, Any]]:
-    """A row per slowdown: each metric with its 95 % interval over stretches.
+    """A row per slowdown: each metric with its 95 % interval over blocks.
 
-    ``runs`` are those of each stretch, ``seconds`` what a gate takes beside what recorded pairs
+    ``runs`` are those of each block, ``seconds`` what a gate takes beside what recorded pairs
     tell, without and with a neighbour.
     """
-    parts = list(stretches(records).values())
+    parts = list(blocks(records).values())
     ids = [id for id in parts[0][0]["log_ratios"] if id != CONTROL] if parts else []
     if not ids:
         raise UserError("there are no recorded pairs; record some first")
@@ -98,7 +98,7 @@ def replay(
     rows = []
     for slowdown in slowdowns:
         found = [
-            _one_stretch(
+            _one_block(
                 pairs,
                 ids,
                 rule,
@@ -112,9 +112,10 @@ def replay(
             for pairs in parts
         ]
         distinct = sum(number for _, number in found)
+        # Summaries that are published have "stretches" for blocks.
         counted = {"stretches": len(parts), "runs": runs * len(parts), "distinct runs": distinct}
-        of_stretches = np.array([metrics for metrics, _ in found])
-        rows.append({"slowdown": slowdown} | counted | _with_intervals(of_stretches, distinct, rng))
+        of_blocks = np.array([metrics for metrics, _ in found])
+        rows.append({"slowdown": slowdown} | counted | _with_intervals(of_blocks, distinct, rng))
     return rows
 
 
@@ -126,24 +127,22 @@ def replayed_outcomes(
     seconds: Mapping[bool, Seconds] = AS_RECORDED,
     seed: int = 1,
 ) -> dict[str, int]:
-    """How so many runs end, spread evenly over the stretches; one benchmark is slower in each."""
-    parts = list(stretches(records).values())
+    """How so many runs end, spread evenly over the blocks; one benchmark is slower in each."""
+    parts = list(blocks(records).values())
     ids = [id for id in parts[0][0]["log_ratios"] if id != CONTROL]
     rng = np.random.default_rng(seed)
     counts = dict.fromkeys(METRICS[:SHARES], 0)
     for number, pairs in enumerate(parts):
         part = runs // len(parts) + (number < runs % len(parts))
         if part:
-            of_stretch = seconds[pairs[0]["neighbour"]]
-            metrics, _ = _one_stretch(
-                pairs, ids, rule, slowdown, part, rng, of_stretch, "one", BUDGET
-            )
+            of_block = seconds[pairs[0]["neighbour"]]
+            metrics, _ = _one_block(pairs, ids, rule, slowdown, part, rng, of_block, "one", BUDGET)
             for name, share in zip(counts, metrics, strict=False):
                 counts[name] += round(share * part)
     return counts
 
 
-def _one_stretch(
+def _one_block(
     pairs: Sequence[dict[str, Any]],
     ids: Sequence[str],
     rule: Rule,
@@ -190,36 +189,34 @@ def _one_stretch(
 def drawn_runs(
     recorded: int, length: int, runs: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.int_], Floats]:
-    """Which of a stretch's pairs each run takes, (runs, length), and the signs of their ratios."""
+    """Which of a block's pairs each run takes, (runs, length), and the signs of their ratios."""
     starts = rng.integers(recorded, size=runs)
     at = (starts[:, None] + np.arange(length)) % recorded
-    blocks = rng.choice((-1.0, 1.0), size=(runs, math.ceil(length / BLOCK)))
-    return at, np.repeat(blocks, BLOCK, axis=1)[:, :length]
+    coins = rng.choice((-1.0, 1.0), size=(runs, math.ceil(length / TURNED_TOGETHER)))
+    return at, np.repeat(coins, TURNED_TOGETHER, axis=1)[:, :length]
 
 
-def _with_intervals(
-    of_stretches: Floats, distinct: int, rng: np.random.Generator
-) -> dict[str, Any]:
-    """The mean of each metric over stretches, and the quantiles of means of resampled ones.
+def _with_intervals(of_blocks: Floats, distinct: int, rng: np.random.Generator) -> dict[str, Any]:
+    """The mean of each metric over blocks, and the quantiles of means of resampled ones.
 
-    Means of few resampled stretches scatter too little, so that quantiles further out are taken:
+    Means of few resampled blocks scatter too little, so that quantiles further out are taken:
     where means are normal, those at which Student's interval ends (Hesterberg 2015, "expanded
     percentile").
     """
-    count = len(of_stretches)
-    means = of_stretches[rng.integers(count, size=(RESAMPLES, count))].mean(axis=1)
+    count = len(of_blocks)
+    means = of_blocks[rng.integers(count, size=(RESAMPLES, count))].mean(axis=1)
     tail = _tail(count)
     low, high = np.quantile(means, (tail, 1 - tail), axis=0)
-    for i, share in enumerate(of_stretches[:, :SHARES].mean(axis=0)):
-        # Of no stretch with an alarm the resampled ones have none, and that is not never.
+    for i, share in enumerate(of_blocks[:, :SHARES].mean(axis=0)):
+        # Of no block with an alarm the resampled ones have none, and that is not never.
         exact = proportion_interval(round(share * distinct), distinct).interval
         low[i], high[i] = min(low[i], exact[0]), max(high[i], exact[1])
     return {
         name: {
-            "value": float(of_stretches[:, i].mean()),
-            # A single stretch says nothing of another one.
+            "value": float(of_blocks[:, i].mean()),
+            # A single block says nothing of another one.
             "interval": [float(low[i]), float(high[i])] if count > 1 else None,
-            "stretches": [float(value) for value in of_stretches[:, i]],
+            "stretches": [float(value) for value in of_blocks[:, i]],
         }
         for i, name in enumerate(METRICS)
     }

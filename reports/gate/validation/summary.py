@@ -36,7 +36,7 @@ Replayed = dict[str, list[dict[str, Any]]]  # a row per slowdown, by what ran be
 
 
 def summed_up(path: Path, runs: int, without: str | None = None) -> dict[str, Any]:
-    """All of it, ``runs`` replayed of each stretch; ``without`` the benchmarks of a pattern.
+    """All of it, ``runs`` replayed of each block; ``without`` the benchmarks of a pattern.
 
     `UserError` without recorded pairs.
     """

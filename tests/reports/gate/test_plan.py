@@ -88,7 +88,7 @@ def test_a_plan_by_a_file_measures_no_pair_and_says_from_which_file_it_is(
     told = in_words(found)
     assert f"by 10 pairs of {path}, 2026-01-01 to 2026-01-02, on whatever machine" in told
     assert "a pair scatters by 0.0 to 3.2 %" in told
-    with pytest.raises(UserError, match=r"holds no two pairs of .* in one stretch; leave --lines"):
+    with pytest.raises(UserError, match=r"holds no two pairs of .* in one block; leave --lines"):
         planned(repository.path, Request("HEAD~1", "HEAD"), 3, tmp_path / "none", print)
 
 

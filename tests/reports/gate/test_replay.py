@@ -15,8 +15,8 @@ from reports.gate.pairs import CONTROL
 from reports.gate.validation import lines, real
 from reports.gate.validation.__main__ import main
 from reports.gate.validation.replay import (
-    BLOCK,
     METRICS,
+    TURNED_TOGETHER,
     _with_intervals,
     binomial_range,
     drawn_runs,
@@ -31,18 +31,18 @@ from reports.gate.validation.targets import SELF, TOY
 
 
 def recorded(
-    stretches: int = 6, pairs: int = 60, scatter: float = 0.01, bias: float = 0.0
+    blocks: int = 6, pairs: int = 60, scatter: float = 0.01, bias: float = 0.0
 ) -> list[dict]:
     rng = np.random.default_rng(0)
     return [
         {
             "kind": "pair",
-            "stretch": f"stretch {stretch}",
-            "neighbour": stretch % 3 == 2,
+            "stretch": f"stretch {block}",
+            "neighbour": block % 3 == 2,
             "log_ratios": {id: float(rng.normal(bias, scatter)) for id in ("a", "b", "c", CONTROL)},
             "took": 2.0,
         }
-        for stretch in range(stretches)
+        for block in range(blocks)
         for _ in range(pairs)
     ]
 
@@ -63,7 +63,7 @@ def test_replay_finds_no_regression_in_equal_arms_and_every_large_one() -> None:
     assert nothing["seconds"]["value"] == 10 + 5 + 3 + 2 * nothing["pairs"]["value"]
 
 
-def test_the_scatter_of_a_pair_is_that_within_stretches_and_not_between_them() -> None:
+def test_the_scatter_of_a_pair_is_that_within_blocks_and_not_between_them() -> None:
     apart = [
         {**record, "log_ratios": {k: v + number // 60 for k, v in record["log_ratios"].items()}}
         for number, record in enumerate(recorded(scatter=0.02))
@@ -155,7 +155,7 @@ def test_of_a_hundred_gates_those_that_were_run_count_and_only_the_rest_is_repla
     assert (three["run"], three["called slower"]) == (140, 140)
 
 
-def test_replayed_runs_are_as_many_as_asked_for_over_all_stretches() -> None:
+def test_replayed_runs_are_as_many_as_asked_for_over_all_blocks() -> None:
     counts = replayed_outcomes(recorded(), Rule(), 0.05, 40)
     assert counts == {"regression": 40, "pass": 0, "inconclusive": 0}
     assert sum(replayed_outcomes(recorded(scatter=0.03), Rule(), 0.03, 41).values()) == 41
@@ -177,7 +177,7 @@ def test_a_bias_that_is_turned_round_in_blocks_is_no_level_of_its_own() -> None:
     assert rows[0]["regression"]["value"] < 0.3
 
 
-def test_intervals_grow_where_stretches_differ() -> None:
+def test_intervals_grow_where_blocks_differ() -> None:
     calm = recorded(scatter=0.01)
     mixed = [
         r | {"log_ratios": {k: v * 6 for k, v in r["log_ratios"].items()}} if r["neighbour"] else r
@@ -262,7 +262,7 @@ def test_a_gate_beside_a_neighbour_is_charged_as_those_beside_one() -> None:
 
 
 @pytest.mark.parametrize("count", [4, 9])
-def test_an_interval_over_few_stretches_is_as_wide_as_students(count: int) -> None:
+def test_an_interval_over_few_blocks_is_as_wide_as_students(count: int) -> None:
     values = norm.ppf((np.arange(count) + 0.5) / count)
     columns = np.full((count, len(METRICS)), 0.5)
     columns[:, METRICS.index("seconds")] += values
@@ -276,26 +276,26 @@ def test_an_interval_over_few_stretches_is_as_wide_as_students(count: int) -> No
 def test_to_replay_more_often_makes_no_interval_narrower_than_distinct_runs_do() -> None:
     bounds = {}
     for runs in (20, 2000, 4000):
-        (row,) = replay(recorded(stretches=2, pairs=10), Rule(), (0.0,), runs=runs)
+        (row,) = replay(recorded(blocks=2, pairs=10), Rule(), (0.0,), runs=runs)
         assert row["regression"]["value"] == 0
         bounds[runs] = row["regression"]["interval"][1]
         # Of ten pairs in a ring, and of a coin for each five of them.
         assert row["distinct runs"] <= 2 * 10 * 2 ** math.ceil(max(row["pairs"]["stretches"]) / 5)
     assert bounds[20] > bounds[2000] == bounds[4000]
-    (slower,) = replay(recorded(stretches=2, pairs=10), Rule(), (0.03,), runs=4000)
+    (slower,) = replay(recorded(blocks=2, pairs=10), Rule(), (0.03,), runs=4000)
     assert slower["distinct runs"] > 2 * row["distinct runs"], "each of three may be slowed"
 
 
-def test_a_single_stretch_has_no_interval() -> None:
-    rows = replay(recorded(stretches=1), Rule(), (0.0,), runs=10)
+def test_a_single_block_has_no_interval() -> None:
+    rows = replay(recorded(blocks=1), Rule(), (0.0,), runs=10)
     assert rows[0]["regression"]["interval"] is None
 
 
-def test_drawn_runs_keep_the_order_of_pairs_and_turn_whole_blocks_round() -> None:
+def test_drawn_runs_keep_the_order_of_pairs_and_turn_some_in_a_row_round() -> None:
     at, signs = drawn_runs(40, 20, 30, np.random.default_rng(0))
     assert at.shape == signs.shape == (30, 20)
     assert ((np.diff(at, axis=1) - 1) % 40 == 0).all()
-    signs = signs.reshape(30, -1, BLOCK)
+    signs = signs.reshape(30, -1, TURNED_TOGETHER)
     assert (signs == signs[:, :, :1]).all()
     assert set(signs.ravel()) == {-1, 1}
 

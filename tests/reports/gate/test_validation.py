@@ -18,11 +18,11 @@ from reference_model.errors import UserError
 from reports.gate.pairs import CONTROL
 from reports.gate.validation import __main__ as validation
 from reports.gate.validation import designs, lines, real, recording, reorderings, rivals, whole
-from reports.gate.validation.__main__ import main
+from reports.gate.validation.__main__ import _parser, main
 from reports.gate.validation.injections import INJECTIONS, inject
 from reports.gate.validation.neighbour import beside
 from reports.gate.validation.targets import SELF, TOY
-from reports.gate.validation.whole import STRETCHES, has_neighbour, runs_by
+from reports.gate.validation.whole import BLOCKS, has_neighbour, runs_by
 from reports.gate.verdict import Verdict
 
 ONE, TWO = (f"bench_gate.Step.time_step({name})" for name in ("one", "two"))
@@ -48,31 +48,31 @@ def test_as_many_real_runs_are_made_as_planned_a_third_of_them_beside_a_neighbou
     runs: int,
 ) -> None:
     made = dict.fromkeys((False, True), 0)
-    for stretch in range(STRETCHES):
-        made[has_neighbour(stretch)] = runs_by(stretch, runs)
+    for block in range(BLOCKS):
+        made[has_neighbour(block)] = runs_by(block, runs)
     assert made == {False: runs - runs // 3, True: runs // 3}
-    assert 0 < runs_by(0, runs) < made[False], "they are spread over the stretches"
+    assert 0 < runs_by(0, runs) < made[False], "they are spread over the blocks"
 
 
-def test_all_records_what_is_missing_of_the_pairs_by_whatever_stretches_they_were(
+def test_all_records_what_is_missing_of_the_pairs_by_whatever_blocks_they_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "lines.jsonl"
     asked = []
 
-    def record(path: Path, target, stretch: str, upto: int, neighbour: bool, tell) -> None:
-        done = len(lines.read(path, kind="pair", stretch=stretch))
-        asked.append((stretch, neighbour, upto - done))
+    def record(path: Path, target, block: str, upto: int, neighbour: bool, tell) -> None:
+        done = len(lines.read(path, kind="pair", stretch=block))
+        asked.append((block, neighbour, upto - done))
         for _ in range(done, upto):
-            lines.append(path, pair(stretch=stretch, neighbour=neighbour))
+            lines.append(path, pair(stretch=block, neighbour=neighbour))
 
     monkeypatch.setattr(whole, "record_pairs", record)
-    monkeypatch.setattr(whole, "PAIRS_OF_STRETCH", 4)
+    monkeypatch.setattr(whole, "PAIRS_OF_BLOCK", 4)
     monkeypatch.setattr(real, "real_runs", lambda *given, **named: None)
     target = replace(TOY, repository=SELF.repository)
-    for neighbour, stretch, pairs in ((False, "monday", 5), (True, "tuesday", 3)):
+    for neighbour, block, pairs in ((False, "monday", 5), (True, "tuesday", 3)):
         for _ in range(pairs):
-            lines.append(path, pair(stretch=stretch, neighbour=neighbour))
+            lines.append(path, pair(stretch=block, neighbour=neighbour))
     for _ in range(2):
         whole.measure(path, target, lambda line: None)
     assert asked == [
@@ -204,7 +204,7 @@ def test_pairs_are_recorded_up_to_a_number_and_taken_up_where_they_stopped(
     path = tmp_path / "lines.jsonl"
     for pairs, new in ((1, 1), (3, 2), (3, 0)):
         asked.clear()
-        command = ["record", "--target=self", f"--lines={path}", "--stretch=noon"]
+        command = ["record", "--target=self", f"--lines={path}", "--block=noon"]
         assert main([*command, f"--pairs={pairs}"]) == 0
         assert asked == [ONE] * new
     found = lines.read(path, kind="pair", stretch="noon")
@@ -230,7 +230,7 @@ def test_all_measures_once_and_its_own_results_are_no_change_to_what_is_measured
     def clone_with(repository: Path, *given: object) -> Iterator[Path]:
         yield repository
 
-    for name, few in (("PAIRS_OF_STRETCH", 1), ("OTHERS", 1), ("STRETCHES", 3)):
+    for name, few in (("PAIRS_OF_BLOCK", 1), ("OTHERS", 1), ("BLOCKS", 3)):
         monkeypatch.setattr(whole, name, few)
     monkeypatch.setitem(validation.TARGETS, "self", replace(SELF, real={"nothing": 3}))
     monkeypatch.setattr(validation, "DESIGN_PAIRS", 3)
@@ -344,10 +344,25 @@ def test_what_was_recorded_counts_after_any_change_that_is_not_of_the_protocol(
     repository.write("reference_model/codecs/new.py", '"""A new codec."""\n')
     repository.commit(model=(repository.path / "reference_model/__init__.py").read_text() + "# x\n")
     monkeypatch.chdir(repository.path)
-    command = ["record", "--target=self", f"--lines={path}", "--stretch=noon", "--pairs=1"]
+    command = ["record", "--target=self", f"--lines={path}", "--block=noon", "--pairs=1"]
     assert main(command) == 0
     assert path.read_text() == before, "it was measured again"
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "old", "new"), [("record", ["--stretch=noon"], ["--block=noon"])]
+)
+def test_an_option_is_taken_by_its_old_name_of_which_help_says_nothing(
+    command: str, old: list[str], new: list[str], capsys
+) -> None:
+    known = vars(_parser().parse_args([command, *new]))
+    assert vars(_parser().parse_args([command, *old])) == known
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    said = capsys.readouterr().out
+    for option, told in ((old[-1], False), (new[-1], True)):
+        assert (option.partition("=")[0] in said) == told
 
 
 def test_real_runs_with_an_option_are_not_those_of_the_gate_as_shipped(tmp_path: Path) -> None:
