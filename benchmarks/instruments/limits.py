@@ -1,10 +1,10 @@
 """What the machine could do: read bandwidth and matrix FLOP/s, and hence the least seconds a step
 of the model can take.
 
-A limit drifts with the neighbours of a shared machine, so that a share of it is only true against
-one that was measured in the same run: ``durations_beside`` lets the probes take turns with what
-you measure. The least seconds count what has to be done: each weight read once, each key and value
-read once, and the useful FLOPs alone, those that causality leaves of attention.
+A limit drifts with the background load of a shared machine, so that a share of it is only true
+against one that was measured in the same run: ``durations_beside`` lets the probes take turns with
+what you measure. The least seconds count what has to be done: each weight read once, each key and
+value read once, and the useful FLOPs alone, those that causality leaves of attention.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def durations_beside(
 ) -> tuple[MachineLimit, dict[str, list[float]]]:
     """The seconds of arms that take turns, and the limit, which is probed before each of them.
 
-    One probe in a round would not do: a neighbour's burst that hits it is gone before the rest.
+    One probe in a round would not do: a load's burst that hits it is gone before the rest.
     """
     turns: dict[str, Callable[[], object]] = {}
     for name, function in arms.items():

@@ -25,4 +25,4 @@ if is_command:
 
 __path__: list[str] = []  # of a package, so that its modules can be imported
 # Before other finders: they would load modules in the folders of the new package a second time.
-sys.meta_path.insert(0, Moved({OLD: NEW}))
+sys.meta_path.insert(0, Moved({OLD: NEW, f"{OLD}.neighbour": f"{NEW}.background_load"}))

@@ -65,10 +65,10 @@ class Pair:
 class Pairs:
     """One pair after another of ``checkouts``, base's and head's, on ``device``.
 
-    While a pair steps on one processor, the processes of the next one start on the others: a
-    neighbour there changes little of what the turns of single threads scatter by (README.md has by
-    how much). Steps on several threads come last, when that is over. On a GPU, which everybody
-    shares, and on a single processor a pair starts when the one before has ended.
+    While a pair steps on one processor, the processes of the next one start on the others: a load
+    there changes little of what the turns of single threads scatter by (README.md has by how much).
+    Steps on several threads come last, when that is over. On a GPU, which everybody shares, and on
+    a single processor a pair starts when the one before has ended.
 
     ``control``: the benchmark by which base is compared with itself.
     """

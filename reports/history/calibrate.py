@@ -47,7 +47,7 @@ def correlated(random: Generator, n: int, correlation: float) -> Values:
 
 
 def spiky(random: Generator, n: int) -> Values:
-    """Each tenth run is slowed down by a neighbour, by five deviations on average."""
+    """Each tenth run is slowed down by a background load, by five deviations on average."""
     return random.standard_normal(n) + (random.random(n) < 0.1) * random.exponential(5.0, n)
 
 

@@ -136,10 +136,10 @@ def test_nothing_prints_past_the_cleaning(root: Path) -> None:
             for node in ast.walk(ast.parse(text)):
                 if isinstance(node, ast.Call) and _prints(node):
                     past.append(f"{path.relative_to(root)}:{node.lineno}")
-    # A neighbour's one word to who started it; a checkout that cannot import this module.
+    # A background load's one word to who started it; a checkout that cannot import this module.
     assert {place.partition(":")[0] for place in past} == {
         "reference_model/printing.py",
-        "reports/gate/validation/neighbour.py",
+        "reports/gate/validation/background_load.py",
         "reports/gate/__main__.py",
     }
 

@@ -29,7 +29,7 @@ from reports.gate.validation import (
     turns,
     whole,
 )
-from reports.gate.validation.neighbour import beside
+from reports.gate.validation.background_load import beside
 from reports.gate.validation.recording import record_pairs
 from reports.gate.validation.summary import made, summed_up
 from reports.gate.validation.targets import RUNS, SELF, TARGETS, TOY
@@ -120,7 +120,9 @@ def _parser() -> Parser:
             each.add_argument("--block", required=True, help="name for this block of pairs")
             each.also_as("--stretch", "--block")
         if name in ("turns", "record", "real"):
-            each.add_argument("--neighbour", action="store_true", help="run beside a noisy process")
+            told = "run beside a process that computes and copies now and then"
+            each.add_argument("--background-load", action="store_true", help=told)
+            each.also_as("--neighbour", "--background-load")
         if name in ("real", "rivals"):
             each.add_argument(
                 "--case", action="append", default=[], help="only this case (default: all)"
@@ -173,10 +175,10 @@ def _turns(given: argparse.Namespace) -> None:
     lines.check_target(given.lines, SELF.name)
     with (
         checked_out(Path.cwd(), "HEAD", "HEAD") as checkouts,
-        beside(given.neighbour, seed=0) as other,
+        beside(given.background_load, seed=0) as other,
     ):
         ids = timed_ids(checkouts, given.select)
-        turns.record_turns(given.lines, checkouts, ids, given.pairs, given.neighbour, warn)
+        turns.record_turns(given.lines, checkouts, ids, given.pairs, given.background_load, warn)
         other.check()
     _show(turns.summary(given.lines), given.out)
 
@@ -188,7 +190,7 @@ def _record(given: argparse.Namespace) -> None:
         given.target,
         given.block,
         given.pairs,
-        given.neighbour,
+        given.background_load,
         warn,
         given.select,
     )
@@ -219,7 +221,7 @@ def _real(given: argparse.Namespace) -> None:
                 case,
                 given.runs,
                 warn,
-                given.neighbour,
+                given.background_load,
                 options,
                 given.target,
             )

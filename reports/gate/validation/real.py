@@ -16,9 +16,9 @@ from typing import Any
 from benchmarks.data.git import git
 from benchmarks.judging.stats import proportion_interval
 from reports.gate.validation import lines
+from reports.gate.validation.background_load import beside
 from reports.gate.validation.edits import Edit, edit
 from reports.gate.validation.injections import INJECTIONS, Injection, edits_of
-from reports.gate.validation.neighbour import beside
 from reports.gate.validation.targets import SELF, Target, gate_commit
 from reports.gate.verdict import Verdict
 from reports.gate.workplace import workplace
@@ -59,13 +59,14 @@ def real_runs(
     name: str,
     runs: int,
     tell: Callable[[str], None],
-    neighbour: bool = False,
+    background_load: bool = False,
     arguments: tuple[str, ...] = (),
     target: Target = SELF,
 ) -> None:
     """Up to ``runs`` gates of one case; those of today's protocol that the file has count."""
     known = list(arguments)
-    alike = lines.of_today(path, kind="real", case=name, neighbour=neighbour)
+    # Stored lines have "neighbour" for a background load.
+    alike = lines.of_today(path, kind="real", case=name, neighbour=background_load)
     done = len([record for record in alike if record.get("arguments", []) == known])
     if done >= runs:
         return
@@ -73,10 +74,10 @@ def real_runs(
     stamp = {"target": target.name, "commit": commit, "gate": gate_commit(target)}
     with clone_with(repository, name, target.injections) as clone:
         for number in range(done, runs):
-            with beside(neighbour, seed=number) as noise:
+            with beside(background_load, seed=number) as noise:
                 record = one_run(clone, arguments, target.gate)
                 noise.check()
-            record = {"kind": "real", "case": name, "neighbour": neighbour, **record}
+            record = {"kind": "real", "case": name, "neighbour": background_load, **record}
             record["arguments"] = known
             lines.append(path, record | stamp)
             tell(f"{name}, run {number + 1} of {runs}: {record['verdict']}, {record['seconds']} s")
@@ -141,7 +142,7 @@ def tally(path: Path, injections: Mapping[str, Injection] = INJECTIONS) -> list[
 
 
 def _row(
-    case: str, expected: Verdict, neighbour: bool, records: list[dict[str, Any]]
+    case: str, expected: Verdict, background_load: bool, records: list[dict[str, Any]]
 ) -> dict[str, Any]:
     seconds = sorted(record["seconds"] for record in records)
     statuses = [record["exit_status"] for record in records]
@@ -149,7 +150,7 @@ def _row(
     right = statuses.count(int(expected))
     return {
         "case": case,
-        "neighbour": neighbour,
+        "neighbour": background_load,
         "runs": len(records),
         "deserved": expected.words,
         "as deserved": right,

@@ -13,7 +13,7 @@ from reports.gate.checkouts import checked_out
 from reports.gate.compare import CONTROLLED_BY, timed_ids
 from reports.gate.pairs import CONTROL, Pairs
 from reports.gate.validation import lines
-from reports.gate.validation.neighbour import beside
+from reports.gate.validation.background_load import beside
 from reports.gate.validation.targets import Target, gate_commit
 
 
@@ -22,7 +22,7 @@ def record_pairs(
     target: Target,
     block: str,
     upto: int,
-    neighbour: bool,
+    background_load: bool,
     tell: Callable[[str], None],
     select: str = "*",
 ) -> None:
@@ -30,12 +30,12 @@ def record_pairs(
 
     `UserError` where the file's pairs are of other benchmarks.
     """
-    # Lines that are stored have "stretch" for a block.
+    # Stored lines have "stretch" for a block, and "neighbour" for a background load.
     done = len(lines.of_today(path, kind="pair", stretch=block))
     with ExitStack() as stack:
         repository = stack.enter_context(target.repository())
         checkouts = stack.enter_context(checked_out(repository, "HEAD", "HEAD"))
-        noise = stack.enter_context(beside(neighbour, seed=done))
+        noise = stack.enter_context(beside(background_load, seed=done))
         ids = timed_ids(checkouts, select)
         for earlier in lines.of_today(path, kind="pair")[:1]:
             if earlier["log_ratios"].keys() != {*ids, CONTROL}:
@@ -46,7 +46,7 @@ def record_pairs(
             "kind": "pair",
             "target": target.name,
             "stretch": block,
-            "neighbour": neighbour,
+            "neighbour": background_load,
             "commit": checkouts[0].commit,
             "gate": gate_commit(target),
         }

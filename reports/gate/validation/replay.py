@@ -88,7 +88,7 @@ def replay(
     """A row per slowdown: each metric with its 95 % interval over blocks.
 
     ``runs`` are those of each block, ``seconds`` what a gate takes beside what recorded pairs
-    tell, without and with a neighbour.
+    tell, without and with a background load, which stored lines call a neighbour.
     """
     parts = list(blocks(records).values())
     ids = [id for id in parts[0][0]["log_ratios"] if id != CONTROL] if parts else []

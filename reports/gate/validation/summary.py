@@ -30,7 +30,7 @@ from reports.gate.validation.seconds import seconds_of
 from reports.gate.validation.targets import SELF, TARGETS, Target
 from reports.gate.verdict import Verdict
 
-QUIET, NEIGHBOUR = "quiet", "beside a neighbour"
+QUIET, LOADED = "quiet", "beside a neighbour"  # in published summaries; a background load
 A_HUNDRED, OF_A_HUNDRED = 100, (0.0, 0.03, 0.05)  # runs, and by what something in them is slower
 Replayed = dict[str, list[dict[str, Any]]]  # a row per slowdown, by what ran beside the pairs
 
@@ -48,13 +48,13 @@ def summed_up(path: Path, runs: int, without: str | None = None) -> dict[str, An
         records = [_without(record, without) for record in records]
     gates = [run for run in real.as_shipped(path) if run["case"] in target.real]
     seconds = {
-        neighbour: seconds_of([run for run in gates if run["neighbour"] == neighbour])
-        for neighbour in (False, True)
+        loaded: seconds_of([run for run in gates if run["neighbour"] == loaded])
+        for loaded in (False, True)
     }
     by_machine = {
         "all": records,
         QUIET: [record for record in records if not record["neighbour"]],
-        NEIGHBOUR: [record for record in records if record["neighbour"]],
+        LOADED: [record for record in records if record["neighbour"]],
     }
     one, every = (
         {
@@ -68,7 +68,7 @@ def summed_up(path: Path, runs: int, without: str | None = None) -> dict[str, An
     return {
         "made": made(path),
         "recorded pairs": {name: len(chosen) for name, chosen in by_machine.items()},
-        "seconds": {QUIET: asdict(seconds[False]), NEIGHBOUR: asdict(seconds[True])},
+        "seconds": {QUIET: asdict(seconds[False]), LOADED: asdict(seconds[True])},
         "scatter": {name: scatter(chosen) for name, chosen in by_machine.items() if chosen},
         "shift": {name: shift(chosen) for name, chosen in by_machine.items() if len(chosen) > 1},
         "replay": one,
@@ -143,7 +143,7 @@ def agreement(
     of one benchmark and that of every one does. Nothing that is replayed ends as an error, so that
     an error never agrees.
     """
-    machine = NEIGHBOUR if row["neighbour"] else QUIET
+    machine = LOADED if row["neighbour"] else QUIET
     slowdown = target.injections[row["case"]].slowdown
     if row["tool"] != real.GATE or slowdown is None or machine not in one:
         return None

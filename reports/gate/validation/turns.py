@@ -29,11 +29,14 @@ def record_turns(
     checkouts: Checkouts,
     ids: Sequence[str],
     pairs: int,
-    neighbour: bool,
+    background_load: bool,
     tell: Callable[[str], None],
 ) -> None:
-    """Turns of ``pairs`` pairs, appended to what the file has already."""
-    for number in range(len(lines.of_today(path, kind="turns", neighbour=neighbour)), pairs):
+    """Turns of ``pairs`` pairs, appended to what the file has already.
+
+    Stored lines have "neighbour" for a background load.
+    """
+    for number in range(len(lines.of_today(path, kind="turns", neighbour=background_load)), pairs):
         rng, started = random.Random(), time.monotonic()
         with running(list(checkouts), "cpu", rng) as (workers, _):
             for worker in workers:
@@ -45,7 +48,7 @@ def record_turns(
                 id: _turns(id, both, rng.random() < 0.5, processor)
                 for id in rng.sample(ids, len(ids))
             }
-        record = {"kind": "turns", "neighbour": neighbour, "commit": checkouts[0].commit}
+        record = {"kind": "turns", "neighbour": background_load, "commit": checkouts[0].commit}
         lines.append(path, record | {"setup": round(setup, 3), "seconds": turns})
         tell(f"turns, pair {number + 1} of {pairs}: {time.monotonic() - started:.1f} s")
 
@@ -65,8 +68,8 @@ def summary(path: Path) -> list[dict[str, Any]]:
     Over all benchmarks, and of the one for which each is worst.
     """
     rows = []
-    for neighbour in (False, True):
-        records = lines.read(path, kind="turns", neighbour=neighbour)
+    for background_load in (False, True):
+        records = lines.read(path, kind="turns", neighbour=background_load)
         if not records:
             continue
         setup = float(np.mean([record["setup"] for record in records]))
@@ -81,7 +84,7 @@ def summary(path: Path) -> list[dict[str, Any]]:
             rows.append(
                 {
                     "turns": name,
-                    "neighbour": neighbour,
+                    "neighbour": background_load,
                     "pairs": len(records),
                     "sd": float(np.sqrt(variances.mean())),
                     "worst_sd": float(np.sqrt(variances.max())),

@@ -26,7 +26,7 @@ from reports.gate.validation.replay import (
     shift,
 )
 from reports.gate.validation.seconds import Seconds, seconds_of
-from reports.gate.validation.summary import NEIGHBOUR, QUIET, agreement, of_a_hundred
+from reports.gate.validation.summary import LOADED, QUIET, agreement, of_a_hundred
 from reports.gate.validation.targets import SELF, TOY
 
 
@@ -48,7 +48,7 @@ def recorded(
 
 
 def both(**seconds: float) -> dict[bool, Seconds]:
-    """Without and with a neighbour."""
+    """Without and with a background load."""
     return dict.fromkeys((False, True), Seconds(**seconds))
 
 
@@ -110,7 +110,7 @@ def test_a_slowdown_of_every_benchmark_is_found_more_often_than_that_of_one() ->
     assert every["value"] > one["value"] + 0.2
 
 
-def test_real_runs_are_compared_with_the_replay_of_pairs_beside_the_same_neighbour() -> None:
+def test_real_runs_are_compared_with_the_replay_pairs_under_the_same_load() -> None:
     def rows(at_none: float, at_three: float) -> list[dict]:
         return [
             {
@@ -122,8 +122,8 @@ def test_real_runs_are_compared_with_the_replay_of_pairs_beside_the_same_neighbo
             for slowdown, share in ((0.0, at_none), (0.03, at_three))
         ]
 
-    one = {QUIET: rows(0.0, 0.9), NEIGHBOUR: rows(0.3, 0.5)}
-    every = {QUIET: rows(0.0, 1.0), NEIGHBOUR: rows(0.3, 0.6)}
+    one = {QUIET: rows(0.0, 0.9), LOADED: rows(0.3, 0.5)}
+    every = {QUIET: rows(0.0, 1.0), LOADED: rows(0.3, 0.6)}
     verdicts = {"0": 14, "10": 6}
     row = {"tool": "gate", "case": "nothing", "neighbour": False, "runs": 20, "verdicts": verdicts}
     assert agreement(row, one, every).startswith("no: 14 pass, 20 to 20 by replay; 6 regression")
@@ -254,7 +254,7 @@ def test_the_seconds_of_a_gate_are_found_in_its_real_runs() -> None:
     assert seconds_of([*runs, by_the_exact_layer, not_compared]) == found
 
 
-def test_a_gate_beside_a_neighbour_is_charged_as_those_beside_one() -> None:
+def test_a_gate_under_load_is_charged_as_those_under_one() -> None:
     seconds = {False: Seconds(), True: Seconds(before=30.0)}
     (row,) = replay(recorded(), Rule(), (0.0,), runs=20, seconds=seconds)
     pairs, found = row["pairs"]["stretches"], row["seconds"]["stretches"]
@@ -321,8 +321,9 @@ def test_the_page_draws_every_curve_and_tells_the_real_runs_escaped(tmp_path: Pa
     for status in (0, 0, 11, -9):
         lines.append(path, record | {"exit_status": status})
     (row,) = real.tally(path)
-    found = {"all": replay(recorded(), Rule(), (0.0, 0.02, 0.05), runs=20)}
-    shifted = {"all": shift(recorded(bias=0.02))}
+    rows = replay(recorded(), Rule(), (0.0, 0.02, 0.05), runs=20)
+    found = {"all": rows, LOADED: rows}
+    shifted = {"all": shift(recorded(bias=0.02)), LOADED: shift(recorded(bias=0.02))}
     made = {"command": "<replay>", "utc": "now", "commits": ["0123456789abcdef"]}
     made |= {"machine": {"cpu": "a CPU", "cores": 2}, "target": "toy", "protocol": "protocol 9"}
     real_rows = [row | {"agrees": "no"}]
@@ -341,3 +342,7 @@ def test_the_page_draws_every_curve_and_tells_the_real_runs_escaped(tmp_path: Pa
     assert "<td>1 exit status -9, 2 pass, 1 inconclusive</td>" in page
     assert "+5 %" in page
     assert "<td>all</td><td>control: base against base</td><td>2." in page
+    assert "<td>under background load</td><td>control: base against base</td><td>2." in page
+    assert "<td>under background load</td><td>+2 %</td>" in page
+    assert "<td>background load</td>" in page
+    assert "neighbour" not in page, "a legend, too, has the words of today"

@@ -148,7 +148,7 @@ def test_the_whole_validation_of_the_toy_makes_every_planned_run_and_then_has_no
         return Pair(dict.fromkeys((*ids, CONTROL), 0.001), {}, 1.5, {}, "")
 
     @contextmanager
-    def alone(neighbour: bool, seed: int) -> Iterator[Any]:
+    def alone(active: bool, seed: int) -> Iterator[Any]:
         yield types.SimpleNamespace(check=lambda: None)
 
     @contextmanager

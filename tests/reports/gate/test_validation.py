@@ -19,10 +19,10 @@ from reports.gate.pairs import CONTROL
 from reports.gate.validation import __main__ as validation
 from reports.gate.validation import designs, lines, real, recording, reorderings, rivals, whole
 from reports.gate.validation.__main__ import _parser, main
+from reports.gate.validation.background_load import beside
 from reports.gate.validation.injections import INJECTIONS, inject
-from reports.gate.validation.neighbour import beside
 from reports.gate.validation.targets import SELF, TOY
-from reports.gate.validation.whole import BLOCKS, has_neighbour, runs_by
+from reports.gate.validation.whole import BLOCKS, is_loaded, runs_by
 from reports.gate.verdict import Verdict
 
 ONE, TWO = (f"bench_gate.Step.time_step({name})" for name in ("one", "two"))
@@ -44,12 +44,12 @@ def run(**fields: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("runs", [3, 20, 60])
-def test_as_many_real_runs_are_made_as_planned_a_third_of_them_beside_a_neighbour(
+def test_as_many_real_runs_are_made_as_planned_a_third_of_them_under_load(
     runs: int,
 ) -> None:
     made = dict.fromkeys((False, True), 0)
     for block in range(BLOCKS):
-        made[has_neighbour(block)] = runs_by(block, runs)
+        made[is_loaded(block)] = runs_by(block, runs)
     assert made == {False: runs - runs // 3, True: runs // 3}
     assert 0 < runs_by(0, runs) < made[False], "they are spread over the blocks"
 
@@ -60,19 +60,19 @@ def test_all_records_what_is_missing_of_the_pairs_by_whatever_blocks_they_were(
     path = tmp_path / "lines.jsonl"
     asked = []
 
-    def record(path: Path, target, block: str, upto: int, neighbour: bool, tell) -> None:
+    def record(path: Path, target, block: str, upto: int, background_load: bool, tell) -> None:
         done = len(lines.read(path, kind="pair", stretch=block))
-        asked.append((block, neighbour, upto - done))
+        asked.append((block, background_load, upto - done))
         for _ in range(done, upto):
-            lines.append(path, pair(stretch=block, neighbour=neighbour))
+            lines.append(path, pair(stretch=block, neighbour=background_load))
 
     monkeypatch.setattr(whole, "record_pairs", record)
     monkeypatch.setattr(whole, "PAIRS_OF_BLOCK", 4)
     monkeypatch.setattr(real, "real_runs", lambda *given, **named: None)
     target = replace(TOY, repository=SELF.repository)
-    for neighbour, block, pairs in ((False, "monday", 5), (True, "tuesday", 3)):
+    for background_load, block, pairs in ((False, "monday", 5), (True, "tuesday", 3)):
         for _ in range(pairs):
-            lines.append(path, pair(stretch=block, neighbour=neighbour))
+            lines.append(path, pair(stretch=block, neighbour=background_load))
     for _ in range(2):
         whole.measure(path, target, lambda line: None)
     assert asked == [
@@ -241,8 +241,8 @@ def test_all_measures_once_and_its_own_results_are_no_change_to_what_is_measured
         Pairs, "measure", lambda self, ids: Pair(ratios((*ids, CONTROL)), {}, 1.5, {}, "")
     )
     monkeypatch.setattr(real, "one_run", one_run)
-    monkeypatch.setattr(recording, "beside", lambda neighbour, seed: beside(False, seed))
-    monkeypatch.setattr(real, "beside", lambda neighbour, seed: beside(False, seed))
+    monkeypatch.setattr(recording, "beside", lambda active, seed: beside(False, seed))
+    monkeypatch.setattr(real, "beside", lambda active, seed: beside(False, seed))
     monkeypatch.setattr(reorderings, "reorderings", lambda checkout, pattern: [{"order": pattern}])
     for module in (real, rivals):
         monkeypatch.setattr(module, "clone_with", clone_with)
@@ -289,16 +289,16 @@ def test_a_real_run_is_the_gate_of_a_clone_with_the_injection(
     assert (row["runs"], row["as deserved"]) == (1, 1)
 
 
-def test_a_neighbour_has_begun_when_what_it_disturbs_begins_and_ends_with_it() -> None:
-    with beside(True, seed=0) as neighbour:
-        neighbour.check()
-    with pytest.raises(UserError, match="the noisy neighbour ended by itself, with status -9"):
-        neighbour.check()
+def test_a_load_has_begun_when_what_it_disturbs_begins_and_ends_with_it() -> None:
+    with beside(True, seed=0) as load:
+        load.check()
+    with pytest.raises(UserError, match="the background load ended by itself, with status -9"):
+        load.check()
     with beside(False, seed=0) as nobody:
         nobody.check()
 
 
-def test_a_neighbour_that_does_not_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_load_that_does_not_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     with pytest.raises(UserError, match="did not start"), beside(True, seed=0):
         pass
@@ -351,7 +351,13 @@ def test_what_was_recorded_counts_after_any_change_that_is_not_of_the_protocol(
 
 
 @pytest.mark.parametrize(
-    ("command", "old", "new"), [("record", ["--stretch=noon"], ["--block=noon"])]
+    ("command", "old", "new"),
+    [
+        ("record", ["--stretch=noon"], ["--block=noon"]),
+        ("record", ["--block=noon", "--neighbour"], ["--block=noon", "--background-load"]),
+        ("turns", ["--neighbour"], ["--background-load"]),
+        ("real", ["--neighbour"], ["--background-load"]),
+    ],
 )
 def test_an_option_is_taken_by_its_old_name_of_which_help_says_nothing(
     command: str, old: list[str], new: list[str], capsys

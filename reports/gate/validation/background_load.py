@@ -1,4 +1,4 @@
-"""A noisy neighbour: a process that computes and copies memory now and then, at drawn times."""
+"""A background load: a process that computes and copies memory now and then, at drawn times."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONGEST = 3.0  # seconds of noise, and of quiet, at a time
 COPIED = 32 << 20  # bytes, more than a share of the last cache
 
 
-class Neighbour:
+class BackgroundLoad:
     """What runs beside; nothing where there is no process."""
 
     def __init__(self, process: subprocess.Popen[str] | None) -> None:
@@ -26,7 +26,7 @@ class Neighbour:
     def check(self) -> None:
         """`UserError` where it is no longer there: what was measured was measured alone."""
         if self._process is not None and (status := self._process.poll()) is not None:
-            raise UserError(f"the noisy neighbour ended by itself, with status {status}")
+            raise UserError(f"the background load ended by itself, with status {status}")
 
 
 def disturb(seed: int) -> None:
@@ -44,18 +44,18 @@ def disturb(seed: int) -> None:
 
 
 @contextmanager
-def beside(active: bool, seed: int) -> Iterator[Neighbour]:
+def beside(active: bool, seed: int) -> Iterator[BackgroundLoad]:
     """Runs one next to whatever is done inside, which begins once it has begun."""
     if not active:
-        yield Neighbour(None)
+        yield BackgroundLoad(None)
         return
-    command = [sys.executable, "-m", "reports.gate.validation.neighbour", str(seed)]
+    command = [sys.executable, "-m", "reports.gate.validation.background_load", str(seed)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             if process.stdout.readline().strip() != READY:
-                raise UserError(f"the noisy neighbour did not start, with status {process.wait()}")
-            yield Neighbour(process)
+                raise UserError(f"the background load did not start, with status {process.wait()}")
+            yield BackgroundLoad(process)
         finally:
             process.kill()
 
