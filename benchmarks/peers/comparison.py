@@ -18,7 +18,7 @@ def table(
 
     from benchmarks.judging.rounding import number
 
-    names = [name for name in plan.contenders if name in seen[0]]
+    names = [name for name in plan.peers if name in seen[0]]
     quantities = dict.fromkeys(q for name in names for q in seen[0][name])
     blocks = []
     for quantity in quantities:

@@ -1,10 +1,10 @@
 """Our decoding beside the peers', batch 1, float32 and fewer bits: who is faster, and by how much?
 
     python -m benchmarks.peers.decoding                 # after: make peers
-    python -m benchmarks.peers.decoding --contenders ours plain --observations 3
+    python -m benchmarks.peers.decoding --peers ours plain --observations 3
     python -m benchmarks.peers.decoding --model smollm2
 
-One observation is a fresh process for each contender, all alive at once, which take turns; the
+One observation is a fresh process for each peer, ours too, all alive at once in turns; the
 order is shuffled for each round. Its ratio is that of their medians, and the interval is over the
 observations. The machine's read bandwidth and matrix limit take turns with them, in a process too.
 """
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 from benchmarks.peers.comparison import table
 from benchmarks.peers.plan import (
-    CONTENDERS,
     DECODE,
     LIMIT,
     LONG_PROMPT,
+    PEERS,
     PREFILL,
     ROUNDED,
     SAME_TOKENS,
@@ -51,7 +51,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SETTLE_SECONDS = 0.3
 
 
-# ---- one contender's process
+# ---- one peer's process
 
 
 def serve(name: str, model: str, folder: Path, threads: int) -> None:
@@ -62,7 +62,7 @@ def serve(name: str, model: str, folder: Path, threads: int) -> None:
 
     torch.set_num_threads(threads)
     torch.set_grad_enabled(False)
-    from benchmarks.peers import contenders, weights
+    from benchmarks.peers import loaders, weights
 
     config = config_of(model)
     try:
@@ -75,7 +75,7 @@ def serve(name: str, model: str, folder: Path, threads: int) -> None:
         request = json.loads(line)
         answer: dict[str, Any]
         if run is None:
-            answer = dict(contenders.limit_seconds())
+            answer = dict(loaders.limit_seconds())
         else:
             steps = run(weights.prompt(config, request["prompt_tokens"]), request["new_tokens"])
             answer = {"tokens": [token for token, _ in steps], "at": [at for _, at in steps]}
@@ -83,7 +83,7 @@ def serve(name: str, model: str, folder: Path, threads: int) -> None:
 
 
 class Worker:
-    """A contender in a process of its own. Raises MissingPeer where its library is not there."""
+    """A peer in a process of its own. Raises MissingPeer where its library is not there."""
 
     def __init__(self, name: str, plan: Plan, folder: Path) -> None:
         self.name = name
@@ -137,7 +137,7 @@ class MissingPeer(Exception):
 
 
 def observe(plan: Plan, folder: Path, shuffled: random.Random) -> dict[str, dict[str, float]]:
-    """Medians of one set of processes: contender → quantity → value."""
+    """Medians of one set of processes: peer → quantity → value."""
     with processes(plan, folder) as workers:
         for worker in workers.values():  # warm-up: threads, caches, pages
             worker.ask(LONG_PROMPT, 2)
@@ -172,21 +172,21 @@ def turn_of(worker: Worker, plan: Plan) -> dict[str, list[float]]:
 
 @contextmanager
 def processes(plan: Plan, folder: Path) -> Iterator[dict[str, Worker]]:
-    """Every contender that is installed, ready; a missing one is named on stderr."""
+    """Every peer that is installed, ready; a missing one is named on stderr."""
     with ExitStack() as stack:
         workers: dict[str, Worker] = {}
-        for name in (*plan.contenders, LIMIT):
+        for name in (*plan.peers, LIMIT):
             workers[name] = Worker(name, plan, folder)
             stack.callback(workers[name].close)
         yield workers
 
 
 def installed(plan: Plan, folder: Path) -> tuple[list[str], dict[str, bool]]:
-    """The contenders that are there, and whether each writes our tokens; others are named."""
+    """The peers that are there, and whether each writes our tokens; others are named."""
     found: list[str] = []
     same: dict[str, bool] = {}
     ours: list[int] = []
-    for name in plan.contenders:
+    for name in plan.peers:
         try:
             worker = Worker(name, plan, folder)
         except MissingPeer as error:
@@ -218,11 +218,12 @@ def _parser() -> Parser:
     told = "a GPT-2 with random weights, or the real SmolLM2 (default: gpt2)"
     add("--model", choices=(*PRESETS, NAME), default="gpt2", help=told)
     add(
-        "--contenders",
+        "--peers",
         nargs="+",
-        choices=CONTENDERS,
+        choices=PEERS,
         help="who decodes (default: all that are installed and have the model)",
     )
+    parser.also_as("--contenders", "--peers")
     add("--observations", type=int, default=5, help="sets of fresh processes (default: 5)")
     add("--rounds", type=int, default=3, help="turns of each in a set (default: 3)")
     add("--threads", type=int, default=usable_cores(), help="of each (default: all cores)")
@@ -237,11 +238,11 @@ def main(arguments: Sequence[str]) -> int:
     given = vars(_parser().parse_args(arguments))
     out = given.pop("out")
     having = loaders_of(given["model"])
-    chosen = given["contenders"] or [name for name in CONTENDERS if name in having]
+    chosen = given["peers"] or [name for name in PEERS if name in having]
     if absent := [name for name in chosen if name not in having]:
         known = ", ".join(having)
         raise UserError(f"{absent[0]} cannot run {given['model']}; choose from {known}")
-    given["contenders"] = chosen
+    given["peers"] = chosen
     plan = Plan(**given)
     if out is not None:
         from reference_model.files import check_writable  # an old commit's model has none
@@ -249,7 +250,7 @@ def main(arguments: Sequence[str]) -> int:
         check_writable(out)
     with tempfile.TemporaryDirectory() as folder:
         found, same = installed(plan, Path(folder))
-        plan = Plan(**{**given, "contenders": found})
+        plan = Plan(**{**given, "peers": found})
         shuffled = random.Random(plan.seed)
         seen = []
         for number in range(1, plan.observations + 1):

@@ -1,4 +1,7 @@
-"""What is compared: the contenders, the models that they have, and how often each has its turn."""
+"""What is compared: the peers, the models that they have, and how often each has its turn.
+
+Ours is a peer among them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ if TYPE_CHECKING:
     from benchmarks.peers.weights import Run
     from benchmarks.subjects.built import ModelConfig
 
-CONTENDERS = (
+PEERS = (
     "ours",
     "compiled",
     "plain",
@@ -48,7 +51,7 @@ SAME_TOKENS = 256
 @dataclass(frozen=True)
 class Plan:
     model: str
-    contenders: Sequence[str]
+    peers: Sequence[str]
     observations: int
     rounds: int
     threads: int
@@ -58,10 +61,10 @@ class Plan:
 
 
 def loaders_of(model: str) -> Mapping[str, Callable[[ModelConfig, Path, int], Run]]:
-    """Loaders of the contenders that can run this model, by name."""
-    from benchmarks.peers import contenders, smollm2
+    """Loaders of the peers that can run this model, by name."""
+    from benchmarks.peers import loaders, smollm2
 
-    return smollm2.LOADERS if model == smollm2.NAME else contenders.LOADERS
+    return smollm2.LOADERS if model == smollm2.NAME else loaders.LOADERS
 
 
 def config_of(model: str) -> ModelConfig:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks.peers.contenders import decoded_by_us, generated_by
 from benchmarks.peers.llama_cpp import decoded_by_llama_cpp
+from benchmarks.peers.loaders import decoded_by_us, generated_by
 from benchmarks.peers.weights import Run
 from benchmarks.subjects.built import ModelConfig
 from reference_model.export import save_huggingface

@@ -1,4 +1,4 @@
-"""What all contenders share: the weights, the prompt, and how a token is timed."""
+"""What all peers share: the weights, the prompt, and how a token is timed."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import warnings
 from benchmarks.moved import DEPRECATED, Moved
 
 OLD, NEW = "reports.gate.campaign", "reports.gate.validation"
+RENAMED = {f"{OLD}.neighbour": f"{NEW}.background_load", f"{OLD}.rivals": f"{NEW}.peers"}
 is_command = __name__ == "__main__"
 
 # A command's own warning is shown, as is that of who imports it.
@@ -25,4 +26,4 @@ if is_command:
 
 __path__: list[str] = []  # of a package, so that its modules can be imported
 # Before other finders: they would load modules in the folders of the new package a second time.
-sys.meta_path.insert(0, Moved({OLD: NEW, f"{OLD}.neighbour": f"{NEW}.background_load"}))
+sys.meta_path.insert(0, Moved({OLD: NEW, **RENAMED}))

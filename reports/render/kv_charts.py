@@ -154,14 +154,14 @@ def loss_through_cache(measurements: Sequence[Measurement], claim: Claim) -> Pan
 
 
 def _in_parts(formats: list[Measurement]) -> Iterator[tuple[str, list[Measurement]]]:
-    """Variants of ours, and the rivals beside the plainest of ours: six lines at most in each."""
+    """Variants of ours, and the peers beside the plainest of ours: six lines at most in each."""
     ours = [m for m in formats if m["option"].startswith(OURS)]
     plainest = ours[0]["option"] if ours else None
     windowed = [m for m in formats if "window" in m["option"]]
-    rivals = [m for m in formats if m not in ours and m not in windowed]
+    peers = [m for m in formats if m not in ours and m not in windowed]
     beside = [m for m in ours if m["option"] == plainest]
     for name, chosen in (
-        ("TurboQuant and its rivals", beside + rivals),
+        ("TurboQuant and its peers", beside + peers),
         ("with a window of exact tokens", beside + windowed),
         ("TurboQuant's variants", [m for m in ours if m not in windowed]),
     ):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.peers import contenders, decoding, weights
+from benchmarks.peers import decoding, loaders, weights
 from benchmarks.peers.comparison import share, table
 from benchmarks.peers.decoding import MissingPeer, Worker
 from benchmarks.peers.plan import LIMIT, ROUNDED, Plan
@@ -22,7 +22,7 @@ from reference_model.quantization.int8 import packed_is_available
 TOY = preset("toy", context_length=1024)
 PLAN = Plan(
     model="toy",
-    contenders=("ours",),
+    peers=("ours",),
     observations=1,
     rounds=1,
     threads=1,
@@ -35,8 +35,8 @@ PLAN = Plan(
 @pytest.mark.parametrize("name", ["plain", "uncached", "transformers"])
 def test_whoever_runs_on_pytorch_writes_our_tokens_256_of_them(name: str, tmp_path: Path) -> None:
     prompt = weights.prompt(TOY, 32)
-    ours = [token for token, _ in contenders.load_ours(TOY, tmp_path, 1)(prompt, 256)]
-    theirs = [token for token, _ in contenders.LOADERS[name](TOY, tmp_path, 1)(prompt, 256)]
+    ours = [token for token, _ in loaders.load_ours(TOY, tmp_path, 1)(prompt, 256)]
+    theirs = [token for token, _ in loaders.LOADERS[name](TOY, tmp_path, 1)(prompt, 256)]
     assert len(ours) == 256
     assert len(set(ours)) > 30  # not one token over and over
     assert theirs == ours
@@ -53,20 +53,20 @@ def test_whoever_does_not_writes_them_too_or_is_named_as_missing(
             Worker(name, PLAN, tmp_path)
     else:
         prompt = weights.prompt(TOY, 32)
-        ours = contenders.load_ours(TOY, tmp_path, 1)(prompt, 64)
-        theirs = contenders.LOADERS[name](TOY, tmp_path, 1)(prompt, 64)
+        ours = loaders.load_ours(TOY, tmp_path, 1)(prompt, 64)
+        theirs = loaders.LOADERS[name](TOY, tmp_path, 1)(prompt, 64)
         assert [token for token, _ in theirs] == [token for token, _ in ours]
 
 
 def whole_run(name: str, folder: Path) -> list[int]:
     prompt = weights.prompt(TOY, 32)
-    return [token for token, _ in contenders.LOADERS[name](TOY, folder, 1)(prompt, 256)]
+    return [token for token, _ in loaders.LOADERS[name](TOY, folder, 1)(prompt, 256)]
 
 
 # What is compiled says the same, a minute later.
 @pytest.mark.parametrize(
     "name",
-    [name for name in ROUNDED if name in contenders.LOADERS and not name.endswith("compiled")],
+    [name for name in ROUNDED if name in loaders.LOADERS and not name.endswith("compiled")],
 )
 def test_int8_begins_as_float32_does_and_then_goes_its_own_way(name: str, tmp_path: Path) -> None:
     if name.startswith("llama.cpp") and importlib.util.find_spec("llama_cpp") is None:
@@ -82,7 +82,7 @@ def test_int8_begins_as_float32_does_and_then_goes_its_own_way(name: str, tmp_pa
 
 
 def test_the_seconds_of_tokens_grow(tmp_path: Path) -> None:
-    steps = contenders.load_ours(TOY, tmp_path, 1)(weights.prompt(TOY, 5), 6)
+    steps = loaders.load_ours(TOY, tmp_path, 1)(weights.prompt(TOY, 5), 6)
     moments = [at for _, at in steps]
     assert moments == sorted(moments)
     assert moments[0] > 0
@@ -116,7 +116,7 @@ def observation(ours: float, theirs: float) -> dict[str, dict[str, float]]:
 
 def test_the_table_has_the_ratio_of_medians_with_its_interval() -> None:
     # Ours takes 1/3.9 and 1/4.1 of the time: the geometric mean is a quarter of the speed.
-    plan = replace(PLAN, contenders=("ours", "peer"))
+    plan = replace(PLAN, peers=("ours", "peer"))
     told = table(plan, [observation(1, 3.9), observation(1, 4.1)], {"ours": True, "peer": False})
     peer = next(line for line in told.splitlines() if line.startswith("peer"))
     assert re.search(r"peer +4,000 +0\.25 \(0\.[\d–.]+\) .* NO$", peer)
@@ -127,7 +127,7 @@ def test_the_table_has_the_ratio_of_medians_with_its_interval() -> None:
 
 
 def test_the_share_of_float32s_limit_is_not_told_of_int8() -> None:
-    plan = replace(PLAN, contenders=("ours", "int8 lean"))
+    plan = replace(PLAN, peers=("ours", "int8 lean"))
     seen = [{**observation(1, 2), "int8 lean": {"decode": 0.25}}]
     told = table(plan, seen, {"ours": True})
     lean = next(line for line in told.splitlines() if line.startswith("int8 lean"))
@@ -149,8 +149,8 @@ def test_the_command_measures_and_tells_everything(
     monkeypatch.setattr(decoding, "SETTLE_SECONDS", 0.0)
     out = tmp_path / "out.json"
     options = "--model toy --observations 1 --rounds 2 --threads 1 --prompt-tokens 3 --new-tokens 4"
-    contenders = ["--contenders", "ours", "int8 lean"]
-    assert decoding.main([*options.split(), *contenders, "--out", str(out)]) == 0
+    peers = ["--peers", "ours", "int8 lean"]
+    assert decoding.main([*options.split(), *peers, "--out", str(out)]) == 0
     told = capsys.readouterr().out
     for quantity in ("prefill 3", "decode", "all of 3 + 4", "prefill 512"):
         assert quantity in told
@@ -162,6 +162,15 @@ def test_the_command_measures_and_tells_everything(
     assert all("prefill 512" in seen[name] for name in ("ours", "int8 lean"))
 
 
-def test_a_contender_that_cannot_run_a_model_is_named() -> None:
+def test_peers_are_chosen_by_the_old_option_too_of_which_help_says_nothing() -> None:
+    parser = decoding._parser()
+    old, new = (parser.parse_args([option, "ours"]) for option in ("--contenders", "--peers"))
+    assert old == new
+    assert old.peers == ["ours"]
+    assert "--contenders" not in parser.format_help()
+    assert "--peers" in parser.format_help()
+
+
+def test_a_peer_that_cannot_run_a_model_is_named() -> None:
     with pytest.raises(UserError, match="ctranslate2 cannot run smollm2; choose from ours, comp"):
-        decoding.main(["--model", "smollm2", "--contenders", "ctranslate2"])
+        decoding.main(["--model", "smollm2", "--peers", "ctranslate2"])

@@ -1,4 +1,4 @@
-"""The rivals round as their formats say, and hold the bits that they are compared at."""
+"""The peers round as their formats say, and hold the bits that they are compared at."""
 
 from __future__ import annotations
 

@@ -106,8 +106,8 @@ def of_both(codecs: Sequence[Codec]) -> list[tuple[Codec, Codec]]:
 def ways_without_loss(settings: Settings) -> Iterator[tuple[str, Way]]:
     """Ways to hold keys and values, each with the prefix of its metrics.
 
-    Of another model than the reference shorter profiles read all sizes, and no rivals: it is asked
-    for the first time, and a rival costs as much as a size.
+    Of another model than the reference shorter profiles read all sizes, and no peers, the formats
+    of others: it is asked for the first time, and a peer costs as much as a size.
     """
     full, smoke = settings.profile == "full", settings.profile == "smoke"
     subject = subject_of(settings)
@@ -153,7 +153,7 @@ def of_a_way(settings: Settings, prefix: str, way: str) -> Found:
 def zero_loss(settings: Settings, found: CellsFound) -> list[Measurement]:
     """Held-out loss through compressed keys and values, read as a server would read them.
 
-    The rivals stand at the bits that they hold: scales included, and tokens in a window at 16 bits.
+    The peers stand at the bits that they hold: scales included, and tokens in a window at 16 bits.
     """
     record = _recorder("turboquant.zero-loss")
     ways = _named(ways_without_loss(settings))

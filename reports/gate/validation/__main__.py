@@ -23,9 +23,9 @@ from reports.gate.validation import (
     designs,
     fault_command,
     lines,
+    peers,
     real,
     reorderings,
-    rivals,
     turns,
     whole,
 )
@@ -36,7 +36,8 @@ from reports.gate.validation.targets import RUNS, SELF, TARGETS, TOY
 from reports.gate.validation.whole import OTHERS
 
 DESIGN_PAIRS = 40
-OF_RIVALS = {"nothing": 20, "slower by 3 %": 5, "slower by 5 %": 5, "slower by 10 %": 5}
+OF_PEERS = {"nothing": 20, "slower by 3 %": 5, "slower by 5 %": 5, "slower by 10 %": 5}
+RENAMED = {"rivals": "peers"}  # commands by the names that they had before, which are still taken
 OF_TARGETS = ("record", "real", "all")  # commands that gate what --target names
 
 
@@ -46,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupted)  # so that checkouts are removed
 
     def command() -> None:
-        given = _parser().parse_args(arguments)
+        asked = list(sys.argv[1:] if arguments is None else arguments)
+        given = _parser().parse_args([RENAMED.get(each, each) for each in asked[:1]] + asked[1:])
         if "target" in given:
             given.target = TARGETS[given.target]
             given.lines = given.lines or given.target.lines
@@ -58,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "replay": _replay,
             "real": _real,
             "reorderings": _reorderings,
-            "rivals": _rivals,
+            "peers": _peers,
             "faults": lambda given: fault_command.run(given, made),
             "all": _all,
         }[given.command](given)
@@ -93,7 +95,7 @@ def _parser() -> Parser:
             "--out reorderings.json",
         ),
         (
-            "rivals",
+            "peers",
             "ask asv continuous and --benchmark-compare-fail about the same cases",
             "--case nothing --runs 1",
         ),
@@ -110,7 +112,7 @@ def _parser() -> Parser:
         if name in OF_TARGETS:
             told = "gate the commits of a toy, made for it, or of this project (default: toy)"
             each.add_argument("--target", choices=TARGETS, default=TOY.name, help=told)
-        if name not in ("replay", "rivals", "all"):
+        if name not in ("replay", "peers", "all"):
             told = "exact numbers" if name == "reorderings" else "timed benchmarks"
             each.add_argument("--select", default="*", help=f"only these {told}, by a pattern")
         if name in ("designs", "turns", "record"):
@@ -123,15 +125,15 @@ def _parser() -> Parser:
             told = "run beside a process that computes and copies now and then"
             each.add_argument("--background-load", action="store_true", help=told)
             each.also_as("--neighbour", "--background-load")
-        if name in ("real", "rivals"):
+        if name in ("real", "peers"):
             each.add_argument(
                 "--case", action="append", default=[], help="only this case (default: all)"
             )
-            default = OTHERS if name == "real" else None  # of rivals: as OF_RIVALS has it
+            default = OTHERS if name == "real" else None  # of peers: as OF_PEERS has it
             each.add_argument("--runs", type=_count, default=default, help="of each case")
         if name == "real":
             each.add_argument("--budget", help="seconds for each gate")
-        if name in ("designs", "turns", "reorderings", "replay", "real", "rivals", "all"):
+        if name in ("designs", "turns", "reorderings", "replay", "real", "peers", "all"):
             each.add_argument("--out", type=Path, help="JSON file for the summary")
         if name in ("replay", "all"):
             each.add_argument("--runs-replayed", type=_count, default=1000, help="of each block")
@@ -237,17 +239,17 @@ def _reordered(select: str) -> list[dict[str, Any]]:
         return reorderings.reorderings(checkouts[1], select)
 
 
-def _rivals(given: argparse.Namespace) -> None:
-    _record_rivals(given.lines, given.case, given.runs)
+def _peers(given: argparse.Namespace) -> None:
+    _record_peers(given.lines, given.case, given.runs)
     _show(real.tally(given.lines), given.out)
 
 
-def _record_rivals(path: Path, cases: Sequence[str], runs: int | None) -> None:
+def _record_peers(path: Path, cases: Sequence[str], runs: int | None) -> None:
     lines.check_target(path, SELF.name)
-    for case in cases or OF_RIVALS:
-        for tool in rivals.RIVALS:
-            upto = runs or OF_RIVALS.get(case, OTHERS)
-            rivals.rival_runs(path, Path.cwd(), tool, case, upto, warn)
+    for case in cases or OF_PEERS:
+        for tool in peers.PEERS:
+            upto = runs or OF_PEERS.get(case, OTHERS)
+            peers.peer_runs(path, Path.cwd(), tool, case, upto, warn)
 
 
 def _all(given: argparse.Namespace) -> None:
@@ -260,7 +262,7 @@ def _all(given: argparse.Namespace) -> None:
     if not ours:
         _sum_up(given)
         return
-    _record_rivals(given.lines, [], None)
+    _record_peers(given.lines, [], None)
     reordered = _reordered("*")
     _sum_up(given)
     for name, summary in (("designs", designs.summary(given.lines)), ("reorderings", reordered)):

@@ -24,8 +24,8 @@ SCHEMA = 1
 SCHEMA_FILE = Path(__file__).with_name("lines.schema.json")
 SELF, TOY = "self", "toy"
 # Which numbers of the protocol a kind of line depends on, all by default. Recorded pairs are judged
-# when they are replayed, by the rule of that day. Other tools have protocols of their own, and
-# faults are found by counting.
+# when they are replayed, by the rule of that day. Peers, which stored lines call rivals, have
+# protocols of their own, and faults are found by counting.
 MATTERING: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("pair", "design", "turns"), ("measured",)),
     **dict.fromkeys(("rival", "change"), ()),

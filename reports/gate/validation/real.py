@@ -129,7 +129,7 @@ def counted(record: dict[str, Any]) -> dict[str, Any] | None:
 def tally(path: Path, injections: Mapping[str, Injection] = INJECTIONS) -> list[dict[str, Any]]:
     """Per tool and case: how often each verdict, and whether it was the one deserved."""
     found: dict[tuple[str, str, bool], list[dict[str, Any]]] = {}
-    for record in [*as_shipped(path), *lines.read(path, kind="rival")]:
+    for record in [*as_shipped(path), *lines.read(path, kind="rival")]:  # of peers, as stored
         if record["case"] in injections:  # a case that was renamed since is not of this table
             key = (record.get("tool", GATE), record["case"], record["neighbour"])
             found.setdefault(key, []).append(record)

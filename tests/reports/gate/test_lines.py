@@ -16,8 +16,8 @@ from reports.gate.validation import lines
 PAIR = {"kind": "pair", "stretch": "noon", "neighbour": False, "log_ratios": {"a": 0.1}, "took": 2}
 REAL = {"kind": "real", "case": "x", "neighbour": False, "exit_status": 0, "seconds": 1}
 REAL |= {"exact": None}
-RIVAL = {"kind": "rival", "tool": "t", "case": "x", "neighbour": False, "exit_status": 0}
-RIVAL |= {"seconds": 1}
+PEER = {"kind": "rival", "tool": "t", "case": "x", "neighbour": False, "exit_status": 0}
+PEER |= {"seconds": 1}
 
 
 @pytest.fixture
@@ -94,9 +94,9 @@ def test_lines_of_another_protocol_are_never_added_up_and_one_line_says_so(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(lines, "NUMBERS", {"measured": 2, "judged": 5})
-    write(path, PAIR, PAIR, of(1, 5, PAIR), of(2, 5, PAIR), RIVAL)
+    write(path, PAIR, PAIR, of(1, 5, PAIR), of(2, 5, PAIR), PEER)
     for _ in range(2):
-        assert lines.read(path) == [of(2, 5, PAIR), RIVAL]
+        assert lines.read(path) == [of(2, 5, PAIR), PEER]
         assert lines.of_today(path, kind="pair") == [of(2, 5, PAIR)]
     (told,) = capsys.readouterr().err.splitlines()
     assert told == (

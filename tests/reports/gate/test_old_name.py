@@ -30,6 +30,7 @@ def anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("lines", "lines"),
         ("faults.catalogue", "faults.catalogue"),
         ("neighbour", "background_load"),
+        ("rivals", "peers"),
     ],
 )
 def test_a_module_by_its_old_name_is_the_new_one_and_warns(module: str, new: str) -> None:

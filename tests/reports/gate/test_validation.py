@@ -17,7 +17,7 @@ import pytest
 from reference_model.errors import UserError
 from reports.gate.pairs import CONTROL
 from reports.gate.validation import __main__ as validation
-from reports.gate.validation import designs, lines, real, recording, reorderings, rivals, whole
+from reports.gate.validation import designs, lines, peers, real, recording, reorderings, whole
 from reports.gate.validation.__main__ import _parser, main
 from reports.gate.validation.background_load import beside
 from reports.gate.validation.injections import INJECTIONS, inject
@@ -98,7 +98,7 @@ def test_all_records_what_is_missing_of_the_pairs_by_whatever_blocks_they_were(
 def test_another_tool_has_found_a_regression_only_where_it_says_so(
     text: str, status: int, verdict: Verdict
 ) -> None:
-    found, reason = rivals.judged(text, status, "PERFORMANCE DECREASED")
+    found, reason = peers.judged(text, status, "PERFORMANCE DECREASED")
     assert found == verdict
     assert reason in text
 
@@ -117,11 +117,11 @@ def test_other_tools_stand_in_the_table_of_the_gate_and_are_resumed(
     def clone_with(repository: Path, case: str) -> Iterator[Path]:
         yield repository / case
 
-    monkeypatch.setitem(rivals.RIVALS, "asv continuous", tool)
-    monkeypatch.setattr(rivals, "clone_with", clone_with)
-    monkeypatch.setattr(rivals, "git", lambda *arguments: "0" * 40)
+    monkeypatch.setitem(peers.PEERS, "asv continuous", tool)
+    monkeypatch.setattr(peers, "clone_with", clone_with)
+    monkeypatch.setattr(peers, "git", lambda *arguments: "0" * 40)
     for runs in (1, 2, 2):
-        rivals.rival_runs(path, tmp_path, "asv continuous", "nothing", runs, lambda line: None)
+        peers.peer_runs(path, tmp_path, "asv continuous", "nothing", runs, lambda line: None)
     assert asked == [tmp_path / "nothing"] * 2
     (row,) = real.tally(path)
     assert (row["tool"], row["case"], row["runs"]) == ("asv continuous", "nothing", 2)
@@ -234,7 +234,7 @@ def test_all_measures_once_and_its_own_results_are_no_change_to_what_is_measured
         monkeypatch.setattr(whole, name, few)
     monkeypatch.setitem(validation.TARGETS, "self", replace(SELF, real={"nothing": 3}))
     monkeypatch.setattr(validation, "DESIGN_PAIRS", 3)
-    monkeypatch.setattr(validation, "OF_RIVALS", {"nothing": 1})
+    monkeypatch.setattr(validation, "OF_PEERS", {"nothing": 1})
     design = {"calls": lambda checkouts, ids, rng: (ratios(ids), 1.0)}
     monkeypatch.setattr(designs, "DESIGNS", design)
     monkeypatch.setattr(
@@ -244,9 +244,9 @@ def test_all_measures_once_and_its_own_results_are_no_change_to_what_is_measured
     monkeypatch.setattr(recording, "beside", lambda active, seed: beside(False, seed))
     monkeypatch.setattr(real, "beside", lambda active, seed: beside(False, seed))
     monkeypatch.setattr(reorderings, "reorderings", lambda checkout, pattern: [{"order": pattern}])
-    for module in (real, rivals):
+    for module in (real, peers):
         monkeypatch.setattr(module, "clone_with", clone_with)
-    monkeypatch.setattr(rivals, "RIVALS", {"a tool": lambda clone: (Verdict.PASS, "")})
+    monkeypatch.setattr(peers, "PEERS", {"a tool": lambda clone: (Verdict.PASS, "")})
     monkeypatch.chdir(repository.path)
     path = tmp_path / "lines.jsonl"
     command = ["all", "--target=self", f"--lines={path}", "--runs-replayed=5"]
@@ -369,6 +369,13 @@ def test_an_option_is_taken_by_its_old_name_of_which_help_says_nothing(
     said = capsys.readouterr().out
     for option, told in ((old[-1], False), (new[-1], True)):
         assert (option.partition("=")[0] in said) == told
+
+
+def test_peers_are_asked_by_the_old_command_too_of_which_help_says_nothing(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["rivals", "--help"])
+    assert "usage: python -m reports.gate.validation peers" in capsys.readouterr().out
+    assert "rivals" not in _parser().format_help()
 
 
 def test_real_runs_with_an_option_are_not_those_of_the_gate_as_shipped(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The same GPT-2, with the same random weights, in each library that we compare with.
 
-A contender is loaded in a process of its own and is then a function: it continues a prompt greedily
+A peer is loaded in a process of its own and is then a function: it continues a prompt greedily
 and tells each token with its seconds since the call. A library that is not installed raises
 ImportError when it is loaded.
 """
@@ -236,7 +236,7 @@ def _write_ctranslate2(config: ModelConfig, folder: Path) -> None:
     spec.save(str(folder))
 
 
-# ---- the machine's limits, measured in turns with the contenders
+# ---- the machine's limits, measured in turns with the peers
 
 
 def limit_seconds() -> dict[str, float]:

@@ -1,8 +1,9 @@
-"""What `asv continuous` and pytest-benchmark's compare-fail say of the gate's cases, at defaults.
+"""What the gate's peers, `asv continuous` and pytest-benchmark's compare-fail, say of its cases.
 
-Both are asked about the same commits and the same steps as the gate. asv measures each commit in an
-environment that it builds once per case; pytest-benchmark saves a run of base and compares one of
-head with it, failing as in its documentation's example where a minimum grew by 5 %.
+Both are asked, at their defaults, about the commits and the steps that the gate is asked about. asv
+measures each commit in an environment that it builds once per case; pytest-benchmark saves a run of
+base and compares one of head with it, failing as in its documentation's example where a minimum
+grew by 5 %.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from reports.gate.validation import lines
 from reports.gate.validation.real import clone_with
 from reports.gate.verdict import Verdict
 
-MACHINE = "gate-rivals"  # asv keeps what it knows of a machine under a name
+MACHINE = "gate-peers"  # asv keeps what it knows of a machine under a name
 STEPS = "bench_gate.Step"
 FAILS_AT = "min:5%"
 
@@ -59,7 +60,7 @@ def compare_fail(clone: Path) -> tuple[Verdict, str]:
     return judged(text, status, "Performance has regressed")
 
 
-RIVALS: dict[str, Callable[[Path], tuple[Verdict, str]]] = {
+PEERS: dict[str, Callable[[Path], tuple[Verdict, str]]] = {
     "asv continuous": asv_continuous,
     "pytest-benchmark compare-fail": compare_fail,
 }
@@ -72,10 +73,11 @@ def judged(text: str, status: int, said: str) -> tuple[Verdict, str]:
     return (Verdict.ERROR if status else Verdict.PASS), _last_line(text)
 
 
-def rival_runs(
+def peer_runs(
     path: Path, repository: Path, tool: str, case: str, runs: int, tell: Callable[[str], None]
 ) -> None:
     """Up to ``runs`` comparisons of one case by one tool; those that the file has count."""
+    # Stored lines have "rival" for a peer, and "neighbour" for a background load.
     done = len(lines.of_today(path, kind="rival", tool=tool, case=case))
     if done >= runs:
         return
@@ -83,7 +85,7 @@ def rival_runs(
     with clone_with(repository, case) as clone:
         for number in range(done, runs):
             started = time.monotonic()
-            verdict, reason = RIVALS[tool](clone)
+            verdict, reason = PEERS[tool](clone)
             record: dict[str, Any] = {
                 "kind": "rival",
                 "tool": tool,
