@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.experiments.experiment import DTYPES, PROFILES, REFERENCE
+from benchmarks.experiments.experiment import PROFILES, REFERENCE
 from benchmarks.judging.claims import Claim, load_claims, select
 from benchmarks.record import command as record_command
 from benchmarks.running.ending import Ended, ending_is_raised
@@ -99,6 +99,8 @@ def _parser() -> Parser:
 
 def add_what(parser: argparse.ArgumentParser) -> None:
     """The arguments that say what is measured, or was."""
+    from reference_model.devices import add_device_and_dtype  # an old commit's model has none
+
     parser.add_argument(
         "--profile",
         choices=PROFILES,
@@ -108,24 +110,13 @@ def add_what(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only", metavar="ID,GLOB", help="claims, such as 'cache.*,tying.saving-small'"
     )
-    parser.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda"),
-        default="auto",
-        help="auto takes a GPU where there is one",
-    )
+    add_device_and_dtype(parser.add_argument)
     parser.add_argument(
         "--model",
         default=REFERENCE,
         metavar="NAME",
         help="reference (default), smollm2, a folder with config.json and model.safetensors, a "
         ".gguf file, or hf: and a folder or hub name that transformers runs",
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=DTYPES,
-        default="float32",
-        help="of the model's weights and of its cache without compression (default: float32)",
     )
     parser.add_argument("--text", metavar="FILE", help="text that it reads (default: the plays)")
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of all draws")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from reference_model.command_line import Parser
+from reference_model.devices import DEVICES, DTYPES
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 35  # words of a sentence
@@ -95,6 +96,16 @@ def test_the_example_is_one_that_the_parser_takes(parser: Any) -> None:
 @pytest.mark.parametrize("parser", parsers())
 def test_every_argument_is_explained(parser: Any) -> None:
     assert [name for name, told in explained(parser).items() if not told] == []
+
+
+def test_every_command_takes_the_same_devices_and_dtypes() -> None:
+    asked: dict[str, set[Any]] = {"device": set(), "dtype": set()}
+    for each in parsers():
+        for action in each.values[0]._actions:
+            if action.dest in asked:
+                asked[action.dest].add(tuple(action.choices))
+    # The gate compares two commits on one device, which it does not choose by itself.
+    assert asked == {"device": {DEVICES, DEVICES[1:]}, "dtype": {DTYPES}}
 
 
 def test_an_example_that_the_parser_refuses_is_found() -> None:

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from benchmarks.record.results import Measurement, Parameter
+
+if TYPE_CHECKING:
+    from reference_model.devices import Dtype
 
 Profile = Literal["smoke", "quick", "full"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
@@ -42,8 +45,6 @@ LESSON_MODULES = (
 
 
 REFERENCE = "reference"
-Dtype = Literal["float32", "bfloat16", "float16"]
-DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 
 
 class Unavailable(Exception):

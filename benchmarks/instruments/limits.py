@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +24,11 @@ from benchmarks.subjects.built import Model, ModelConfig
 from reference_model.costs import forward_flops, kv_cache_bytes, read_weight_bytes
 from reference_model.linear import linear
 
-Dtype = Literal["float32", "bfloat16", "float16", "int8"]
-DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+if TYPE_CHECKING:
+    from reference_model import devices
+
+    Dtype = Literal[devices.Dtype, "int8"]
+
 READ = "read"  # name of the probe of the bandwidth; those of matrix products are named by dtype
 
 # Far above the last-level cache, and on a GPU long enough for the launch not to count.
@@ -42,6 +45,13 @@ class Probe:
     function: Callable[[], object]
     nbytes: int
     flops: int
+
+
+def dtypes() -> tuple[Dtype, ...]:
+    """All whose products a machine is probed for."""
+    from reference_model.devices import DTYPES  # an old commit's model, under asv, has none
+
+    return (*DTYPES, "int8")
 
 
 def read_probe(device: str = "cpu", nbytes: int | None = None) -> Probe:
@@ -63,14 +73,15 @@ def matrix_probe(dtype: Dtype, device: str = "cpu") -> Probe | Unavailable:
     is unavailable, with the dtype as source and PyTorch's words as reason. An int8 product adds up
     in int32.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}")
+    kind = getattr(torch, dtype, None)
+    if not isinstance(kind, torch.dtype):
+        raise ValueError(f"dtype {dtype!r} is unknown; use one of {', '.join(dtypes())}")
     n = MATRIX_SIDE[_kind(device)]
     if dtype == "int8":
         x, weight = torch.randint(-127, 128, (2, n, n), dtype=torch.int8, device=device)
         products: list[Callable[[], object]] = [lambda: torch._int_mm(x, weight.t())]
     else:
-        x, weight = torch.randn(2, n, n, device=device).to(getattr(torch, dtype))
+        x, weight = torch.randn(2, n, n, device=device).to(kind)
         # The model's own operator is among them: no limit may lie below what the model reaches.
         products = [partial(F.linear, x, weight), partial(_inferred, x, weight)]
     try:
@@ -128,7 +139,7 @@ class MachineLimit:
 
 def machine_limit(device: str = "cpu", rounds: int = 5) -> MachineLimit:
     """All limits of a device, its probes in turns, in about two seconds."""
-    probes = [read_probe(device), *(matrix_probe(dtype, device) for dtype in DTYPES)]
+    probes = [read_probe(device), *(matrix_probe(dtype, device) for dtype in dtypes())]
     measured = [probe for probe in probes if isinstance(probe, Probe)]
     return limit_from(
         probes,
@@ -234,8 +245,7 @@ def prefill_bound(
 
 def dtype_of(model: Model) -> Dtype:
     """The dtype of a model's weights, by name."""
-    name = str(model.wte.weight.dtype).removeprefix("torch.")
-    return next(each for each in DTYPES if each == name)
+    return cast("Dtype", str(model.wte.weight.dtype).removeprefix("torch."))
 
 
 def bytes_per_value(dtype: Dtype) -> int:

@@ -15,7 +15,6 @@ from benchmarks.experiments.experiment import REFERENCE, Settings
 from benchmarks.record.store import Key, Line, Record, canonical
 from benchmarks.running.plan import PlannedClaim, machine_of
 from benchmarks.running.progress import Progress
-from reference_model.errors import UserError
 
 OF_THE_CODE = ("commit", "dirty")  # which a copy of it on another machine does not know
 MOMENT = 0.5  # seconds between two looks at what has ended
@@ -46,6 +45,7 @@ def settings_of(options: Namespace) -> Settings:
     """What a command asks for; UserError where there is no such model, text or device."""
     from benchmarks.subjects.subject import subject_of
     from benchmarks.subjects.transformers_model import PREFIX
+    from reference_model.devices import resolve_device  # an old commit's model has none
 
     prefix = PREFIX if options.model.startswith(PREFIX) else ""
     model = prefix + _resolved(options.model.removeprefix(prefix))
@@ -63,17 +63,6 @@ def _resolved(name: str) -> str:
 
     named = name in (REFERENCE, SMOLLM2.name)  # whatever lies here by that name
     return str(Path(name).resolve()) if Path(name).exists() and not named else name
-
-
-def resolve_device(wanted: str) -> str:
-    """``cpu`` or ``cuda`` for ``auto``, ``cpu`` or ``cuda``; UserError where there is no CUDA."""
-    import torch
-
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch finds no usable CUDA device; use --device cpu")
-    return wanted
 
 
 def known(planned: Sequence[PlannedClaim], record: Record, rules: Rules, after: int = 0) -> State:

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from benchmarks.data.assets import play_texts
-from benchmarks.experiments.experiment import REFERENCE, Dtype, Settings
+from benchmarks.experiments.experiment import REFERENCE, Settings
 from benchmarks.instruments.texts import encode, play_windows, reference_tokens
 from benchmarks.instruments.windows import Windows, spread, windows_of
 from benchmarks.judging.claims import REFERENCE_LABEL
@@ -35,6 +35,7 @@ from reference_model.costs import parameter_count
 from reference_model.errors import UserError
 
 if TYPE_CHECKING:
+    from reference_model.devices import Dtype
     from reference_model.models import OpenedModel
 
 LONGEST_WINDOW = 512  # tokens; half of it for a large model

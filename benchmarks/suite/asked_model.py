@@ -15,8 +15,16 @@ if TYPE_CHECKING:
 
 MODEL = os.environ.get("LLM_DESIGN_BENCH_MODEL")  # smollm2, a folder or a .gguf file
 DTYPE = os.environ.get("LLM_DESIGN_BENCH_DTYPE", "float32")
-if DTYPE not in ("float32", "bfloat16", "float16"):
-    raise ValueError(f"LLM_DESIGN_BENCH_DTYPE={DTYPE!r}; use float32, bfloat16 or float16")
+
+
+def check_dtype() -> None:
+    """ValueError unless `DTYPE` is one that every command takes."""
+    try:
+        from reference_model.devices import DTYPES
+    except ImportError:  # an old commit's model has no such list, and PyTorch one of its own
+        return
+    if DTYPE not in DTYPES:
+        raise ValueError(f"LLM_DESIGN_BENCH_DTYPE={DTYPE!r}; use one of {', '.join(DTYPES)}")
 
 
 def asked_model(dtype: str, choices: Mapping[str, str]) -> Model:

@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
-from benchmarks.suite.asked_model import DTYPE, MODEL, asked_model
+from benchmarks.suite.asked_model import DTYPE, MODEL, asked_model, check_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,6 +96,7 @@ def start() -> None:
     import torch
 
     check_origin()
+    check_dtype()
     torch.set_num_threads(SIZE.threads)
     torch.manual_seed(0)
 

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from reference_model.command_line import Parser, is_ours, lacking, seed
+from reference_model.devices import DTYPES
 from reference_model.errors import UserError
 from reference_model.printing import say, warn
 from reports.gate.verdict import NotComparable, Verdict
@@ -117,8 +118,7 @@ def ask(parser: Parser) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     told = "measure this model: smollm2, a folder or a .gguf file (default: the suite's own)"
     parser.add_argument("--model", type=_place, metavar="NAME", help=told)
-    kinds = ("float32", "bfloat16", "float16")
-    parser.add_argument("--dtype", choices=kinds, help="of its weights (default: float32)")
+    parser.add_argument("--dtype", choices=DTYPES, help="of its weights (default: float32)")
     parser.add_argument("--seed", type=seed, help="of the order of runs (default: drawn)")
     parser.add_argument("--base-python", help="Python for base (default: this one)")
     parser.add_argument("--head-python", help="Python for head (default: this one)")

@@ -11,9 +11,9 @@ from typing import Any
 
 from jinja2 import Template
 
-from benchmarks.experiments.experiment import DTYPES
 from benchmarks.judging.claims import Region, region_of
 from benchmarks.judging.rounding import Side, number
+from reference_model.devices import DTYPES
 from reports.render import formats
 from reports.render.charts import TooMany, panels
 from reports.render.choices import cards

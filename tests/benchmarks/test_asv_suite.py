@@ -22,6 +22,8 @@ from benchmarks.data import locks
 from benchmarks.gate_worker import Worker
 from benchmarks.instruments.nvml import device_readings
 from benchmarks.instruments.readings import Reading
+from benchmarks.suite import asked_model
+from reference_model.devices import DTYPES
 from reference_model.errors import UserError
 
 SUITE = {
@@ -302,6 +304,19 @@ def test_an_unknown_profile_is_refused(root: Path) -> None:
     assert done.stderr.splitlines()[-1] == (
         "ValueError: LLM_DESIGN_BENCH_PROFILE='huge'; use one of smoke, quick, full, gate"
     )
+
+
+def test_the_dtypes_are_those_of_every_command(
+    suite: dict[str, Benchmark], workloads: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, dtypes = suite["bench_precision.Decode.time_step"].params
+    assert dtypes == [repr(dtype) for dtype in DTYPES]
+    monkeypatch.setattr(asked_model, "DTYPE", "float31")
+    with pytest.raises(ValueError, match="LLM_DESIGN_BENCH_DTYPE='float31'; use one of float32, "):
+        workloads.start()
+    # Beside a model of an old commit, which has no such list.
+    monkeypatch.setitem(sys.modules, "reference_model.devices", None)
+    workloads.start()
 
 
 # ---- old commits

@@ -54,7 +54,7 @@ def test_a_read_is_far_above_the_cache_unless_told_otherwise(
     assert limits.READ_BYTES["cpu"] == 512 * 2**20
 
 
-@pytest.mark.parametrize("dtype", limits.DTYPES)
+@pytest.mark.parametrize("dtype", limits.dtypes())
 def test_a_product_is_of_its_dtype_and_counts_two_flops_for_each_of_its_terms(
     dtype: limits.Dtype,
 ) -> None:
@@ -172,7 +172,7 @@ def test_the_machines_limit_measures_every_dtype_or_says_why_not() -> None:
     torch.set_num_threads(2)
     limit = machine_limit(rounds=2)
     assert limit.read_bytes_per_second > 0
-    assert set(limit.flops_per_second) | set(limit.absent) == set(limits.DTYPES)
+    assert set(limit.flops_per_second) | set(limit.absent) == set(limits.dtypes())
     assert "float32" in limit.flops_per_second
     assert all(rate > 0 for rate in limit.flops_per_second.values())
     assert limit.threads == 2

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,7 +24,6 @@ from benchmarks.experiments.experiment import (
 )
 from benchmarks.instruments.limits import (
     Bound,
-    Dtype,
     MachineLimit,
     decode_bound,
     dtype_of,
@@ -36,6 +35,9 @@ from benchmarks.judging.stats import Estimate, geometric_mean_ratio_interval, me
 from benchmarks.record.results import Direction, Measurement, Parameter, measured
 from benchmarks.subjects.built import Model, ModelConfig
 from reference_model.cache import KVCache
+
+if TYPE_CHECKING:
+    from benchmarks.instruments.limits import Dtype
 
 Sample = dict[str, Any]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -28,7 +28,6 @@ from benchmarks.instruments.clock import (
     interleaved_durations,
 )
 from benchmarks.instruments.limits import (
-    Dtype,
     MachineLimit,
     bytes_per_value,
     decode_bound,
@@ -44,6 +43,9 @@ from benchmarks.subjects.subject import subject_of
 from reference_model.config import preset
 from reference_model.costs import generation_flops, read_weight_bytes
 from reference_model.generate import generate
+
+if TYPE_CHECKING:
+    from benchmarks.instruments.limits import Dtype
 
 Sample = dict[str, Any]
 
