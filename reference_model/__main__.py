@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from reference_model.command_line import Parser, about, exit_status, seed, utf8
 from reference_model.config import PRESETS, GPTConfig, preset
+from reference_model.devices import add_device_and_dtype, resolve_device
 from reference_model.errors import UserError
 from reference_model.printing import say
 from reference_model.reading import read_bytes
@@ -113,6 +114,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
     for name, told in (("--checkpoint", "this project's"), ("--huggingface", "Hugging Face's")):
         source.add_argument(name, type=Path, help=f"a folder in {told} layout, instead of --model")
+    add_device_and_dtype(parser.add_argument)
 
 
 def _describe(options: argparse.Namespace) -> str:
@@ -156,10 +158,12 @@ def _generate(options: argparse.Namespace) -> str:
     from reference_model.quantization.kv_cache import QuantizedKVCache
     from reference_model.quantization.turboquant import TurboQuant
 
-    opened = _opened(options)
+    device = resolve_device(options.device)
+    opened = _opened(options, device)
     model, tokenizer = opened.model, opened.tokenizer
     ends = () if options.past_end else opened.find_ends()
-    prompt = torch.tensor([tokenizer_file.encode(tokenizer, options.prompt)], dtype=torch.long)
+    encoded = tokenizer_file.encode(tokenizer, options.prompt)
+    prompt = torch.tensor([encoded], dtype=torch.long, device=device)
     cache = None
     if options.kv_bits is not None:
         # Before memory is taken for as many tokens.
@@ -174,7 +178,7 @@ def _generate(options: argparse.Namespace) -> str:
         use_cache=not options.no_cache,
         temperature=options.temperature,
         top_k=options.top_k,
-        generator=torch.Generator().manual_seed(options.seed),
+        generator=torch.Generator(device).manual_seed(options.seed),
         cache=cache,
         ends=ends,
     )
@@ -189,10 +193,13 @@ def _score(options: argparse.Namespace) -> str:
         text = read_bytes(options.text, MOST_TEXT).decode("utf-8")
     except UnicodeDecodeError:
         raise UserError(f"{options.text} is not UTF-8; use a text file") from None
-    opened = _opened(options)
+    device = resolve_device(options.device)
+    opened = _opened(options, device)
     found = score(opened.model, opened.tokenizer, text, options.window, options.stride)
     told = {
         "model": str(opened.place),
+        "device": device,
+        "dtype": options.dtype,
         "tokens": found.tokens,
         "nats_per_token": found.nats_per_token,
         "bits_per_byte": found.bits_per_byte,
@@ -208,21 +215,28 @@ def _score(options: argparse.Namespace) -> str:
             f"{found.tokens:,} tokens predicted, of {found.text_bytes:,} bytes",
             f"{found.nats_per_token:.4f} nats a token",
             f"{found.bits_per_byte:.4f} bits a byte",
+            f"in {options.dtype} on {device}",
             f"windows of {found.window:,} tokens, {found.stride:,} apart",
             f"before the text: {' '.join(found.prefix) or 'nothing'}",
         )
     )
 
 
-def _opened(options: argparse.Namespace) -> OpenedModel:
+def _opened(options: argparse.Namespace, device: str) -> OpenedModel:
+    import torch
+
     from reference_model import checkpoints
     from reference_model.models import of_folder, open_model
 
+    dtype = getattr(torch, options.dtype)
     if options.checkpoint:
-        return of_folder(options.checkpoint, checkpoints.load)
-    if options.huggingface:
-        return of_folder(options.huggingface, checkpoints.load_huggingface)
-    return open_model(options.model)
+        opened = of_folder(options.checkpoint, checkpoints.load, dtype)
+    elif options.huggingface:
+        opened = of_folder(options.huggingface, checkpoints.load_huggingface, dtype)
+    else:
+        opened = open_model(options.model, dtype)
+    opened.model.to(device)
+    return opened
 
 
 COMMANDS = {"describe": _describe, "generate": _generate, "score": _score}

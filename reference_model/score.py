@@ -81,7 +81,7 @@ def token_nats(model: GPT, ids: Sequence[int], window: int, stride: int) -> Tens
     """Nats of every token but the first → (N − 1,) float64, on the CPU."""
     device = model.wte.weight.device
     tokens = torch.tensor(ids, device=device)
-    highest = int(tokens.max())
+    highest = max(ids)
     if highest >= model.config.vocab_size:
         raise UserError(
             f"the text holds token {highest}, the model knows 0 … {model.config.vocab_size - 1}; "

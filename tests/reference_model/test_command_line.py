@@ -7,16 +7,21 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from unittest.mock import Mock, call
 
 import pytest
 import torch
 
+from reference_model import __main__ as ours
+from reference_model import generate as generating
 from reference_model.__main__ import main
 from reference_model.checkpoints import REFERENCE_FOLDER
 from reference_model.command_line import exit_status
+from reference_model.devices import DTYPES
 from reference_model.errors import notice
 
 Printed = pytest.CaptureFixture[str]
+FOLDER = [f"--checkpoint={REFERENCE_FOLDER}"]
 
 
 def refusal(printed: Printed, *arguments: str) -> str:
@@ -130,6 +135,49 @@ def test_a_prompt_is_continued_and_a_seed_repeats_it(capsys: Printed) -> None:
     assert written("--seed", "1") != first
     assert written("--temperature", "0") == written("--temperature", "0", "--no-cache")
     assert written("--top-k", "1") == written("--temperature", "0")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("more", [[], ["--no-cache"], ["--kv-bits=3"], FOLDER])
+def test_a_model_writes_in_the_dtype_that_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: Printed, dtype: str, more: list[str]
+) -> None:
+    found = set()
+    monkeypatch.setattr(ours, "_check_numbers", lambda logits, _: found.add(logits.dtype))
+    assert main(["generate", "--tokens=3", f"--dtype={dtype}", *more]) == 0
+    assert found == {getattr(torch, dtype)}
+    assert len(capsys.readouterr().out) > len("ROMEO\n")
+
+
+def test_a_model_writes_on_the_device_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    # "meta" stands for a GPU: it has no numbers, and the first one that is read ends it.
+    monkeypatch.setattr(ours, "resolve_device", {"cuda": "meta"}.__getitem__)
+    prompts = Mock()
+    monkeypatch.setattr(generating, "check_request", prompts)
+    generators = Mock(return_value=torch.Generator())
+    monkeypatch.setattr(torch, "Generator", generators)
+    for more in ([], ["--no-cache"], ["--kv-bits=3"]):
+        with pytest.raises(RuntimeError, match="meta tensors"):
+            main(["generate", "--tokens=3", "--device=cuda", *more])
+        assert generators.call_args == call("meta")  # of the draws
+        assert prompts.call_args.args[1].device.type == "meta"
+
+
+@pytest.mark.parametrize("words", [["generate"], ["score", "--text=README.md"]])
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("--device=cuda", "--device cuda: torch finds no usable CUDA device; use --device cpu"),
+        ("--device=tpu", "argument --device: invalid choice: 'tpu'"),
+        ("--dtype=float64", "argument --dtype: invalid choice: 'float64'"),
+    ],
+)
+def test_a_device_or_a_dtype_that_cannot_be_is_told_before_a_model_is_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: Printed, words: list[str], asked: str, told: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(ours, "_opened", lambda *given: pytest.fail("it was read"))
+    assert told in refusal(capsys, *words, asked)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
+from reference_model import __main__ as command
 from reference_model import checkpoints
 from reference_model.__main__ import main
 from reference_model.errors import UserError
@@ -62,6 +63,29 @@ def test_a_model_that_knows_nothing_pays_the_logarithm_of_its_vocabulary(
     found = score(blind, tokenizer, TEXT)
     assert found.nats_per_token == pytest.approx(math.log(4096))
     assert found.bits_per_byte == pytest.approx(12 * found.tokens / found.text_bytes)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_losses_of_a_model_in_half_precision_are_taken_and_summed_in_full(
+    tokenizer: Tokenizer, dtype: torch.dtype
+) -> None:
+    # Of a loss near 8 bfloat16 would leave four digits in binary behind the point.
+    model = checkpoints.load_reference(dtype)
+    ids = tokenizer.encode(TEXT).ids
+    with torch.no_grad():
+        logits = model(torch.tensor([ids[:-1]]))[0]
+    assert logits.dtype == dtype
+    expected = -logits.double().log_softmax(-1).gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
+    found = token_nats(model, ids, 512, 256)
+    assert found.dtype == torch.float64
+    assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert score(model, tokenizer, TEXT).nats == pytest.approx(float(expected.sum()), abs=1e-4)
+
+
+def test_a_text_is_scored_where_the_model_lies() -> None:
+    # "meta" stands for a GPU: losses that have no numbers cannot come back to the CPU.
+    with pytest.raises(RuntimeError, match="Cannot copy out of meta"):
+        token_nats(checkpoints.load_reference().to("meta"), [1, 2, 3, 4], 512, 256)
 
 
 def test_bytes_are_those_of_what_was_predicted(tokenizer: Tokenizer, model: GPT) -> None:
@@ -140,8 +164,27 @@ def test_the_command_tells_what_the_function_finds(
     assert (told["window"], told["stride"], told["prefix"]) == (32, 8, [])
     assert main(asked) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert lines[3] == "in float32 on cpu"
     assert lines[1] == f"{expected.nats_per_token:.4f} nats a token"
     assert lines[-1] == "before the text: nothing"
+
+
+def test_the_command_scores_in_the_dtype_and_on_the_device_that_were_asked_for(
+    tokenizer: Tokenizer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
+    asked = ["score", "--text", str(tmp_path / "text.txt"), "--json"]
+    assert main([*asked, "--dtype=bfloat16", "--device=cpu"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    expected = score(checkpoints.load_reference(torch.bfloat16), tokenizer, TEXT)
+    assert told["nats_per_token"] == expected.nats_per_token
+    assert (told["device"], told["dtype"]) == ("cpu", "bfloat16")
+    monkeypatch.setattr(command, "resolve_device", {"cuda": "meta"}.__getitem__)
+    with pytest.raises(RuntimeError, match="Cannot copy out of meta"):
+        main([*asked, "--device=cuda"])
 
 
 @pytest.mark.parametrize(
