@@ -173,7 +173,7 @@ def test_outliers_are_planted_in_pre_norm_models_only() -> None:
 def test_fewer_bits_lose_more_and_real_int8_about_what_rounding_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(int8, "FACTORIAL_WEIGHTS", ())  # has a test of its own
+    monkeypatch.setattr(int8, "kinds_of_weights", lambda settings: ())  # has a test of its own
     full = Settings("full", "cpu", 0)
     cells = [each.parameters for each in weights_quality.cells(full)]
     assert cells == [{"variant": name} for name in int8.weights_variants(full)]

@@ -17,6 +17,7 @@ from benchmarks.experiments.int8.activations import (
     with_fake_rounding,
 )
 from benchmarks.experiments.int8.factorial import FLOAT, NO_CACHE, interaction
+from benchmarks.experiments.int8.lesson import cells_of_weights
 from benchmarks.instruments.windows import Windows, windows_of
 from benchmarks.record.results import Measurement
 from benchmarks.subjects import subject
@@ -200,10 +201,8 @@ def test_the_factorial_measures_each_pair_and_an_interaction_for_each_of_both(
     two_windows: Windows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subject, "play_windows", lambda *_: two_windows)
-    losses = {
-        weights: int8_factorial.losses_of(SMOKE, weights)
-        for weights in int8_factorial.FACTORIAL_WEIGHTS
-    }
+    weights = int8_factorial.kinds_of_weights(SMOKE)
+    losses = {kind: int8_factorial.losses_of(SMOKE, kind) for kind in weights}
     found = int8_factorial.factorial(SMOKE, losses)
     increases = {
         (m.option, m.parameters["cache"]): m.value
@@ -214,3 +213,19 @@ def test_the_factorial_measures_each_pair_and_an_interaction_for_each_of_both(
     assert increases[FLOAT, "2 bits"] > increases[FLOAT, "4 bits"] > 0
     assert increases[FLOAT, "2 bits"] > 10 * abs(increases["INT8, norms skipped", NO_CACHE])
     assert sum(m.metric == "interaction" for m in found) == 2 * 3
+
+
+def test_weights_that_are_not_rounded_are_named_by_the_dtype_of_the_run(
+    two_windows: Windows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subject, "play_windows", lambda *_: two_windows)
+    monkeypatch.setattr(int8_factorial, "BITS", (3,))
+    asked = Settings("full", "cpu", 0, dtype="bfloat16")
+    cells = [each.parameters["factorial"] for each in cells_of_weights(asked)[-3:]]
+    found = int8_factorial.factorial(
+        asked, {kind: int8_factorial.losses_of(asked, kind) for kind in cells}
+    )
+    assert dict.fromkeys(m.option for m in found) == dict.fromkeys(
+        ("bfloat16 weights", "INT8, norms skipped", "INT8, norms too")
+    )
+    assert FLOAT in int8_factorial.kinds_of_weights(SMOKE)

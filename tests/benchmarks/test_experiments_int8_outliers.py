@@ -23,6 +23,7 @@ from benchmarks.judging.verdicts import judge_claim
 from reference_model.config import preset
 from reference_model.model import GPT
 from reference_model.quantization.grid import rounded
+from tests.benchmarks.small_models import WINDOW, shipped_tokens
 
 VECTOR = METHODS["absmax per vector"]
 
@@ -133,3 +134,17 @@ def test_the_verdict_is_by_the_share_that_the_split_removes(judged: Callable[...
     assert judged(0.5, 0.2) == "refuted"
     assert judged(0.001, 0.0) == "open"  # the outliers did no harm that could be repaired
     assert judged(0.0, 0.0) == "open"
+
+
+def test_losses_without_int8_are_named_by_the_dtype_of_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = shipped_tokens()[: 2 * WINDOW + 1]
+    windows = windows_of([text[: WINDOW + 1], text[WINDOW:]], WINDOW)
+    monkeypatch.setattr(experiments, "text_of", lambda settings: windows)
+    asked = Settings("quick", "cpu", 0, dtype="bfloat16")
+    labels = {"model": "reference checkpoint", "method": "absmax per vector"}
+    cell = experiments.of_a_method(asked, **labels)
+    assert set(cell) == {"bfloat16", "none", "outliers in float16", "outliers"}
+    found = experiments.outlier_split.combine(asked, [(labels, cell)])
+    assert {m.parameters["model"] for m in found} == {"our 6 M model (bfloat16)"}

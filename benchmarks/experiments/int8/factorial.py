@@ -22,16 +22,18 @@ from reference_model.quantization.rounding import with_rounded_linears
 from reference_model.quantization.turboquant import TurboQuant
 
 BITS = (4, 3, 2)
-FLOAT, SKIPPED, NORMS_TOO = FACTORIAL_WEIGHTS = (
-    "float32 weights",
-    "INT8, norms skipped",
-    "INT8, norms too",
-)
+FLOAT = "float32 weights"  # as they are, in a run in float32
+SKIPPED, NORMS_TOO = "INT8, norms skipped", "INT8, norms too"
 NO_CACHE = "uncompressed"
 # Windows that are read, spread over all test plays.
 WINDOWS: dict[Profile, int] = {"smoke": 20, "quick": 20, "full": 72}
 
 Pair = tuple[str, str]  # weights, cache
+
+
+def kinds_of_weights(settings: Settings) -> tuple[str, str, str]:
+    """As they are, by the run's dtype, and rounded in two ways."""
+    return f"{settings.dtype} weights", SKIPPED, NORMS_TOO
 
 
 def losses_of(settings: Settings, weights: str) -> Found:
@@ -55,7 +57,8 @@ def factorial(settings: Settings, found: Mapping[str, Found]) -> list[Measuremen
         for weights, of_weights in found.items()
         for cache, of_cache in of_weights.items()
     }
-    return list(measurements(losses, text_of(settings)))
+    plain, *_ = kinds_of_weights(settings)
+    return list(measurements(losses, text_of(settings), plain))
 
 
 def text_of(settings: Settings) -> Windows:
@@ -63,7 +66,7 @@ def text_of(settings: Settings) -> Windows:
 
 
 def _with_weights(model: Model, weights: str) -> Model:
-    if weights == FLOAT:
+    if weights not in (SKIPPED, NORMS_TOO):
         return model
     rounded, _ = with_rounded_linears(model, Grid())
     if weights == SKIPPED:
@@ -79,18 +82,20 @@ def _empty(model: Model, capacity: int, bits: int, batch_size: int) -> KVCache:
 
 
 def interaction(
-    losses: Mapping[Pair, Array], windows: Windows, weights: str, cache: str
+    losses: Mapping[Pair, Array], windows: Windows, weights: str, cache: str, plain: str = FLOAT
 ) -> Estimate:
     """L(both) − L(weights) − L(cache) + L(neither) per token: 0 where losses add.
 
-    Of losses in nats, (windows,) or of each of their tokens.
+    Of losses in nats, (windows,) or of each of their tokens. ``plain``: weights as they are.
     """
     with_weights = losses[weights, cache] - losses[weights, NO_CACHE]
-    without = losses[FLOAT, cache] - losses[FLOAT, NO_CACHE]
+    without = losses[plain, cache] - losses[plain, NO_CACHE]
     return windows.mean(with_weights - without)
 
 
-def measurements(losses: Mapping[Pair, Array], windows: Windows) -> Iterator[Measurement]:
+def measurements(
+    losses: Mapping[Pair, Array], windows: Windows, plain: str = FLOAT
+) -> Iterator[Measurement]:
     """What each cell loses against no rounding at all, and what of it neither half explains."""
     for weights, cache in losses:
         record = partial(
@@ -102,9 +107,9 @@ def measurements(losses: Mapping[Pair, Array], windows: Windows) -> Iterator[Mea
             parameters={"cache": cache},
             source="checkpoint",
         )
-        if (weights, cache) != (FLOAT, NO_CACHE):
-            increase = windows.mean(losses[weights, cache] - losses[FLOAT, NO_CACHE])
+        if (weights, cache) != (plain, NO_CACHE):
+            increase = windows.mean(losses[weights, cache] - losses[plain, NO_CACHE])
             yield record(increase, metric="factorial_loss_increase", direction="lower")
-        if weights != FLOAT and cache != NO_CACHE:
-            both = interaction(losses, windows, weights, cache)
+        if weights != plain and cache != NO_CACHE:
+            both = interaction(losses, windows, weights, cache, plain)
             yield record(both, metric="interaction", direction="none")

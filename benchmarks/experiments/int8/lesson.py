@@ -23,7 +23,7 @@ from benchmarks.experiments.experiment import (
     experiment_of_cells,
     joined,
 )
-from benchmarks.experiments.int8.factorial import FACTORIAL_WEIGHTS, factorial, losses_of
+from benchmarks.experiments.int8.factorial import factorial, kinds_of_weights, losses_of
 from benchmarks.instruments.perplexity import bits_per_byte, token_losses
 from benchmarks.instruments.windows import Windows
 from benchmarks.judging.stats import Estimate
@@ -103,7 +103,7 @@ def cells_of_weights(settings: Settings) -> list[Cell]:
         return [Cell()]
     found = [Cell({"variant": name}, share=2) for name in weights_variants(settings)]
     if subject_of(settings).is_built_here:  # with caches of ours
-        found += [Cell({"factorial": weights}, share=3) for weights in FACTORIAL_WEIGHTS]
+        found += [Cell({"factorial": weights}, share=3) for weights in kinds_of_weights(settings)]
     return found
 
 

@@ -82,7 +82,7 @@ def of_a_method(settings: Settings, model: str, method: str) -> Found:
     if model == PLANTED:
         exact = model_with_outliers(exact, channels_of(exact, PLANTED_CHANNELS), STRENGTH)
     windows = text_of(settings)
-    found: dict[str, Found] = {"float32": token_losses(exact, windows).mean(axis=1).tolist()}
+    found: dict[str, Found] = {settings.dtype: token_losses(exact, windows).mean(axis=1).tolist()}
     for name, split in SPLITS.items():
         changed, linears = with_int8_products(exact, METHODS[method], split)
         found[name] = token_losses(changed, windows).mean(axis=1).tolist()
@@ -120,7 +120,7 @@ def _of_cell(
     if named["model"] == AS_IT_IS:
         named["model"] = subject_of(settings).label
     record = partial(measured, claim=CLAIM, choice="number format", source="checkpoint")
-    exact = np.array(found["float32"])
+    exact = np.array(found[settings.dtype])
     plain, split = (np.array(found[name]) - exact for name in SPLITS)
     for name, increase in zip(SPLITS, (plain, split), strict=True):
         yield record(
