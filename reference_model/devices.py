@@ -10,7 +10,6 @@ from reference_model.errors import UserError
 DEVICES = ("auto", "cpu", "cuda")
 Dtype = Literal["float32", "bfloat16", "float16"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
-NO_CUDA = "--device cuda: torch finds no usable CUDA device"
 
 
 def add_device_and_dtype(add: Callable[..., Any]) -> None:
@@ -27,5 +26,5 @@ def resolve_device(wanted: str) -> str:
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"{NO_CUDA}; use --device cpu")
+        raise UserError("--device cuda: torch finds no usable CUDA device; use --device cpu")
     return wanted

@@ -1,6 +1,8 @@
-"""The model that the benchmarks are asked about, where it is not a preset: `MODEL`, in `DTYPE`.
+"""What the benchmarks are asked about: `MODEL`, where it is not a preset, in `DTYPE`, on `DEVICE`.
 
-`python -m reports.gate --model` and `--dtype` set the variables; for `asv run`, set them by hand.
+Variables tell them. `python -m reports.gate` sets those that its arguments are called after, and
+`make history` the device; for `asv run`, set them by hand. Which device "auto" is, whoever sets
+them has to know: an old commit's model could not tell.
 """
 
 from __future__ import annotations
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 
 MODEL = os.environ.get("LLM_DESIGN_BENCH_MODEL")  # smollm2, a folder or a .gguf file
 DTYPE = os.environ.get("LLM_DESIGN_BENCH_DTYPE", "float32")
+DEVICE = os.environ.get("LLM_DESIGN_BENCH_DEVICE", "cpu")
+if DEVICE not in ("cpu", "cuda"):
+    raise ValueError(f"LLM_DESIGN_BENCH_DEVICE={DEVICE!r}; use cpu or cuda")
 
 
 def check_dtype() -> None:

@@ -9,11 +9,14 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
+from benchmarks.suite.asked_model import DTYPE
 from benchmarks.suite.workloads import (
     SIZE,
     Step,
     cache_bytes,
     cached_heads,
+    device,
+    finish,
     of_this_commit,
     repeated_step,
     start,
@@ -88,11 +91,21 @@ def distortion(codec: Codec) -> float:
 
 def codec_steps(name: str) -> tuple[Step, Step]:
     """Encoding and decoding random keys."""
+    codec = kv_codec(name).to(device())
     import torch
 
-    codec, x = kv_codec(name), torch.randn(ENCODED)
+    x = torch.randn(ENCODED, device=device(), dtype=getattr(torch, DTYPE))
     parts = codec.encode(x)
-    return partial(codec.encode, x), partial(codec.decode, parts)
+
+    def encode() -> None:
+        codec.encode(x)
+        finish()
+
+    def decode() -> None:
+        codec.decode(parts)
+        finish()
+
+    return encode, decode
 
 
 @cache  # read once: a benchmark that changes it changes a copy

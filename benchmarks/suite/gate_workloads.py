@@ -66,7 +66,8 @@ def _encode() -> Step:
     import torch
 
     codec = kv_codec("turboquant 3").to(device())
-    x = torch.randn(*ENCODED, codec.width, device=device())
+    dtype = getattr(torch, asked_model.DTYPE)
+    x = torch.randn(*ENCODED, codec.width, device=device(), dtype=dtype)
 
     def step() -> None:
         codec.encode(x)

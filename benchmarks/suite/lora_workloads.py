@@ -48,13 +48,14 @@ def linear_forward(kind: str, rank: int) -> Step:
     from reference_model.linear import Linear
     from reference_model.lora import LoRALinear
 
-    linear: Any = Linear(WIDTH, WIDTH)
+    dtype = getattr(torch, DTYPE)
+    linear: Any = Linear(WIDTH, WIDTH).to(device=device(), dtype=dtype)
     if kind != "plain":
         linear = LoRALinear(linear, _config(rank))
     if kind == "merged":
         linear.merge()
-    linear = linear.eval().to(device())
-    x = torch.randn(1, ROWS, WIDTH, device=device())
+    linear = linear.eval()
+    x = torch.randn(1, ROWS, WIDTH, device=device(), dtype=dtype)
 
     def forward() -> None:
         with torch.inference_mode():

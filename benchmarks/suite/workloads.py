@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
-from benchmarks.suite.asked_model import DTYPE, MODEL, asked_model, check_dtype
+from benchmarks.suite.asked_model import DEVICE, DTYPE, MODEL, asked_model, check_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,10 +102,8 @@ def start() -> None:
 
 
 def device() -> str:
-    """The GPU if there is one: a history belongs to one machine, which either has one or not."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """Where models lie, and steps compute."""
+    return DEVICE
 
 
 def measured_for(choices: Iterable[str], measure: Callable[[str], Any]) -> dict[str, Any]:
@@ -223,10 +221,10 @@ def token_ids(model: Model, length: int) -> Tensor:
 
 
 def finish() -> None:
-    """Wait for the GPU, if there is one: a kernel that was launched has not yet run."""
-    import torch
+    """Wait for the GPU, if one computes: a kernel that was launched has not yet run."""
+    if device() == "cuda":
+        import torch
 
-    if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
@@ -300,6 +298,7 @@ def counts(step: Step) -> Counts:
 @of_this_commit()
 def launches(step: Step) -> float:
     """Kernels of one call on the GPU; without one, the reason is NotImplementedError."""
+    _skip_on_a_cpu()
     from benchmarks.instruments.counting import kernel_launches
 
     return value_of(kernel_launches(step))
@@ -330,9 +329,15 @@ def peak_bytes(model: str, cached: bool) -> float:
 
 def device_bytes() -> float:
     """What is in use on the GPU by NVML; without one, the reason is NotImplementedError."""
+    _skip_on_a_cpu()
     from benchmarks.instruments.nvml import device_readings
 
     return value_of(device_readings()["used"])
+
+
+def _skip_on_a_cpu() -> None:
+    if device() == "cpu":
+        raise NotImplementedError("of a GPU alone; measure on one: --device cuda")
 
 
 def value_of(reading: Any) -> float:

@@ -151,7 +151,7 @@ def _environment(checkout: Checkout, device: Device, layout: random.Random) -> d
         if not name.startswith(("PYTHON", "OMP_", "MKL_", "GOMP_", "KMP_", "ASV_"))
         and name not in OF_SUITE
     }
-    if device == "cpu":
+    if device == "cpu":  # also for a suite that does not read the variable below
         kept["CUDA_VISIBLE_DEVICES"] = ""
     return (
         kept
@@ -162,6 +162,7 @@ def _environment(checkout: Checkout, device: Device, layout: random.Random) -> d
             "PYTHONHASHSEED": str(layout.randrange(2**32)),
             "PYTHONNOUSERSITE": "1",
             "LLM_DESIGN_BENCH_PROFILE": "gate",
+            "LLM_DESIGN_BENCH_DEVICE": device,
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
             "GATE_PADDING": "x" * layout.randrange(PADDING),

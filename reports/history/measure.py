@@ -23,6 +23,7 @@ from benchmarks.experiments.experiment import PROFILES
 from benchmarks.instruments.nvml import driver_version
 from benchmarks.instruments.readings import Unavailable
 from reference_model.command_line import STATUSES, Parser, exit_status
+from reference_model.devices import resolve_device
 from reference_model.errors import UserError
 from reference_model.files import check_writable, write_whole
 from reference_model.printing import warn
@@ -77,6 +78,8 @@ def _measure(commits: int, profile: str, machine: str) -> int:
     write_whole(STORE, {"versions.txt": versions().encode()})
     settings = {
         "LLM_DESIGN_BENCH_PROFILE": profile,
+        # A history belongs to one machine, which either has a GPU or not.
+        "LLM_DESIGN_BENCH_DEVICE": resolve_device("auto"),
         # An address: pip would take a path with a blank for two.
         "PIP_CONSTRAINT": (STORE / "versions.txt").as_uri(),
     }

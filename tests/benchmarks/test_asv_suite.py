@@ -8,20 +8,22 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from asv.config import Config
 from asv_runner.benchmarks._base import Benchmark
 from asv_runner.discovery import disc_benchmarks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import benchmarks.suite
 from benchmarks.data import locks
 from benchmarks.gate_worker import Worker
-from benchmarks.instruments.nvml import device_readings
-from benchmarks.instruments.readings import Reading
 from benchmarks.suite import asked_model
 from reference_model.devices import DTYPES
 from reference_model.errors import UserError
@@ -148,6 +150,7 @@ def suite() -> Iterator[dict[str, Benchmark]]:
     """Name -> benchmark, in the smallest profile, as asv discovers them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLM_DESIGN_BENCH_PROFILE", "smoke")
+        patch.delenv("LLM_DESIGN_BENCH_DEVICE", raising=False)
         for name in names_of_the_suite(sys.modules):
             patch.delitem(sys.modules, name)
             # `from benchmarks import workloads` would find the one of another profile there.
@@ -208,7 +211,7 @@ def test_every_benchmark_gives_a_finite_number_for_all_its_parameters(
         found.set_param_idx(index)
         found.set_cache(shared.get(found.setup_cache_key))
         skipped = found.do_setup()
-        if name in NEEDS_A_GPU and not isinstance(device_readings()["used"], Reading):
+        if name in NEEDS_A_GPU:
             assert skipped
             continue
         assert not skipped, found._current_params
@@ -292,18 +295,100 @@ def test_the_threads_are_those_of_the_profile_whatever_they_were(workloads: Modu
     assert torch.get_num_threads() == workloads.SIZES["smoke"].threads == 1
 
 
-def test_an_unknown_profile_is_refused(root: Path) -> None:
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [("PROFILE", "huge", "one of smoke, quick, full, gate"), ("DEVICE", "auto", "cpu or cuda")],
+)
+def test_an_unknown_profile_or_device_is_refused(
+    root: Path, variable: str, value: str, told: str
+) -> None:
+    name = f"LLM_DESIGN_BENCH_{variable}"
     done = subprocess.run(
         [sys.executable, "-c", "import benchmarks.suite.workloads"],
         cwd=root,
-        env={**os.environ, "LLM_DESIGN_BENCH_PROFILE": "huge"},
+        env={**os.environ, name: value},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.stderr.splitlines()[-1] == (
-        "ValueError: LLM_DESIGN_BENCH_PROFILE='huge'; use one of smoke, quick, full, gate"
+    assert done.stderr.splitlines()[-1] == f"ValueError: {name}={value!r}; use {told}"
+
+
+FEW = 16  # numbers: a slope of each head, how many steps an optimiser has taken
+
+
+class Places(TorchDispatchMode):
+    """Within, where each operator leaves what it computes, but for a few numbers of the host's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+        self.dtypes: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for each in tree_leaves(result):
+            if isinstance(each, torch.Tensor) and each.numel() > FEW:
+                self.found.add(each.device.type)
+                self.dtypes.add(each.dtype)
+        return result
+
+
+@pytest.fixture
+def elsewhere(workloads: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A device without numbers, "meta", stands for a GPU."""
+
+    def forget() -> None:
+        for name in names_of_the_suite(sys.modules):
+            for each in vars(sys.modules[name]).values():
+                if hasattr(each, "cache_clear"):
+                    each.cache_clear()
+
+    forget()
+    monkeypatch.setattr(workloads, "DEVICE", "meta")
+    yield
+    forget()
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("name", sorted(name for name in SUITE if ".time_" in name))
+def test_what_is_timed_computes_on_the_device_that_was_asked_for(
+    suite: dict[str, Benchmark], name: str
+) -> None:
+    found = suite[name]
+    for index in range(math.prod(len(values) for values in found.params)):
+        found.set_param_idx(index)
+        if "packed" in found._current_params:
+            assert found.do_setup()  # skipped: FBGEMM packs weights on a CPU
+            continue
+        places = Places()
+        # Who rounds a weight reads a number off it, which "meta" does not have.
+        rounds = "int8" in f"{name} {found._current_params}"
+        with pytest.raises(RuntimeError, match="meta tensors") if rounds else nullcontext():
+            assert not found.do_setup()
+            with places:
+                found.func(*found._current_params)
+        assert rounds or places.found == {"meta"}, found._current_params
+
+
+def test_linears_and_keys_have_the_dtype_that_was_asked_for(
+    workloads: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lora, codecs, gate = (
+        sys.modules[f"benchmarks.suite.{name}_workloads"] for name in ("lora", "codec", "gate")
     )
+    for place in (lora, codecs, asked_model):
+        monkeypatch.setattr(place, "DTYPE", "bfloat16")
+    with Places() as places:
+        lora.linear_forward("plain", 4)()
+    assert places.dtypes == {torch.float32, torch.bfloat16}  # drawn in float32
+    seen: list[torch.dtype] = []
+    widen = torch.Tensor.float
+    monkeypatch.setattr(torch.Tensor, "float", lambda x: seen.append(x.dtype) or widen(x))
+    for step in (codecs.codec_steps("turboquant 3")[0], gate.gate_step("encode, turboquant")):
+        seen.clear()
+        step()
+        assert torch.bfloat16 in seen
 
 
 def test_the_dtypes_are_those_of_every_command(

@@ -17,7 +17,7 @@ from reports.gate import command
 from reports.gate import compare as compare_module
 from reports.gate import pairs as pairs_module
 from reports.gate.pairs import CONTROL
-from tests.reports.gate.conftest import BENCH
+from tests.reports.gate.conftest import BENCH, TORCH
 
 ONE = "bench_gate.Step.time_step(one)"
 
@@ -58,6 +58,31 @@ def test_model_and_dtype_reach_the_suite_of_both_checkouts(
     # The caller's own variables are nobody's request.
     monkeypatch.setenv("LLM_DESIGN_BENCH_MODEL", "/a.gguf")
     assert_status(gate(*words), 12, "KeyError: 'LLM_DESIGN_BENCH_MODEL'")
+
+
+@pytest.mark.parametrize(("asked", "seen"), [("cpu", False), ("cuda", True)])
+def test_the_device_reaches_the_suite_of_both_arms(
+    gate, repository, monkeypatch: pytest.MonkeyPatch, asked: str, seen: bool
+) -> None:
+    told = BENCH.replace(
+        "        return self.bytes",
+        "        import os\n"
+        f"        assert os.environ['LLM_DESIGN_BENCH_DEVICE'] == {asked!r}\n"
+        f"        assert os.environ.get('CUDA_VISIBLE_DEVICES') == {'0' if seen else ''!r}\n"
+        "        return self.bytes",
+    )
+    repository.write("torch.py", TORCH.replace("False", "True"))
+    repository.commit(bench=told)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    # The caller's own variable is nobody's request.
+    monkeypatch.setenv("LLM_DESIGN_BENCH_DEVICE", "tpu")
+    words = ("--base=HEAD", "--head=HEAD", "--select=*.track_*", f"--device={asked}")
+    assert_status(gate(*words), 0, "PASS")
+
+
+def test_a_gpu_that_torch_does_not_find_exits_with_12(gate) -> None:
+    done = gate("--base=HEAD", "--head=HEAD", "--device=cuda")
+    assert_status(done, 12, "^error: --device cuda: torch finds no usable CUDA device")
 
 
 def test_an_unknown_revision_exits_with_12_and_the_files_say_so(gate, tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def asv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asv:
     monkeypatch.setattr(measure, "STORE", top / ".asv")
     monkeypatch.setattr(measure, "git", lambda top, *words: f"{words[-2]}\nb")
     monkeypatch.setattr(measure, "driver_version", lambda: NO_DRIVER)
+    monkeypatch.setattr(measure, "resolve_device", {"auto": "cuda"}.__getitem__)
     monkeypatch.setattr(measure, "reports_main", lambda words: 0)
     monkeypatch.setattr(MachineCollection, "save", lambda *given: None)
     monkeypatch.setattr(measure.subprocess, "run", answers)
@@ -77,6 +78,7 @@ def test_commits_are_measured_slice_by_slice_and_then_published(asv: Asv, tmp_pa
     ]
     assert published == (["publish"], "")
     assert asv.environment["LLM_DESIGN_BENCH_PROFILE"] == "smoke"
+    assert asv.environment["LLM_DESIGN_BENCH_DEVICE"] == "cuda"
     assert "core.hooksPath" in asv.environment.values()  # asv calls git by itself
 
 
