@@ -27,19 +27,30 @@ def hadamard(width: int, seed: int, rounds: int = HADAMARD_ROUNDS) -> Tensor:
     One round is not enough: it sends a vector with a single coordinate to equal magnitudes, which
     no random vector has. Raises `UserError` where the width is no power of two.
     """
+    if rounds < 1:
+        raise UserError(f"rounds={rounds} rotates nothing; use a whole number ≥ 1")
+    matrix = sylvester(width)
+    rotation = torch.eye(width, dtype=torch.float64)
+    for signs in random_signs(width, seed, rounds).double():
+        # Signs first: without them a constant vector would come out as a single coordinate.
+        rotation = matrix @ (signs[:, None] * rotation) / math.sqrt(width)
+    return rotation
+
+
+def sylvester(width: int) -> Tensor:
+    """Hadamard's matrix of 1 and −1 by Sylvester's construction → (D, D) float64, symmetric."""
     if width < 1 or width & (width - 1):
         raise UserError(
             f"Hadamard's matrix needs a width of 2, 4, 8, …; received {width}; use haar"
         )
-    if rounds < 1:
-        raise UserError(f"rounds={rounds} rotates nothing; use a whole number ≥ 1")
-    generator = torch.Generator().manual_seed(seed)
     matrix = torch.ones(1, 1, dtype=torch.float64)
-    while len(matrix) < width:  # Sylvester's construction
+    while len(matrix) < width:
         matrix = torch.cat((torch.cat((matrix, matrix), 1), torch.cat((matrix, -matrix), 1)))
-    rotation = torch.eye(width, dtype=torch.float64)
-    for _ in range(rounds):
-        signs = torch.randint(0, 2, (width,), generator=generator).double() * 2 - 1
-        # Signs first: without them a constant vector would come out as a single coordinate.
-        rotation = matrix @ (signs[:, None] * rotation) / math.sqrt(width)
-    return rotation
+    return matrix
+
+
+def random_signs(width: int, seed: int, rounds: int) -> Tensor:
+    """1 and −1 at random → (rounds, D) int8."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = [torch.randint(0, 2, (width,), generator=generator) for _ in range(rounds)]
+    return (torch.stack(drawn) * 2 - 1).to(torch.int8)
