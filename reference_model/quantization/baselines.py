@@ -49,7 +49,7 @@ class PerToken(Codec):
         return (self.look_up.table,)
 
     def quantize(self, x: Tensor) -> Parts:
-        codes, step, offset = _between_ends(x, self.bits, dim=-1)
+        codes, step, offset = between_ends(x, self.bits, dim=-1)
         return *pack(codes, self.bits), step, offset
 
     def dequantize(self, parts: Parts) -> Tensor:
@@ -79,7 +79,7 @@ class PerChannel(Codec):
 
     def quantize(self, x: Tensor) -> Parts:
         groups = x.unflatten(-2, (-1, self.block))  # (…, T/G, G, D)
-        codes, step, offset = _between_ends(groups, self.bits, dim=-2)
+        codes, step, offset = between_ends(groups, self.bits, dim=-2)
         planes = (plane.flatten(-2) for plane in pack(codes, self.bits))
         return *planes, step[..., 0, :], offset[..., 0, :]
 
@@ -118,7 +118,7 @@ class AbsmaxBlocks(Rotated):
         blocks = x.unflatten(-1, (-1, BLOCK))  # (…, D/32, 32)
         largest = blocks.gather(-1, blocks.abs().argmax(dim=-1, keepdim=True))
         step = (largest / -(2 ** (self.bits - 1))).half()  # as it is read again
-        codes = (blocks / _nonzero(step.float())).round() + 2 ** (self.bits - 1)
+        codes = (blocks / nonzero(step.float())).round() + 2 ** (self.bits - 1)
         codes = codes.clamp(0, 2**self.bits - 1).to(torch.uint8).flatten(-2)
         return *pack(codes, self.bits), step[..., 0]
 
@@ -139,7 +139,7 @@ class Int8(Codec):
 
     def quantize(self, x: Tensor) -> Parts:
         step = (x.abs().amax(dim=-1, keepdim=True) / 127).half()
-        codes = (x / _nonzero(step.float())).round().clamp(-127, 127)
+        codes = (x / nonzero(step.float())).round().clamp(-127, 127)
         return codes.to(torch.int8), step
 
     def levels_and_scales(self, parts: Parts) -> tuple[Tensor, Tensor | None]:
@@ -167,15 +167,15 @@ class Float8(Codec):
         return parts[0].float()
 
 
-def _between_ends(x: Tensor, bits: int, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+def between_ends(x: Tensor, bits: int, dim: int) -> tuple[Tensor, Tensor, Tensor]:
     """Codes like x, and the step and offset (float16) of each group that runs along ``dim``."""
     low, high = x.amin(dim=dim, keepdim=True), x.amax(dim=dim, keepdim=True)
     # Rounded first, since that is what they are when they are read again.
     step, offset = ((high - low) / (2**bits - 1)).half(), low.half()
-    codes = ((x - offset.float()) / _nonzero(step.float())).round().clamp(0, 2**bits - 1)
+    codes = ((x - offset.float()) / nonzero(step.float())).round().clamp(0, 2**bits - 1)
     return codes.to(torch.uint8), step, offset
 
 
-def _nonzero(step: Tensor) -> Tensor:
+def nonzero(step: Tensor) -> Tensor:
     """A step of 0 has one level, whatever it is divided by."""
     return torch.where(step == 0, 1.0, step)
