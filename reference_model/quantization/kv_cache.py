@@ -34,7 +34,8 @@ class QuantizedKVCache(KVCache):
     it is given.
 
     ``values``: a codec of their own. Without one keys and values share theirs, and each operator
-    serves both at once. On another device than the model's, codecs are copied to it.
+    serves both at once. Codecs that are calibrated layer by layer come as a list, one for each
+    layer. On another device than the model's, codecs are copied to it.
     """
 
     def __init__(
@@ -42,25 +43,25 @@ class QuantizedKVCache(KVCache):
         model: GPT,
         batch_size: int,
         capacity: int,
-        keys: Codec,
-        values: Codec | None = None,
+        keys: Codec | Sequence[Codec],
+        values: Codec | Sequence[Codec] | None = None,
         *,
         window: int = 0,
         drop_biases: bool = True,
     ) -> None:
         config, weight = model.config, model.wte.weight.detach()
-        codecs = [keys] if values is None or values is keys else [keys, values]
-        for codec in codecs:
+        of_layers = _codecs_of_layers(keys, values, config.n_layer)
+        here = {codec: codec.to(weight.device) for codecs in of_layers for codec in codecs}
+        for codec in here:
             if codec.width != config.d_head:
                 raise UserError(
                     f"{codec.name} encodes vectors {codec.width} wide, but the model's heads are "
                     f"{config.d_head} wide; build it with that width"
                 )
-        codecs = [codec.to(weight.device) for codec in codecs]
         if window < 0:
             raise UserError(f"window={window} is no number of tokens; use 0 or more")
         self.capacity, self.window = capacity, window
-        self.block = math.lcm(*(codec.block for codec in codecs))
+        self.block = math.lcm(*(codec.block for codec in here))
         # The model's own layers, not copies: their biases are no bytes of the cache.
         parts = parts_of(model)
         of_keys, of_values = ([p for p in parts if p.role == role] for role in ("key", "value"))
@@ -69,10 +70,11 @@ class QuantizedKVCache(KVCache):
         constant = not config.qk_norm and config.position != "rope"
         drops = drop_biases and config.qkv_bias
         self._drops_key_bias, self._drops_value_bias = drops and constant, drops
-        shape = (2 // len(codecs), batch_size, config.n_kv_head)
+        shape = (2 // len(of_layers[0]), batch_size, config.n_kv_head)
+        of_layers = [[here[codec] for codec in codecs] for codecs in of_layers]
         self.stores = [
             [_Store(codec, shape, capacity, self.block, window, weight) for codec in codecs]
-            for _ in model.h
+            for codecs in of_layers
         ]
         self._lengths = [0] * config.n_layer
         self.batch_size = batch_size
@@ -273,6 +275,23 @@ class _Store:
     def filled(self, count: int) -> Parts:
         """Views of the parts that hold the first ``count`` tokens."""
         return tuple(part[:, :, :, : count // self.codec.block] for part in self.parts)
+
+
+def _codecs_of_layers(
+    keys: Codec | Sequence[Codec], values: Codec | Sequence[Codec] | None, layers: int
+) -> list[list[Codec]]:
+    """Of each layer, one codec that keys and values share, or two."""
+    given = [keys] if values is None or values is keys else [keys, values]
+    found: list[Sequence[Codec]] = []
+    for each in given:
+        of_layers = [each] * layers if isinstance(each, Codec) else each
+        if len(of_layers) != layers:
+            raise UserError(
+                f"received codecs for {len(of_layers)} layers, but the model has {layers}; give "
+                "one codec, or one for each layer"
+            )
+        found.append(of_layers)
+    return [list(of_layer) for of_layer in zip(*found, strict=True)]
 
 
 def _two(of_stores: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

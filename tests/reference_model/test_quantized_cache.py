@@ -171,6 +171,40 @@ def test_an_incomplete_group_is_read_exactly(tiny_model: Callable[..., GPT]) -> 
     assert found[:, 4:].abs().max() > 1e-3
 
 
+# ---- layers
+
+
+def test_each_layer_may_have_codecs_of_its_own(tiny_model: Callable[..., GPT]) -> None:
+    model = tiny_model(torch.float32, context_length=CONTEXT)
+    text, good, bad = tokens(model), Int8(WIDTH), TurboQuant(WIDTH, 1)
+    exact = model(text).detach()
+
+    def error(first: Codec, second: Codec) -> float:
+        pairs = ([first, second], [first, second])
+        return float((read(model, text, pairs, [13]) - exact).square().mean())
+
+    same, shared = (
+        read(model, text, pair, [13]) for pair in (([bad, bad], [bad, bad]), (bad, None))
+    )
+    assert (same - shared).abs().max() < 1e-5
+    assert error(good, good) < error(good, bad) < error(bad, bad)
+    assert error(bad, good) != error(good, bad)
+
+
+def test_a_codec_that_several_layers_share_is_held_once(tiny_model: Callable[..., GPT]) -> None:
+    model = tiny_model(torch.float32, context_length=CONTEXT)
+    one, other = (TurboQuant(WIDTH, 3, seed=seed) for seed in (0, 1))
+    held = sum(constant.nbytes for constant in one.constants)
+    alone = QuantizedKVCache(model, 1, 16, one)
+    assert QuantizedKVCache(model, 1, 16, [one, one]).nbytes == alone.nbytes
+    assert QuantizedKVCache(model, 1, 16, [one, other]).nbytes == alone.nbytes + held
+
+
+def test_codecs_for_another_number_of_layers_are_refused(tiny_model: Callable[..., GPT]) -> None:
+    with pytest.raises(UserError, match="codecs for 3 layers, but the model has 2; give one codec"):
+        QuantizedKVCache(tiny_model(torch.float32), 1, 4, [TurboQuant(WIDTH, 3)] * 3)
+
+
 # ---- biases
 
 
