@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.exact_cases.case import Case, refusal
@@ -17,6 +18,28 @@ if TYPE_CHECKING:
 WIDTH = 32  # of a head: what blocks of 32 fill, and Hadamard's matrix has
 TOKENS = 40  # more than a group of 32
 
+# Formats of others, and ours beside them: module, class and how it is built. A commit that lacks a
+# module lacks its codecs alone.
+FORMATS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "kivi keys": ("kivi", "KiviKeys", {}),
+    "kivi values": ("kivi", "KiviValues", {}),
+    "kvarn keys": ("kvarn", "KVarNKeys", {"tile": 16}),
+    "kvarn values": ("kvarn", "KVarNValues", {"tile": 16}),
+    "kvarn keys, relative floor": ("kvarn", "KVarNKeys", {"tile": 16, "relative_floor": True}),
+    "kvarn values, signs": ("kvarn", "KVarNValues", {"tile": 16, "seed": 0}),
+    "e8": ("e8", "E8Box", {}),
+    "e8, one step": ("e8", "E8Box", {"search": False}),
+    "e8, haar": ("e8", "E8Box", {"rotation": "haar"}),
+    "nvfp4": ("fp4", "NVFP4", {"scale": 0.01}),
+    "mxfp4": ("fp4", "MXFP4", {}),
+    "mxfp4, even": ("fp4", "MXFP4", {"rule": "even"}),
+    "q4_0": ("ggml", "Q4_0", {}),
+    "q4_1": ("ggml", "Q4_1", {}),
+    "q8_0": ("ggml", "Q8_0", {}),
+    "q4_0, rotated as keys": ("ggml", "Q4_0", {"rotated": "keys"}),
+    "q4_0, rotated as values, signs": ("ggml", "Q4_0", {"rotated": "values", "seed": 0}),
+}
+
 
 @of_this_commit()
 def codec_of(name: str, width: int = WIDTH) -> Codec:
@@ -25,7 +48,15 @@ def codec_of(name: str, width: int = WIDTH) -> Codec:
     from reference_model.quantization import baselines
     from reference_model.quantization.turboquant import TurboQuant, TurboQuantProd
 
+    if name == "oscar":
+        return _oscar(width)
     kind, _, bits = name.rpartition(" ")
+    if name in FORMATS or kind in FORMATS:
+        of, sizes = (name, ()) if name in FORMATS else (kind, (int(bits),))
+        module, built, how = FORMATS[of]
+        make = getattr(import_module(f"reference_model.quantization.{module}"), built)
+        codec: Codec = make(width, *sizes, **how)
+        return codec
     kinds: dict[str, Callable[..., Codec]] = {
         "turboquant": TurboQuant,
         "turboquant norm_corrected": partial(TurboQuant, scale="norm_corrected"),
@@ -49,6 +80,14 @@ def codec_of(name: str, width: int = WIDTH) -> Codec:
     return plain[name](width)
 
 
+def _oscar(width: int) -> Codec:
+    """Calibrated by vectors whose directions differ."""
+    from reference_model.quantization.oscar import Oscar, oscar_rotation
+
+    moment = normal("moment", width, width)
+    return Oscar(width, oscar_rotation(moment @ moment.mT))
+
+
 CODECS = (
     *(f"turboquant {bits}" for bits in (1, 2, 3, 4)),
     *(f"turboquant {scale} 3" for scale in ("norm_corrected", "least_squares", "unbiased")),
@@ -63,6 +102,14 @@ CODECS = (
     "int8",
     "float8",
     "plain",
+    *(f"kivi {role} {bits}" for role in ("keys", "values") for bits in (2, 3)),
+    *(f"kvarn {role} {bits}" for role in ("keys", "values") for bits in (2, 4)),
+    "kvarn keys, relative floor 3",
+    "kvarn values, signs 3",
+    *(f"e8 {bits}" for bits in (2, 3, 4)),
+    "e8, one step 3",
+    "e8, haar 2",
+    *("nvfp4", "mxfp4", "mxfp4, even", "q4_0", "q4_1", "q8_0"),
 )
 
 
@@ -153,6 +200,11 @@ CACHES: dict[str, dict[str, Any]] = {
     "channel of 5 and int8, window 3": {"keys": "channel of 5 3", "values": "int8", "window": 3},
     "blocks 4": {"keys": "blocks 4"},
     "float8": {"keys": "float8"},
+    "kivi 2": {"keys": "kivi keys 2", "values": "kivi values 2"},
+    "kvarn 4 and 2": {"keys": "kvarn keys 4", "values": "kvarn values 2"},
+    "e8 3": {"keys": "e8 3"},
+    "nvfp4": {"keys": "nvfp4"},
+    "q4_0": {"keys": "q4_0"},
     "plain and turboquant 3": {"keys": "plain", "values": "turboquant 3"},
     "turboquant 3, no bias, untied": {"keys": "turboquant 3", "bias": False, "head": "untied"},
 }
@@ -238,6 +290,9 @@ SINGLE = (
             ("turboquant 2", 64),
             ("prod gaussian 3", 20),
             ("token 3", 7),
+            ("q4_0, rotated as keys", 128),
+            ("q4_0, rotated as values, signs", 128),
+            ("oscar", 64),
         )
     ),
     *(
