@@ -276,8 +276,8 @@ def test_the_wheel_ships_the_model_and_its_checkpoint_and_nothing_else(
     (wheel,) = tmp_path.glob("llm_design_bench-*.whl")
     shipped = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     model = {name for name in wanted if name.parts[0] == "reference_model"}
-    for guides in (Path("reference_model"), Path("reference_model/families")):
-        model -= set(guides.glob("*.md"))  # they stay with the source
+    for guides in ("", "families", "quantization"):
+        model -= set(Path("reference_model", guides).glob("*.md"))  # they stay with the source
     assert shipped == {name.as_posix() for name in model}
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -37,7 +39,10 @@ BYTES: dict[str, dict[int, dict[int, tuple[int, int]]]] = {
         64: {2: (20, 21), 3: (28, 29), 4: (36, 37)},
         128: {2: (38, 38), 3: (54, 54), 4: (70, 70)},
     },
-    "kvarn-tile-64": {64: {2: (22, 22), 3: (30, 30), 4: (38, 38)}},
+    "kvarn-tile-64": {
+        64: {2: (22, 22), 3: (30, 30), 4: (38, 38)},
+        128: {2: (42, 40), 3: (58, 56), 4: (74, 72)},
+    },
     "oscar": {64: {2: (24, 24)}, 128: {2: (40, 40)}},
     "oscar-bfloat16": {64: {2: (20, 20)}, 128: {2: (36, 36)}},
     "nvfp4": {64: {4: (36, 36)}, 128: {4: (72, 72)}},
@@ -183,6 +188,30 @@ def test_bytes_that_were_written_and_read_give_the_same_numbers(
         )
         assert file.read() == b""
         assert torch.equal(codec.decode(read), codec.decode(parts))
+
+
+def test_the_page_of_formats_tells_these_bytes(root: Path) -> None:
+    page = (root / "reference_model/quantization/README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?)\|(.*?)\|(.*?)\|(.*?)\|(.*?)\|$", page, re.MULTILINE)
+    told = {
+        name: [cell.strip() for cell in cells]
+        for names, *cells in rows
+        for name in re.findall(r"`(.+?)`", names)
+    }
+    assert list(told) == [name for name in told if name in FORMATS]
+    assert set(told) == set(FORMATS)
+    for name, (bits, *widths, once) in told.items():
+        assert tuple(map(int, bits.split(", "))) == FORMATS[name].bits
+        for width, cell in zip((64, 128), widths, strict=True):
+            table = BYTES[SAME_BYTES.get(name, name)].get(width)
+            if table is None:
+                assert cell == "does not fit"
+                continue
+            roles = [tuple(map(int, each.split(", "))) for each in cell.split(" / ")]
+            of_both = list(zip(roles[0], roles[-1], strict=True))
+            assert of_both == list(table.values()), name
+        held = ONCE.get(name, 0)
+        assert once.startswith("a rotation of 16,384") if held is None else once == f"{held:,}"
 
 
 # ---- what comes back
