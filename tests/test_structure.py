@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from benchmarks.data import locks
 from benchmarks.judging.claims import load_claims
 
-LOCKS = (locks.MAIN, locks.TORCH_CPU, locks.TORCH, locks.PEERS, locks.RAY)
+LOCKS = (locks.MAIN, locks.TORCH_CPU, locks.TORCH, locks.PEERS, locks.RAY, locks.TRITON)
 ROOMS = ("reference_model", "benchmarks", "reports")
 
 
@@ -99,7 +99,7 @@ def test_imports_follow_the_arrows(root: Path, room: str, forbidden: set[str]) -
 @pytest.mark.parametrize(
     ("room", "extras"),
     [
-        ("reference_model", ["gguf", "huggingface"]),
+        ("reference_model", ["gguf", "huggingface", "triton"]),
         ("benchmarks", ["suite", "peers", "huggingface", "ray"]),
         ("reports", ["suite"]),
     ],
@@ -217,9 +217,9 @@ def test_every_declared_dependency_is_pinned(
     root: Path, project: dict, pins: dict[str, str]
 ) -> None:
     declared = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
-    others = read_lock(root / locks.PEERS) | read_lock(root / locks.RAY)
+    others = chain(*(read_lock(root / name) for name in (locks.PEERS, locks.RAY, locks.TRITON)))
     names = {requirement_name(line) for line in declared}
-    assert names - pins.keys() - others.keys() == set()
+    assert names - pins.keys() - set(others) == set()
 
 
 @pytest.mark.K9
@@ -240,7 +240,9 @@ def test_locks_agree_with_what_they_are_made_of_and_name_nothing_twice(root: Pat
     assert wanted
     assert found[locks.TORCH]["torch"] == wanted[1]
     assert found[locks.TORCH_CPU] == {"torch": f"{wanted[1]}+cpu"}
-    names = [name for lock in LOCKS for name in found[lock] if lock != locks.TORCH_CPU]
+    # For torch's build for CPUs: with the one for CUDA it comes along.
+    assert found.pop(locks.TRITON) == {"triton": found[locks.TORCH]["triton"]}
+    names = [name for lock in found for name in found[lock] if lock != locks.TORCH_CPU]
     assert len(names) == len(set(names))
 
 

@@ -15,6 +15,7 @@ TORCH_CPU = "requirements-torch-cpu.txt"  # as PyTorch's own index has it, witho
 TORCH = "requirements-torch.txt"  # as the package index has it, with what it needs of CUDA
 PEERS = "benchmarks/peers/requirements.txt"
 RAY = "benchmarks/executors/requirements.txt"
+TRITON = "tests/on_triton/requirements.txt"  # the one that TORCH brings along
 
 
 def requirements_of(text: str) -> list[str]:
