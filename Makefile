@@ -14,11 +14,12 @@ HEAD ?= HEAD
 VENV := .venv
 PEERS := .venv-peers
 RAY := .venv-ray
+TRITON := .venv-triton
 PAGE := reports/site
 
 # Whoever gives one of these gives a word: make expands nothing in it, and recipes have it from their
 # environment, as "$$BASE", where no shell takes it for text of its own.
-WORDS := PYTHON PROFILE MODEL COMMITS MACHINE BASE HEAD VENV PEERS RAY PAGE
+WORDS := PYTHON PROFILE MODEL COMMITS MACHINE BASE HEAD VENV PEERS RAY TRITON PAGE
 $(foreach word,$(WORDS),$(eval override $(word) := $$(value $(word))))
 export $(WORDS)
 
@@ -44,10 +45,11 @@ told = || { status=$$?; [ $$status != 137 ] || printf 'error: the system ended i
 	does when memory runs out; close other programs and run the same command again\n' >&2; exit $$status; }
 
 .DEFAULT_GOAL := help
-.PHONY: help environment setup report readme test test-ray fuzz lint lock train history gate gate-proof peers
+.PHONY: help environment setup report readme test test-ray test-triton fuzz lint lock train history gate \
+	gate-proof peers
 
 help:
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 environment:
 	$(call set_up,"$$VENV")
@@ -75,6 +77,12 @@ test: setup ## run all tests
 test-ray: environment ## measure on a real Ray cluster of this machine, and lose a worker
 	$(call set_up,"$$RAY" --ray)
 	"$$RAY/bin/python" -m pytest tests/on_ray
+
+# Twice: Triton is an interpreter or a compiler, as it was when it was imported.
+test-triton: environment ## run the GPU's kernels in an interpreter, and compile them: no GPU is needed
+	$(call set_up,"$$TRITON" --triton)
+	TRITON_INTERPRET=1 "$$TRITON/bin/python" -m pytest --numprocesses=auto tests/on_triton/test_attention.py
+	"$$TRITON/bin/python" -m pytest --numprocesses=auto tests/on_triton/test_compiled.py
 
 fuzz: setup ## throw thousands of damaged and hostile inputs at it (seeded, 10 minutes)
 	$(RUN) -m tests.fuzz

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         given = _parser().parse_args(arguments)
-        more = [(given.peers, locks.PEERS), (given.ray, locks.RAY)]
+        more = [(given.peers, locks.PEERS), (given.ray, locks.RAY), (given.triton, locks.TRITON)]
         names = [*(name for asked, name in more if asked), locks.MAIN]
         environment = Environment(given.folder.absolute(), [ROOT / name for name in names])
         if given.check:
@@ -65,6 +65,7 @@ def _parser() -> Parser:
     parser.add_argument("folder", type=Path, help="folder of the environment, such as .venv")
     parser.add_argument("--peers", action="store_true", help="add the packages of make peers")
     parser.add_argument("--ray", action="store_true", help="add Ray")
+    parser.add_argument("--triton", action="store_true", help="add Triton")
     parser.add_argument("--texts", action="store_true", help="fetch the texts, too")
     parser.add_argument("--check", action="store_true", help="change nothing, and only say")
     return parser

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 TARGETS = [
-    "setup", "report", "readme", "test", "test-ray", "fuzz", "lint", "lock", "train", "history",
-    "gate", "gate-proof", "peers",
+    "setup", "report", "readme", "test", "test-ray", "test-triton", "fuzz", "lint", "lock", "train",
+    "history", "gate", "gate-proof", "peers",
 ]  # fmt: skip
 # Instead of Python: it writes down its name and words. With FAIL nothing is complete.
 RECORDER = """#!/bin/sh
@@ -29,7 +29,7 @@ class Checkout:
         self.recorded = folder.parent / "recorded"
         folder.mkdir()
         shutil.copy(root / "Makefile", folder)
-        for name in (venv, ".venv-peers", ".venv-ray"):
+        for name in (venv, ".venv-peers", ".venv-ray", ".venv-triton"):
             for program in ("python", "zizmor"):
                 self.program(folder / name / "bin" / program, RECORDER)
 
@@ -52,6 +52,7 @@ class Checkout:
             "VENV",
             "PEERS",
             "RAY",
+            "TRITON",
             "PAGE",
         }
         kept = {
@@ -97,13 +98,13 @@ def test_setup_is_done_once_and_then_needs_no_python_of_the_system(checkout: Che
 def test_every_target_does_the_setup_that_it_needs(checkout: Checkout, target: str) -> None:
     python = checkout.program(checkout.folder / "python", RECORDER)
     assert checkout.make(target, f"PYTHON={python}", FAIL="yes").returncode == 0
-    needs_none_of_the_texts = target in ("readme", "lint", "history", "test-ray")
+    needs_none_of_the_texts = target in ("readme", "lint", "history", "test-ray", "test-triton")
     words = ["-m", "benchmarks.set_up", ".venv"] + ["--texts"] * (not needs_none_of_the_texts)
     check, version, made, *rest = checkout.calls()
     assert check == [".venv/bin/python", *words, "--check"]
     assert version[:2] == [python, "-c"]
     assert made == [python, *words]
-    if target in ("peers", "test-ray"):
+    if target in ("peers", "test-ray", "test-triton"):
         name = target.removeprefix("test-")
         words = ["-m", "benchmarks.set_up", f".venv-{name}", f"--{name}"]
         assert rest[0] == [".venv/bin/python", *words, "--check"]

@@ -208,6 +208,7 @@ def test_a_change_has_to_pass_lint_the_suite_the_tests_with_a_browser_and_a_smok
         "-m asv check --environment existing:.venv/bin/python",
         "test 1",
         "test-ray",
+        "test-triton",
         "report PROFILE=smoke",
     ]
 

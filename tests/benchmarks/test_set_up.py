@@ -255,12 +255,9 @@ def test_a_check_does_nothing_and_tells(tmp_path: Path, ran: StandIn) -> None:
     assert set_up.main(check) == 1
     assert not folder.exists()
     assert set_up.main([str(folder)]) == 0
-    assert [set_up.main([*check, *more]) for more in ([], ["--texts"], ["--peers"], ["--ray"])] == [
-        0,
-        1,
-        1,
-        1,
-    ]
+    assert set_up.main(check) == 0
+    for more in ("--texts", "--peers", "--ray", "--triton"):
+        assert set_up.main([*check, more]) == 1
     assert set_up.main([str(folder), "--texts"]) == 0
     assert set_up.main([*check, "--texts"]) == 0
 
