@@ -33,8 +33,9 @@ class Packed:
     rotation: Tensor  # (D, D) float32, y = x Rᵀ
 
     @classmethod
-    def of(cls, codec: TurboQuant, parts: Parts) -> Packed:
-        """Views of a codec's parts (B, G, capacity, …) and of its tables."""
+    def of(cls, codec: Codec, parts: Parts) -> Packed:
+        """Views of TurboQuant's parts (B, G, capacity, …) and of its tables."""
+        assert isinstance(codec, TurboQuant)
         *planes, scales = parts
         levels = codec.look_up.table[: 2**codec.bits, 0]  # of the first code of a word
         return cls(tuple(planes), scales, levels, codec.rotation)
@@ -123,8 +124,9 @@ def attend_packed(
     return y.view(q.shape).to(q.dtype)
 
 
-def encode(x: Tensor, codec: TurboQuant, bias: Tensor | None = None) -> Parts:
-    """As `codec.encode` of x − bias: x (…, T, D) of at most 5 dimensions → parts."""
+def encode(x: Tensor, codec: Codec, bias: Tensor | None = None) -> Parts:
+    """As TurboQuant's `encode` of x − bias: x (…, T, D) of at most 5 dimensions → parts."""
+    assert isinstance(codec, TurboQuant)
     from reference_model.kernels import triton_kernels as kernels
 
     width, block = codec.width, _power_of_2(codec.width)
