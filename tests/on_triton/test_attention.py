@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from itertools import chain
 from typing import get_args
 
 import pytest
@@ -185,22 +186,24 @@ def test_scores_are_multiplied_by_the_scale_that_is_given(device: str) -> None:
 
 @pytest.mark.parametrize("bits", [2, 3])
 def test_batches_and_heads_may_lie_anywhere(device: str, bits: int) -> None:
-    codec = TurboQuant(64, bits).to(device)
-    # As a cache has them: heads before batches, and room behind the tokens.
-    room = [
-        part.new_zeros(GROUPS, 3, 2 * BATCH, 50, part.shape[-1]).permute(2, 0, 1, 3, 4)
-        for part in random_parts(codec, 1, device)
+    codec = TurboQuant(64, bits)
+    parts = [random_parts(codec, 37, device) for _ in range(2)]
+    # Room behind the tokens; keys in every second of some batches, values in one of three layers.
+    rooms = [
+        [p.new_zeros(GROUPS, 2 * BATCH, 50, p.shape[-1]).transpose(0, 1)[::2] for p in parts[0]],
+        [p.new_zeros(BATCH, 3, GROUPS, 60, p.shape[-1])[:, 1] for p in parts[1]],
     ]
-    views = [part[::2, :, 1] for part in room]
-    for view, part in zip(views, random_parts(codec, 37, device), strict=True):
-        view[:, :, :37] = part
+    for room, part in zip(chain(*rooms), chain(*parts), strict=True):
+        room[:, :, :37] = part
+    packed = [Packed.of(codec.to(device), tuple(room)) for room in rooms]
     # Queries and exact tokens as a projection gives them: heads beside each other.
     q = torch.randn(BATCH, 1, GROUPS * SHARING, 64, device=device).transpose(1, 2)
     near = torch.randn(2, BATCH, 5, GROUPS, 64, device=device).transpose(2, 3)
-    packed = Packed.of(codec, tuple(views))
-    found = attend_packed(q, packed, packed, (near[0], near[1]), 37)
-    past = decoded(codec.to("cpu"), tuple(view[:, :, :37] for view in views))
-    k, v = (torch.cat((past, each.cpu().double()), -2) for each in near)
+    found = attend_packed(q, packed[0], packed[1], (near[0], near[1]), 37)
+    k, v = (
+        torch.cat((decoded(codec, part), each.cpu().double()), -2)
+        for part, each in zip(parts, near, strict=True)
+    )
     assert (found.cpu().double() - plain(q, k, v, None)).abs().max() < TOLERANCE[torch.float32]
 
 
