@@ -6,12 +6,15 @@ The model asks a cache three things: where the next token stands (`start`), how 
 hand out for so many new tokens (`span`), and to take in a layer's new tokens and `attend` to all.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-from reference_model.attention import attend
+from reference_model.attention import Run, attend, attend_in_pieces
 from reference_model.config import GPTConfig
 from reference_model.errors import UserError
+from reference_model.workspace import Workspace
 
 
 class KVCache:
@@ -37,6 +40,7 @@ class KVCache:
         self.keys, self.values = buffers(), buffers()
         self.batch_size, self.capacity = batch_size, capacity
         self._lengths = [0] * config.n_layer
+        self.workspace = Workspace(device)
 
     @property
     def length(self) -> int:
@@ -82,9 +86,18 @@ class KVCache:
     ) -> Tensor:
         """Append k, v (B, G, T, D) of one layer; q (B, H, T, D) over all it holds → (B, H, T, D).
 
-        mask as in `attention.attend`, over the keys that `span` counts.
+        mask as in `attention.attend`, over the keys that `span` counts. What is held in another
+        dtype than q is converted piece by piece, so that no copy of all of it is made.
         """
-        return attend(q, *self.update(layer, k, v), mask)
+        if self.keys[layer].dtype == q.dtype or (q.requires_grad and torch.is_grad_enabled()):
+            return attend(q, *self.update(layer, k, v), mask)
+        self.append(layer, k, v)
+        wide = torch.promote_types(q.dtype, torch.float32)
+        past = self._lengths[layer] - k.shape[-2] if mask is None else None
+        source = _Converted(self, layer, past, wide)
+        return attend_in_pieces(q.to(wide), [source], mask, self.workspace, self.capacity).to(
+            q.dtype
+        )
 
     def forget(self, length: int) -> None:
         """Go back to the first ``length`` tokens, so that what follows them can be read again."""
@@ -147,6 +160,12 @@ class StaticKVCache(KVCache):
         super().forget(length)
         self.position.fill_(length)
 
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """As in `KVCache`, over all room."""
+        return attend(q, *self.update(layer, k, v), mask)
+
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Put k, v (B, G, T, D) where they belong; return all room, (B, G, capacity, D) each.
 
@@ -159,3 +178,27 @@ class StaticKVCache(KVCache):
         if layer == len(self.keys) - 1:
             self.position += k.shape[-2]
         return keys.to(k.dtype), values.to(v.dtype)
+
+
+class _Converted:
+    """What a layer of a plain cache holds, in a wider dtype.
+
+    The first query comes after ``past`` tokens, and reads none behind itself; None: a mask tells.
+    """
+
+    block = 1
+
+    def __init__(self, cache: KVCache, layer: int, past: int | None, dtype: torch.dtype) -> None:
+        self.held = cache.keys[layer], cache.values[layer]
+        self.groups, self.length = cache.keys[layer].shape[1], cache._lengths[layer]
+        self.workspace, self.past, self.dtype = cache.workspace, past, dtype
+
+    def seen(self, query: int) -> tuple[int, int]:
+        return 0, self.length if self.past is None else self.past + query + 1
+
+    def levels(self, which: int, run: Run) -> Iterator[Tensor]:
+        for piece in self.held[which][:, :, run.tokens].split(run.size, dim=2):
+            yield self.workspace.tokens("numbers", *piece.shape, dtype=self.dtype).copy_(piece)
+
+    def scales(self, which: int, tokens: slice) -> None:
+        return None

@@ -124,7 +124,7 @@ def _alone(name: str, width: int = WIDTH) -> object:
     x[1, 2, :, 0] *= 50  # an outlier channel
     parts = codec.encode(x)
     turned = codec.rotate(x)
-    levels, scales = codec.levels_and_scales(codec.quantize(turned))
+    levels, scales = codec.levels(codec.quantize(turned)), codec.scales(codec.quantize(turned))
     return [
         [part for part in parts if not part.is_floating_point()],
         [part for part in parts if part.is_floating_point()],

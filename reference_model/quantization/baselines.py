@@ -13,6 +13,7 @@ from reference_model.errors import UserError
 from reference_model.quantization.codec import Codec, Parts, Rotated
 from reference_model.quantization.packing import LookUp, check_bits, pack, plane_widths
 from reference_model.quantization.rotation import haar
+from reference_model.workspace import Workspace
 
 BLOCK = 32  # values of a block, as in GGUF files
 GROUP = 32  # tokens of a group, as in KIVI
@@ -142,9 +143,12 @@ class Int8(Codec):
         codes = (x / nonzero(step.float())).round().clamp(-127, 127)
         return codes.to(torch.int8), step
 
-    def levels_and_scales(self, parts: Parts) -> tuple[Tensor, Tensor | None]:
-        codes, step = parts
-        return codes.float(), step.float()
+    def levels(self, parts: Parts, workspace: Workspace | None = None) -> Tensor:
+        workspace = workspace or Workspace(parts[0].device, reused=False)
+        return workspace.tokens("numbers", *parts[0].shape).copy_(parts[0])
+
+    def scales(self, parts: Parts) -> Tensor | None:
+        return parts[1]
 
     def dequantize(self, parts: Parts) -> Tensor:
         codes, step = parts

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from reference_model.errors import UserError
 from reference_model.quantization.packing import LookUp
+from reference_model.workspace import Workspace
 
 VALUES_AT_ONCE = 2**18
 
@@ -40,12 +41,16 @@ class Codec(ABC):
     def dequantize(self, parts: Parts) -> Tensor:
         """Parts → x̂ (…, T, D) float32 in the codec's basis."""
 
-    def levels_and_scales(self, parts: Parts) -> tuple[Tensor, Tensor | None]:
-        """`dequantize` in two factors, (…, T, D) and (…, T, 1) where each vector has one scale.
+    def levels(self, parts: Parts, workspace: Workspace | None = None) -> Tensor:
+        """(…, T, D) float32 which `scales` are still to be multiplied with; in the workspace."""
+        return self.dequantize(parts)
 
-        Attention multiplies scores and weights by a vector's scale, which are D times fewer.
+    def scales(self, parts: Parts) -> Tensor | None:
+        """(…, T, 1) where each vector has one scale.
+
+        Attention multiplies scores and weights by it, which are D times fewer.
         """
-        return self.dequantize(parts), None
+        return None
 
     def rotate(self, x: Tensor) -> Tensor:
         """x (…, D) → the codec's basis, float32."""

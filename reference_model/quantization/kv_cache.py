@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from reference_model.attention import attend
+from reference_model.attention import Run, Source, attend_in_pieces
 from reference_model.cache import KVCache
 from reference_model.errors import UserError
 from reference_model.parts import parts_of
 from reference_model.quantization.codec import Codec, Parts, nbytes_of
+from reference_model.workspace import Workspace
 
 if TYPE_CHECKING:
     from reference_model.model import GPT
@@ -78,6 +79,7 @@ class QuantizedKVCache(KVCache):
         ]
         self._lengths = [0] * config.n_layer
         self.batch_size = batch_size
+        self.workspace = Workspace(weight.device)
 
     def encoded(self, length: int) -> int:
         """How many of the first tokens the last of ``length`` ones reads decoded."""
@@ -135,43 +137,29 @@ class QuantizedKVCache(KVCache):
     ) -> Tensor:
         """As in `KVCache`, in the codecs' bases: q is turned once, the weighted sum back once."""
         start, end = self._advance(layer, k.shape[-2])
-        exact = self._append(layer, k, v, start, end)  # tokens first … end
-        first, count, stores = self.encoded(start), self.encoded(end), self.stores[layer]
-        one = q.shape[-2] == 1
-        if one or self.window + self.block == 1:  # nobody reads exactly what was encoded just now
-            exact = [x[..., count - first :, :] for x in exact]
-        else:
-            mask = self._mask(mask, start, end, count, first, q.device)
-        turned = stores[0].codec.rotate(q)
-        if mask is not None and mask.dtype != torch.bool:
-            mask = mask.to(turned.dtype)
-        keys, values = _two(
-            [
-                s.codec.rotate(x) if x.numel() else x.float()
-                for s, x in zip(stores, exact, strict=True)
-            ]
-        )
-        if one:
-            factors = [store.codec.levels_and_scales(store.filled(count)) for store in stores]
-            levels = _two([levels for levels, _ in factors])
-            scales = [
-                s
-                for lv, of in factors
-                for s in (of.unbind() if of is not None else [None] * len(lv))
-            ]
-            y = _attend_one(
-                turned, (levels[0], scales[0], keys), (levels[1], scales[1], values), mask
-            )
-        else:
-            decoded = _two([store.codec.dequantize(store.filled(count)) for store in stores])
-            keys, values = torch.cat((decoded[0], keys), -2), torch.cat((decoded[1], values), -2)
-            y = attend(turned, keys, values, mask)
-        y = stores[-1].codec.unrotate(y).to(q.dtype)
+        exact = self._append(layer, k, v, start, end)
+        codecs = [store.codec for store in self.stores[layer]]
+        y = self._attend(layer, codecs[0].rotate(q), exact, start, mask)
+        y = codecs[-1].unrotate(y).to(q.dtype)
         bias = self._biases(layer)
         if bias is None:
             return y
         sharing = y.shape[1] // v.shape[1]  # heads that share a value, and so its bias
         return y + (bias[1] if sharing == 1 else bias[1].repeat_interleave(sharing, 1))
+
+    def _attend(
+        self, layer: int, q: Tensor, exact: list[Tensor], start: int, mask: Tensor | None
+    ) -> Tensor:
+        """Turned queries from ``start`` on, piece by piece; what is ``exact`` came from `_append`.
+
+        Each query reads decoded what has left its window, and from there on to itself exactly.
+        """
+        queries = q.shape[-2]
+        sources: list[Source] = [
+            _Decoded(self, layer, start, queries),
+            _Exact(self, layer, start, queries, exact),
+        ]
+        return attend_in_pieces(q, sources, mask, self.workspace, self.capacity)
 
     def _append(self, layer: int, k: Tensor, v: Tensor, start: int, end: int) -> list[Tensor]:
         """Exact tokens of each store of a layer, from the first that waited to the newest."""
@@ -199,34 +187,6 @@ class QuantizedKVCache(KVCache):
         heads = self.stores[layer][0].recent.shape[2]
         both = both.view(2, 1, heads, 1, -1)
         return both if self._drops_key_bias else torch.stack((torch.zeros_like(both[0]), both[1]))
-
-    def _mask(
-        self,
-        mask: Tensor | None,
-        start: int,
-        end: int,
-        count: int,
-        first: int,
-        device: torch.device,
-    ) -> Tensor:
-        """Who reads what of ``count`` encoded tokens, followed by the exact ones from ``first`` on.
-
-        (T, count + end − first) or with heads before, boolean or added, as ``mask`` is over tokens.
-        A token that leaves the window on the way stands in both; each query reads it once.
-        """
-        query = torch.arange(start, end, device=device)[:, None]  # (T, 1)
-        reads_decoded = (query + 1 - self.window).clamp(min=0) // self.block * self.block
-        decoded = torch.arange(count, device=device)
-        exact = torch.arange(first, end, device=device)
-        readable = torch.cat(
-            (decoded < reads_decoded, (exact >= reads_decoded) & (exact <= query)), dim=1
-        )
-        if mask is None:
-            return readable
-        of_tokens = mask[..., torch.cat((decoded, exact))]
-        if of_tokens.dtype == torch.bool:
-            return of_tokens & readable
-        return of_tokens.masked_fill(~readable, -torch.inf)
 
 
 class _Store:
@@ -300,28 +260,74 @@ def _two(of_stores: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return keys, values
 
 
-# Levels (B, G, S, D), scales (B, G, S, 1) if there are any, and exact vectors behind them.
-Factors = tuple[Tensor, Tensor | None, Tensor]
+class _Source:
+    """A layer as its queries read it, the first of which is token number ``start``."""
+
+    block = 1
+
+    def __init__(self, cache: QuantizedKVCache, layer: int, start: int, queries: int) -> None:
+        self.stores, self.workspace = cache.stores[layer], cache.workspace
+        self.groups = self.stores[0].recent.shape[2]
+        self.encoded, self.start, self.queries = cache.encoded, start, queries
+
+    def decoded(self, query: int) -> int:
+        """How many of the first tokens this query reads decoded."""
+        return self.encoded(self.start + query + 1)
 
 
-def _attend_one(q: Tensor, keys: Factors, values: Factors, mask: Tensor | None) -> Tensor:
-    """One query a head, q (B, H, 1, D): scales meet scores and weights, not keys and values.
+class _Decoded(_Source):
+    """What is encoded."""
 
-    The heads that share keys, H/G of them, stand where several queries of one head would.
-    """
-    levels, scales, exact = keys
-    heads, q = q.shape, q.reshape(len(q), levels.shape[1], -1, q.shape[-1])  # (B, G, H/G, D)
-    if mask is not None and mask.ndim > 2:
-        mask = mask.reshape(q.shape[1], q.shape[2], -1)  # (G, H/G, S)
-    scores = q @ levels.mT if scales is None else (q @ levels.mT) * scales.mT  # (B, G, H/G, S)
-    if exact.shape[-2]:
-        scores = torch.cat((scores, q @ exact.mT), dim=-1)
-    scores *= 1 / math.sqrt(q.shape[-1])
-    if mask is not None:
-        added = mask.dtype != torch.bool
-        scores = scores + mask if added else scores.masked_fill(~mask, -torch.inf)
-    weights = scores.softmax(dim=-1)
-    levels, scales, exact = values
-    of_decoded, of_exact = weights.split((levels.shape[-2], exact.shape[-2]), dim=-1)
-    y = (of_decoded if scales is None else of_decoded * scales.mT) @ levels
-    return (y + of_exact @ exact if exact.shape[-2] else y).reshape(heads)
+    def __init__(self, cache: QuantizedKVCache, layer: int, start: int, queries: int) -> None:
+        super().__init__(cache, layer, start, queries)
+        self.block = cache.block
+        # Scores are fewer numbers than vectors only where queries are fewer than a vector is wide.
+        self.scaled = queries > self.stores[0].codec.width
+
+    def seen(self, query: int) -> tuple[int, int]:
+        return 0, self.decoded(query)
+
+    def levels(self, which: int, run: Run) -> Iterator[Tensor]:
+        codec, parts = self._parts(which, run.tokens)
+        split = (part.split(run.size // codec.block, dim=2) for part in parts)
+        for piece in zip(*split, strict=True):
+            levels = codec.levels(piece, self.workspace)
+            scales = codec.scales(piece) if self.scaled else None
+            yield levels if scales is None else levels.mul_(scales)
+
+    def scales(self, which: int, tokens: slice) -> Tensor | None:
+        codec, parts = self._parts(which, tokens)
+        return None if self.scaled else codec.scales(parts)
+
+    def _parts(self, which: int, tokens: slice) -> tuple[Codec, Parts]:
+        store, index = _of(which, self.stores)
+        at = slice(tokens.start // store.codec.block, tokens.stop // store.codec.block)
+        return store.codec, tuple(part[index, :, :, at] for part in store.parts)
+
+
+class _Exact(_Source):
+    """The tokens from the first that waited on, turned as what is decoded."""
+
+    def __init__(
+        self, cache: QuantizedKVCache, layer: int, start: int, queries: int, exact: list[Tensor]
+    ) -> None:
+        super().__init__(cache, layer, start, queries)
+        self.exact, self.first = exact, cache.encoded(start)
+
+    def seen(self, query: int) -> tuple[int, int]:
+        return self.decoded(query), self.start + query + 1
+
+    def levels(self, which: int, run: Run) -> Iterator[Tensor]:
+        store, index = _of(which, self.stores)
+        x = self.exact[which - index][index]
+        at = slice(run.tokens.start - self.first, run.tokens.stop - self.first)
+        for piece in x[:, :, at].split(run.size, dim=2):
+            yield store.codec.rotate(piece)
+
+    def scales(self, which: int, tokens: slice) -> None:
+        return None
+
+
+def _of(which: int, stores: Sequence[_Store]) -> tuple[_Store, int]:
+    """The store of keys or of values, and which of its halves it is."""
+    return (stores[0], which) if len(stores) == 1 else (stores[which], 0)

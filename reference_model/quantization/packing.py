@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from reference_model.errors import UserError
+from reference_model.workspace import Workspace
 
 Bits = Literal[1, 2, 3, 4, 8]
 # Bits of a code → codes of a word.
@@ -69,11 +70,28 @@ def pack(codes: Tensor, bits: int) -> Planes:
 
 def words_of(planes: Planes, bits: int) -> Tensor:
     """Planes → the words as indices of a table (…, words) int64."""
-    if bits != 3 or not planes[0].numel():  # what is empty has no strides to view it by
-        return planes[0].long().contiguous()
-    # The two high halves of a byte, at bits 8 and 24: each the upper half of a word of 16 bits.
-    high = (planes[1].int() * 0x100100 & 0x0F000F00).view(torch.int16)  # (…, words)
-    return (high | planes[0]).long()
+    return _Words(planes, bits, Workspace(planes[0].device, reused=False)).of(planes)
+
+
+class _Words:
+    """The words of planes of one shape, and room for what lies between."""
+
+    def __init__(self, planes: Planes, bits: int, workspace: Workspace) -> None:
+        *outer, count = planes[0].shape
+        self.words = workspace.tokens("words", *outer, count, dtype=torch.int64)
+        # What is empty has no strides to view it by.
+        self.halved = bits == 3 and planes[0].numel() > 0
+        if self.halved:
+            self.high = workspace.tokens("high", *outer, count // 2, dtype=torch.int32)
+            self.highs = self.high.view(torch.int16)  # (…, words)
+            self.low = workspace.tokens("low", *outer, count, dtype=torch.int16)
+
+    def of(self, planes: Planes) -> Tensor:
+        if not self.halved:
+            return self.words.copy_(planes[0])
+        # The two high halves of a byte, at bits 8 and 24: each the upper half of a word of 16 bits.
+        self.high.copy_(planes[1]).mul_(0x100100).bitwise_and_(0x0F000F00)
+        return self.words.copy_(self.low.copy_(planes[0]).bitwise_or_(self.highs))
 
 
 def unpack(planes: Planes, bits: int, width: int) -> Tensor:
@@ -108,17 +126,41 @@ class LookUp:
         moved.table = self.table.to(device)
         return moved
 
-    def __call__(self, planes: Planes, width: int) -> Tensor:
-        """Planes (…, bytes) → (…, width) float32."""
-        word = words_of(planes, self.bits)
-        # Two or four float32 are one complex number to PyTorch, which gathers whole numbers by far
-        # faster than rows; and it shares out a gather by its rows among the threads.
-        whole = {2: torch.complex64, 4: torch.complex128}.get(self.table.shape[1])
-        if whole is None:
-            found = self.table.index_select(0, word.flatten())
-        else:
-            rows = math.gcd(word.numel(), ROWS_TO_SHARE)
-            numbers = self.table.view(whole)[:, 0].expand(rows, -1)
-            found = numbers.gather(1, word.view(rows, -1)).view(torch.float32)
-        found = found.view(*word.shape[:-1], word.shape[-1] * self.table.shape[1])
+    def __call__(self, planes: Planes, width: int, workspace: Workspace | None = None) -> Tensor:
+        """Planes (…, bytes) → (…, width) float32, in the workspace if there is one."""
+        workspace = workspace or Workspace(self.table.device, reused=False)
+        found = workspace.once(
+            (self, planes[0].shape), lambda: _Numbers(self.table, planes, self.bits, workspace)
+        ).of(planes)
         return found if found.shape[-1] == width else found[..., :width]
+
+
+class _Numbers:
+    """What the words of planes of one shape stand for, and room for it.
+
+    Two or four float32 are one complex number to PyTorch, which gathers whole numbers by far faster
+    than rows; and it shares out a gather by its rows among the threads.
+    """
+
+    def __init__(self, table: Tensor, planes: Planes, bits: int, workspace: Workspace) -> None:
+        self.words = _Words(planes, bits, workspace)
+        *outer, tokens, count = planes[0].shape
+        codes = table.shape[1]
+        self.numbers = workspace.tokens("numbers", *outer, tokens, count * codes)
+        self.table = table
+        whole = {2: torch.complex64, 4: torch.complex128}.get(codes)
+        self.whole = whole is not None
+        if whole is not None:
+            rows = math.gcd(tokens * count, ROWS_TO_SHARE)
+            shape = math.prod(outer), rows, tokens * count // rows
+            self.indices = self.words.words.view(shape)
+            self.gathered = self.numbers.view(whole).view(shape)
+            self.table = table.view(whole)[:, 0].expand(*shape[:2], -1)
+
+    def of(self, planes: Planes) -> Tensor:
+        words = self.words.of(planes)
+        if self.whole:
+            torch.gather(self.table, 2, self.indices, out=self.gathered)
+        else:
+            self.numbers.copy_(self.table.index_select(0, words.flatten()).view_as(self.numbers))
+        return self.numbers

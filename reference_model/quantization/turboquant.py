@@ -18,6 +18,7 @@ from reference_model.quantization.codebook import lloyd_max, uniform
 from reference_model.quantization.codec import Parts, Rotated
 from reference_model.quantization.packing import LookUp, Planes, pack, plane_widths
 from reference_model.quantization.rotation import haar, hadamard
+from reference_model.workspace import Workspace
 
 # none: a control, which has the codebook and not what it was made for.
 Rotation = Literal["haar", "hadamard", "none"]
@@ -117,9 +118,11 @@ class TurboQuant(Rotated):
             return product / length**2
         return torch.where(norm == 0, 0, norm**2 / product)  # a NaN stays one
 
-    def levels_and_scales(self, parts: Parts) -> tuple[Tensor, Tensor | None]:
-        *planes, scale = parts
-        return self.look_up(tuple(planes), self.width), scale.float()
+    def levels(self, parts: Parts, workspace: Workspace | None = None) -> Tensor:
+        return self.look_up(tuple(parts[:-1]), self.width, workspace)
+
+    def scales(self, parts: Parts) -> Tensor | None:
+        return parts[-1]
 
     def dequantize(self, parts: Parts) -> Tensor:
         *planes, scale = parts

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from reference_model.attention import attend
 from reference_model.cache import KVCache
 from reference_model.errors import UserError
 from reference_model.generate import generate
@@ -55,7 +56,10 @@ def read(
 class DecodeThenAttend(QuantizedKVCache):
     """The plain way: everything decoded into the model's own basis, biases added again."""
 
-    attend = KVCache.attend
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        return attend(q, *self.update(layer, k, v), mask)
 
 
 # ---- one text, one result

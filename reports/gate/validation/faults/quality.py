@@ -230,8 +230,8 @@ QUANTISER_FAULTS = (
         "In a prompt of several tokens one more is read exactly than in a step of one.",
         (
             KV_CACHE,
-            "(query + 1 - self.window).clamp(min=0)",
-            "(query - self.window).clamp(min=0)",
+            "self.encoded(self.start + query + 1)",
+            "self.encoded(self.start + query + (self.queries == 1))",
         ),
     ),
     fault(

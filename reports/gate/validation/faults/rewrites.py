@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from reports.gate.validation.faults.change import HARMLESS, of_group
 from reports.gate.validation.faults.places import (
+    ATTENTION,
     CACHE,
     CODEC,
     COSTS,
     GENERATE,
-    KV_CACHE,
     LORA,
     MEMORY,
     MODEL,
@@ -108,14 +108,15 @@ REWRITES = (
         ),
     ),
     rewrite(
-        "query scaled before the product",
-        "A step through a packed cache scales the query instead of the scores.",
+        "scores scaled after the product",
+        "A step through a packed cache scales the scores instead of the query.",
+        (ATTENTION, "    q = q * (math.log2(math.e) / math.sqrt(D))\n", ""),
         (
-            KV_CACHE,
-            "    levels, scales, exact = keys\n",
-            "    q = q / math.sqrt(q.shape[-1])\n    levels, scales, exact = keys\n",
+            ATTENTION,
+            "        _scale(scores, source.scales(KEYS, run.tokens), workspace)\n",
+            "        _scale(scores, source.scales(KEYS, run.tokens), workspace)\n"
+            "        scores *= math.log2(math.e) / math.sqrt(q.shape[-1])\n",
         ),
-        (KV_CACHE, "    scores *= 1 / math.sqrt(q.shape[-1])\n", ""),
     ),
     rewrite(
         "update by einsum",

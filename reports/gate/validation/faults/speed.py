@@ -145,8 +145,8 @@ SPEED = (
         "A decode step through a packed cache without a window scales all its keys and values.",
         (
             KV_CACHE,
-            "        if one:\n            factors = ",
-            "        if one and self.window:\n            factors = ",
+            "        self.scaled = queries > self.stores[0].codec.width\n",
+            "        self.scaled = not cache.window or queries > self.stores[0].codec.width\n",
         ),
     ),
     fault(
@@ -159,8 +159,8 @@ SPEED = (
         "Decoding 2 and 3 bits takes the slow way of gathering.",
         (
             PACKING,
-            "        whole = {2: torch.complex64, 4: torch.complex128}.get(self.table.shape[1])\n",
-            "        whole = {2: torch.complex64}.get(self.table.shape[1])\n",
+            "        whole = {2: torch.complex64, 4: torch.complex128}.get(codes)\n",
+            "        whole = {2: torch.complex64}.get(codes)\n",
         ),
     ),
     fault(
