@@ -14,6 +14,8 @@ from torch import Tensor
 from reference_model.attention import Run, attend, attend_in_pieces
 from reference_model.config import GPTConfig
 from reference_model.errors import UserError
+from reference_model.kernels import packed_attention
+from reference_model.kernels.packed_attention import Held
 from reference_model.workspace import Workspace
 
 
@@ -92,6 +94,15 @@ class KVCache:
         if self.keys[layer].dtype == q.dtype or (q.requires_grad and torch.is_grad_enabled()):
             return attend(q, *self.update(layer, k, v), mask)
         self.append(layer, k, v)
+        if self.keys[layer].dtype == torch.bfloat16 and packed_attention.can_attend(q, k, v):
+            return packed_attention.attend(
+                q,
+                Held(None, (self.keys[layer],)),
+                Held(None, (self.values[layer],)),
+                start=self._lengths[layer] - k.shape[-2],
+                capacity=self.capacity,
+                mask=mask,
+            )
         wide = torch.promote_types(q.dtype, torch.float32)
         past = self._lengths[layer] - k.shape[-2] if mask is None else None
         source = _Converted(self, layer, past, wide)

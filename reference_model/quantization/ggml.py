@@ -39,7 +39,7 @@ class GgmlBlocks(HadamardRotated):
 
     kind: str
     code: tuple[int, torch.dtype]  # numbers of a block that hold its codes
-    scales: int  # float16 numbers of a block
+    halves: int  # float16 numbers of a block
 
     def __init__(self, width: int, *, rotated: Role | None = None, seed: int | None = None) -> None:
         if width % BLOCK:
@@ -53,7 +53,7 @@ class GgmlBlocks(HadamardRotated):
             self.name = f"rotated {self.kind}{'' if seed is None else ' with signs'}"
             self.set_basis(width, llama_cpp_spread(width, rotated), seed)
         blocks, (count, dtype) = width // BLOCK, self.code
-        self.layout = ((blocks * count, dtype), *[(blocks, torch.float16)] * self.scales)
+        self.layout = ((blocks * count, dtype), *[(blocks, torch.float16)] * self.halves)
 
     def quantize(self, x: Tensor) -> Parts:
         codes, *scales = self.quantize_blocks(x.unflatten(-1, (-1, BLOCK)))
@@ -76,7 +76,7 @@ class GgmlBlocks(HadamardRotated):
 class Q4_0(GgmlBlocks):
     """The value of largest magnitude is −8 steps, whatever its sign: the other side has only 7."""
 
-    kind, code, scales = "q4_0", (BLOCK // 2, torch.uint8), 1
+    kind, code, halves = "q4_0", (BLOCK // 2, torch.uint8), 1
 
     def quantize_blocks(self, x: Tensor) -> Parts:
         step = x.gather(-1, x.abs().argmax(dim=-1, keepdim=True)) / -8
@@ -89,7 +89,7 @@ class Q4_0(GgmlBlocks):
 class Q4_1(GgmlBlocks):
     """Between a block's smallest and largest value, and the smallest is held, too."""
 
-    kind, code, scales = "q4_1", (BLOCK // 2, torch.uint8), 2
+    kind, code, halves = "q4_1", (BLOCK // 2, torch.uint8), 2
 
     def quantize_blocks(self, x: Tensor) -> Parts:
         low, high = x.aminmax(dim=-1, keepdim=True)
@@ -103,7 +103,7 @@ class Q4_1(GgmlBlocks):
 class Q8_0(GgmlBlocks):
     """The largest magnitude is 127 steps; halves are rounded away from zero."""
 
-    kind, code, scales = "q8_0", (BLOCK, torch.int8), 1
+    kind, code, halves = "q8_0", (BLOCK, torch.int8), 1
 
     def quantize_blocks(self, x: Tensor) -> Parts:
         step = x.abs().amax(dim=-1, keepdim=True) / 127

@@ -12,8 +12,11 @@ from torch import Tensor
 from reference_model.attention import Run, Source, attend_in_pieces
 from reference_model.cache import KVCache
 from reference_model.errors import UserError
+from reference_model.kernels import packed_attention
+from reference_model.kernels.packed_attention import Held
 from reference_model.parts import parts_of
 from reference_model.quantization.codec import Codec, Parts, nbytes_of
+from reference_model.quantization.turboquant import TurboQuant
 from reference_model.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -136,6 +139,8 @@ class QuantizedKVCache(KVCache):
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
     ) -> Tensor:
         """As in `KVCache`, in the codecs' bases: q is turned once, the weighted sum back once."""
+        if (held := self._packed(layer)) and packed_attention.can_attend(q, k, v):
+            return self._attend_compiled(layer, q, k, v, mask, held)
         start, end = self._advance(layer, k.shape[-2])
         exact = self._append(layer, k, v, start, end)
         codecs = [store.codec for store in self.stores[layer]]
@@ -146,6 +151,49 @@ class QuantizedKVCache(KVCache):
             return y
         sharing = y.shape[1] // v.shape[1]  # heads that share a value, and so its bias
         return y + (bias[1] if sharing == 1 else bias[1].repeat_interleave(sharing, 1))
+
+    def _packed(self, layer: int) -> list[tuple[TurboQuant, Parts]] | None:
+        """Codec and buffers of keys and of values, where compiled code may read and write them."""
+        stores, found = self.stores[layer], []
+        for store, at in ((stores[0], 0), (stores[-1], len(stores) % 2)):
+            codec = store.codec
+            if not isinstance(codec, TurboQuant) or store.recent.dtype != torch.float32:
+                return None
+            found.append((codec, tuple(part[at] for part in store.parts)))
+        return found if all(c.bits in packed_attention.BITS for c, _ in found) else None
+
+    def _attend_compiled(
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None,
+        held: list[tuple[TurboQuant, Parts]],
+    ) -> Tensor:
+        """What `attend` does, in one call where no token is read exactly."""
+        start, end = self._advance(layer, k.shape[-2])
+        fresh: tuple[Tensor, Tensor] | None = (k, v)
+        newest: tuple[Tensor | None, Tensor | None] = (None, None)
+        if self.window:
+            fresh, newest = None, _two(self._append(layer, k, v, start, end))
+        found = self._biases(layer)
+        biases = (None, None) if found is None else found[:, 0, :, 0].unbind()
+        keys, values = (
+            Held(codec, parts, last=last, bias=bias)
+            for (codec, parts), last, bias in zip(held, newest, biases, strict=True)
+        )
+        return packed_attention.attend(
+            q,
+            keys,
+            values,
+            start=start,
+            capacity=self.capacity,
+            fresh=fresh,
+            window=self.window,
+            mask=mask,
+            out_bias=values.bias,
+        )
 
     def _attend(
         self, layer: int, q: Tensor, exact: list[Tensor], start: int, mask: Tensor | None

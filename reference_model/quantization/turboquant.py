@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from reference_model.errors import UserError
+from reference_model.kernels import packed_attention
 from reference_model.quantization.codebook import lloyd_max, uniform
 from reference_model.quantization.codec import Parts, Rotated
 from reference_model.quantization.packing import LookUp, Planes, pack, plane_widths
@@ -75,7 +76,8 @@ class TurboQuant(Rotated):
         _check_size(bits)
         self.name = f"TurboQuant, {bits} bits"
         self.width, self.bits, self.scale = width, bits, scale
-        self.rotation: Tensor = ROTATIONS[rotation](width, seed).float()  # (D, D), y = x Rᵀ
+        # (D, D), y = x Rᵀ
+        self.rotation: Tensor = ROTATIONS[rotation](width, seed).float().contiguous()
         codebook = (lloyd_max if levels == "lloyd_max" else uniform)(width, bits)
         half = len(codebook.levels) // 2
         # Codes are sign and magnitude: half as many comparisons as one for each edge.
@@ -88,6 +90,11 @@ class TurboQuant(Rotated):
     @property
     def constants(self) -> tuple[Tensor, ...]:
         return self.rotation, self.look_up.table
+
+    def encode(self, x: Tensor) -> Parts:
+        if packed_attention.can_encode(self, x):
+            return packed_attention.encode(self, x)
+        return super().encode(x)
 
     def quantize(self, x: Tensor) -> Parts:
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # (…, T, 1)

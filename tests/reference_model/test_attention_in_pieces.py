@@ -16,6 +16,7 @@ from reference_model.attention import Run, attend, attend_in_pieces
 from reference_model.cache import KVCache
 from reference_model.config import preset
 from reference_model.generate import generate
+from reference_model.kernels.compiled import VARIABLE
 from reference_model.model import GPT
 from reference_model.quantization.baselines import Int8, PerChannel, PerToken
 from reference_model.quantization.kv_cache import QuantizedKVCache
@@ -47,6 +48,12 @@ class Held:
 
     def scales(self, which: int, tokens: slice) -> Tensor | None:
         return None if self.of_vectors is None else self.of_vectors[which][:, :, tokens]
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tested here is what runs where there is no compiler."""
+    monkeypatch.setenv(VARIABLE, "plain")
 
 
 @pytest.fixture(params=SIZES)

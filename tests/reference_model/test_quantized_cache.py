@@ -13,6 +13,7 @@ from reference_model.attention import attend
 from reference_model.cache import KVCache
 from reference_model.errors import UserError
 from reference_model.generate import generate
+from reference_model.kernels.compiled import VARIABLE
 from reference_model.model import GPT
 from reference_model.quantization.baselines import Float8, Int8, PerChannel, PerToken
 from reference_model.quantization.codec import Codec
@@ -33,6 +34,12 @@ CODECS: dict[str, Callable[[], tuple[Codec, Codec]]] = {
 POSITIONS = ("learned", "sinusoidal", "rope", "alibi", "none")
 SHARED = {"n_head": 4, "n_kv_head": 2, "d_head": WIDTH}  # two heads of queries for each of keys
 CONTEXT = 24
+
+
+@pytest.fixture(autouse=True, params=["compiled", "plain"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways that attention is computed on a CPU; what only one can is asked of it twice."""
+    monkeypatch.setenv(VARIABLE, request.param)
 
 
 @pytest.fixture(params=CODECS)
