@@ -81,7 +81,7 @@ test-ray: environment ## measure on a real Ray cluster of this machine, and lose
 # Twice: Triton is an interpreter or a compiler, as it was when it was imported.
 test-triton: environment ## run the GPU's kernels in an interpreter, and compile them: no GPU is needed
 	$(call set_up,"$$TRITON" --triton)
-	TRITON_INTERPRET=1 "$$TRITON/bin/python" -m pytest --numprocesses=auto tests/on_triton/test_attention.py
+	TRITON_INTERPRET=1 "$$TRITON/bin/python" -m pytest --numprocesses=auto tests/on_triton/test_attention.py tests/on_triton/test_cache.py
 	"$$TRITON/bin/python" -m pytest --numprocesses=auto tests/on_triton/test_compiled.py
 
 fuzz: setup ## throw thousands of damaged and hostile inputs at it (seeded, 10 minutes)

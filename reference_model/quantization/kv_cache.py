@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from reference_model.attention import Run, Source, attend_in_pieces
+from reference_model.attention import Source, attend_in_pieces
 from reference_model.cache import KVCache
 from reference_model.errors import UserError
-from reference_model.kernels import packed_attention
+from reference_model.kernels import packed_attention, triton_attention
 from reference_model.kernels.packed_attention import Held
 from reference_model.parts import parts_of
 from reference_model.quantization.codec import Codec, Parts, nbytes_of
+from reference_model.quantization.kv_store import Decoded, Exact, Store, two_of
 from reference_model.quantization.turboquant import TurboQuant
 from reference_model.workspace import Workspace
 
@@ -77,7 +78,7 @@ class QuantizedKVCache(KVCache):
         shape = (2 // len(of_layers[0]), batch_size, config.n_kv_head)
         of_layers = [[here[codec] for codec in codecs] for codecs in of_layers]
         self.stores = [
-            [_Store(codec, shape, capacity, self.block, window, weight) for codec in codecs]
+            [Store(codec, shape, capacity, self.block, window, weight) for codec in codecs]
             for codecs in of_layers
         ]
         self._lengths = [0] * config.n_layer
@@ -130,7 +131,7 @@ class QuantizedKVCache(KVCache):
         decoded = [store.codec.decode(store.filled(count)) for store in self.stores[layer]]
         found = [
             torch.cat((past.to(k.dtype), new[:, :, count - first :]), dim=-2)
-            for past, new in zip(_two(decoded), _two(exact), strict=True)
+            for past, new in zip(two_of(decoded), two_of(exact), strict=True)
         ]
         bias = self._biases(layer)
         return (found[0], found[1]) if bias is None else (found[0] + bias[0], found[1] + bias[1])
@@ -144,6 +145,8 @@ class QuantizedKVCache(KVCache):
         start, end = self._advance(layer, k.shape[-2])
         exact = self._append(layer, k, v, start, end)
         codecs = [store.codec for store in self.stores[layer]]
+        if triton_attention.supports(q, *codecs):
+            return self._attend_on_cuda(layer, q, exact, start, end, mask)
         y = self._attend(layer, codecs[0].rotate(q), exact, start, mask)
         y = codecs[-1].unrotate(y).to(q.dtype)
         bias = self._biases(layer)
@@ -176,7 +179,7 @@ class QuantizedKVCache(KVCache):
         fresh: tuple[Tensor, Tensor] | None = (k, v)
         newest: tuple[Tensor | None, Tensor | None] = (None, None)
         if self.window:
-            fresh, newest = None, _two(self._append(layer, k, v, start, end))
+            fresh, newest = None, two_of(self._append(layer, k, v, start, end))
         found = self._biases(layer)
         biases = (None, None) if found is None else found[:, 0, :, 0].unbind()
         keys, values = (
@@ -195,6 +198,59 @@ class QuantizedKVCache(KVCache):
             out_bias=values.bias,
         )
 
+    def _attend_on_cuda(
+        self,
+        layer: int,
+        q: Tensor,
+        exact: list[Tensor],
+        start: int,
+        end: int,
+        mask: Tensor | None,
+    ) -> Tensor:
+        """What `attend` does, by Triton's kernels."""
+        first, count, bias = self.encoded(start), self.encoded(end), self._biases(layer)
+        if q.shape[-2] == 1 or self.window == 0:  # nobody reads exactly what was encoded just now
+            exact = [x[..., count - first :, :] for x in exact]
+        else:
+            mask = self._mask(mask, start, end, count, first, q.device)
+        k_packed, v_packed = (
+            triton_attention.Packed.of(store.codec, parts)
+            for store in self.stores[layer]
+            for parts in store.filled_apart(count)
+        )
+        of_values = None if bias is None else bias[1]
+        return triton_attention.attend_packed(
+            q, k_packed, v_packed, two_of(exact), count, mask, bias=of_values
+        )
+
+    def _mask(
+        self,
+        mask: Tensor | None,
+        start: int,
+        end: int,
+        count: int,
+        first: int,
+        device: torch.device,
+    ) -> Tensor:
+        """Who reads what of ``count`` encoded tokens, followed by the exact ones from ``first`` on.
+
+        (T, count + end − first) or with heads before, boolean or added, as ``mask`` is over tokens.
+        A token that leaves the window on the way stands in both; each query reads it once.
+        """
+        query = torch.arange(start, end, device=device)[:, None]  # (T, 1)
+        reads_decoded = (query + 1 - self.window).clamp(min=0) // self.block * self.block
+        decoded = torch.arange(count, device=device)
+        exact = torch.arange(first, end, device=device)
+        readable = torch.cat(
+            (decoded < reads_decoded, (exact >= reads_decoded) & (exact <= query)), dim=1
+        )
+        if mask is None:
+            return readable
+        of_tokens = mask[..., torch.cat((decoded, exact))]
+        if of_tokens.dtype == torch.bool:
+            return of_tokens & readable
+        return of_tokens.masked_fill(~readable, -torch.inf)
+
     def _attend(
         self, layer: int, q: Tensor, exact: list[Tensor], start: int, mask: Tensor | None
     ) -> Tensor:
@@ -204,8 +260,8 @@ class QuantizedKVCache(KVCache):
         """
         queries = q.shape[-2]
         sources: list[Source] = [
-            _Decoded(self, layer, start, queries),
-            _Exact(self, layer, start, queries, exact),
+            Decoded(self, layer, start, queries),
+            Exact(self, layer, start, queries, exact),
         ]
         return attend_in_pieces(q, sources, mask, self.workspace, self.capacity)
 
@@ -237,54 +293,6 @@ class QuantizedKVCache(KVCache):
         return both if self._drops_key_bias else torch.stack((torch.zeros_like(both[0]), both[1]))
 
 
-class _Store:
-    """What a codec holds of one layer, K = 2: keys and values, or K = 1: one of them.
-
-    ``parts`` are the codec's, (K, B, G, blocks, width) each; ``recent`` (K, B, G, tokens, D) are
-    those that wait, in the model's dtype: never more than a window and an incomplete block.
-    """
-
-    def __init__(
-        self,
-        codec: Codec,
-        shape: tuple[int, int, int],
-        capacity: int,
-        block: int,
-        window: int,
-        weight: Tensor,
-    ) -> None:
-        self.codec = codec
-        blocks, waiting = (
-            capacity // block * block // codec.block,
-            min(window + block - 1, capacity),
-        )
-        self.parts = [
-            torch.zeros(*shape, blocks, count, dtype=dtype, device=weight.device)
-            for count, dtype in codec.layout
-        ]
-        self.recent = weight.new_zeros(*shape, waiting, codec.width)
-
-    def append(self, x: Tensor, first: int, start: int, count: int) -> Tensor:
-        """Take in x (K, B, G, T, D), tokens from ``start`` on, and encode what is before ``count``.
-
-        Returns x with the tokens that waited in front of it, the first of them ``first``.
-        """
-        waited = self.recent[..., : start - first, :]
-        exact = torch.cat((waited.to(x.dtype), x), dim=-2) if waited.shape[-2] else x
-        leaving, staying = exact[..., : count - first, :], exact[..., count - first :, :]
-        if leaving.shape[-2]:
-            at = slice(first // self.codec.block, count // self.codec.block)
-            for buffer, part in zip(self.parts, self.codec.encode(leaving), strict=True):
-                buffer[:, :, :, at] = part
-        if staying.shape[-2]:
-            self.recent[..., : staying.shape[-2], :] = staying
-        return exact
-
-    def filled(self, count: int) -> Parts:
-        """Views of the parts that hold the first ``count`` tokens."""
-        return tuple(part[:, :, :, : count // self.codec.block] for part in self.parts)
-
-
 def _codecs_of_layers(
     keys: Codec | Sequence[Codec], values: Codec | Sequence[Codec] | None, layers: int
 ) -> list[list[Codec]]:
@@ -300,82 +308,3 @@ def _codecs_of_layers(
             )
         found.append(of_layers)
     return [list(of_layer) for of_layer in zip(*found, strict=True)]
-
-
-def _two(of_stores: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Of keys and of values, (B, G, …) each, from stores of both or of one of them."""
-    keys, values = (each for tensor in of_stores for each in tensor.unbind())
-    return keys, values
-
-
-class _Source:
-    """A layer as its queries read it, the first of which is token number ``start``."""
-
-    block = 1
-
-    def __init__(self, cache: QuantizedKVCache, layer: int, start: int, queries: int) -> None:
-        self.stores, self.workspace = cache.stores[layer], cache.workspace
-        self.groups = self.stores[0].recent.shape[2]
-        self.encoded, self.start, self.queries = cache.encoded, start, queries
-
-    def decoded(self, query: int) -> int:
-        """How many of the first tokens this query reads decoded."""
-        return self.encoded(self.start + query + 1)
-
-
-class _Decoded(_Source):
-    """What is encoded."""
-
-    def __init__(self, cache: QuantizedKVCache, layer: int, start: int, queries: int) -> None:
-        super().__init__(cache, layer, start, queries)
-        self.block = cache.block
-        # Scores are fewer numbers than vectors only where queries are fewer than a vector is wide.
-        self.scaled = queries > self.stores[0].codec.width
-
-    def seen(self, query: int) -> tuple[int, int]:
-        return 0, self.decoded(query)
-
-    def levels(self, which: int, run: Run) -> Iterator[Tensor]:
-        codec, parts = self._parts(which, run.tokens)
-        split = (part.split(run.size // codec.block, dim=2) for part in parts)
-        for piece in zip(*split, strict=True):
-            levels = codec.levels(piece, self.workspace)
-            scales = codec.scales(piece) if self.scaled else None
-            yield levels if scales is None else levels.mul_(scales)
-
-    def scales(self, which: int, tokens: slice) -> Tensor | None:
-        codec, parts = self._parts(which, tokens)
-        return None if self.scaled else codec.scales(parts)
-
-    def _parts(self, which: int, tokens: slice) -> tuple[Codec, Parts]:
-        store, index = _of(which, self.stores)
-        at = slice(tokens.start // store.codec.block, tokens.stop // store.codec.block)
-        return store.codec, tuple(part[index, :, :, at] for part in store.parts)
-
-
-class _Exact(_Source):
-    """The tokens from the first that waited on, turned as what is decoded."""
-
-    def __init__(
-        self, cache: QuantizedKVCache, layer: int, start: int, queries: int, exact: list[Tensor]
-    ) -> None:
-        super().__init__(cache, layer, start, queries)
-        self.exact, self.first = exact, cache.encoded(start)
-
-    def seen(self, query: int) -> tuple[int, int]:
-        return self.decoded(query), self.start + query + 1
-
-    def levels(self, which: int, run: Run) -> Iterator[Tensor]:
-        store, index = _of(which, self.stores)
-        x = self.exact[which - index][index]
-        at = slice(run.tokens.start - self.first, run.tokens.stop - self.first)
-        for piece in x[:, :, at].split(run.size, dim=2):
-            yield store.codec.rotate(piece)
-
-    def scales(self, which: int, tokens: slice) -> None:
-        return None
-
-
-def _of(which: int, stores: Sequence[_Store]) -> tuple[_Store, int]:
-    """The store of keys or of values, and which of its halves it is."""
-    return (stores[0], which) if len(stores) == 1 else (stores[which], 0)

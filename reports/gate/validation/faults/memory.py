@@ -10,6 +10,7 @@ from reports.gate.validation.faults.places import (
     GENERATE,
     INT8,
     KV_CACHE,
+    KV_STORE,
     LORA,
     PLAIN,
     POSITIONS,
@@ -123,7 +124,7 @@ MEMORY = (
         "window reserves the whole capacity",
         "A packed cache with a window reserves exact room for all its tokens.",
         (
-            KV_CACHE,
+            KV_STORE,
             "            min(window + block - 1, capacity),\n",
             "            capacity if window else min(block - 1, capacity),\n",
         ),
@@ -134,10 +135,10 @@ MEMORY = (
         (KV_CACHE, "import math\n", "import copy\nimport math\n"),
         (
             KV_CACHE,
-            "            [_Store(codec, shape, capacity, self.block, window, weight) "
+            "            [Store(codec, shape, capacity, self.block, window, weight) "
             "for codec in codecs]\n",
             "            [\n"
-            "                _Store(copy.deepcopy(codec), shape, capacity, self.block, "
+            "                Store(copy.deepcopy(codec), shape, capacity, self.block, "
             "window, weight)\n"
             "                for codec in codecs\n"
             "            ]\n",

@@ -11,6 +11,7 @@ from reports.gate.validation.faults.places import (
     GRID,
     INT8,
     KV_CACHE,
+    KV_STORE,
     LORA,
     LORA_FILES,
     MODEL,
@@ -229,7 +230,7 @@ QUANTISER_FAULTS = (
         "prompts see a wider window",
         "In a prompt of several tokens one more is read exactly than in a step of one.",
         (
-            KV_CACHE,
+            KV_STORE,
             "self.encoded(self.start + query + 1)",
             "self.encoded(self.start + query + (self.queries == 1))",
         ),

@@ -9,7 +9,7 @@ from reports.gate.validation.faults.places import (
     FILLING,
     GENERATE,
     INT8,
-    KV_CACHE,
+    KV_STORE,
     LINEAR,
     LORA,
     MODEL,
@@ -144,7 +144,7 @@ SPEED = (
         "packed cache decoded to full vectors",
         "A decode step through a packed cache without a window scales all its keys and values.",
         (
-            KV_CACHE,
+            KV_STORE,
             "        self.scaled = queries > self.stores[0].codec.width\n",
             "        self.scaled = not cache.window or queries > self.stores[0].codec.width\n",
         ),
