@@ -7,7 +7,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.exact_cases.case import Case, refusal
+from benchmarks.exact_cases.case import Case, compiled, refusal
 from benchmarks.exact_cases.models import normal, small_model, tokens_of
 from benchmarks.exact_cases.outputs import in_pieces
 from benchmarks.suite.workloads import of_this_commit, start
@@ -241,6 +241,18 @@ def _through(
     return found
 
 
+def _through_bfloat16() -> object:
+    """Logits of a prompt and of tokens behind it, over a cache of half the bytes."""
+    import torch
+
+    from reference_model.cache import KVCache
+
+    model = small_model("float32", n_embd=3 * WIDTH, context_length=64)
+    cache = KVCache(model.config, 2, 40, torch.bfloat16)
+    with torch.inference_mode():
+        return [in_pieces(model, tokens_of(model, 2, 7), cache), cache.nbytes_used]
+
+
 def _plain(kind: str, dtype: str) -> object:
     """A plain cache by itself: append, update, attend, forget and an overflow."""
     import torch
@@ -345,5 +357,23 @@ ROUNDED = (
         "bfloat16",
         "a path that one dtype alone takes",
         partial(_through, "bfloat16", keys="turboquant 3", window=1),
+    ),
+    *(
+        Case(
+            f"cache {name}, compiled",
+            "(2, 7), (2, 33), (2, 7) of 40",
+            "float32",
+            "compiled attention that reads or packs otherwise",
+            partial(compiled, partial(_through, "float32", **how)),
+        )
+        for name, how in CACHES.items()
+        if name.startswith("turboquant")
+    ),
+    Case(
+        "cache in bfloat16, compiled",
+        "(2, 7) of 40",
+        "float32",
+        "compiled attention that reads otherwise",
+        partial(compiled, _through_bfloat16),
     ),
 )

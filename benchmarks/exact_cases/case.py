@@ -6,15 +6,18 @@ As in workloads.py, only the standard library is imported before a case is run.
 from __future__ import annotations
 
 import math
+import os
 import traceback
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from benchmarks.suite.workloads import of_this_commit
 
+KERNELS = "LLM_DESIGN_BENCH_KERNELS"  # as reference_model/kernels/compiled.py has it
 TURN = 1.7  # radians from one weight to the next: no two of them are the same, and none is 0
 
 
@@ -39,11 +42,13 @@ class Raised:
 def result_of(case: Case) -> object:
     """What a case returns; `Raised` where it fails, which is told on stderr.
 
-    A failure is a result, so that a commit whose model fails where base's does not is named as a
-    regression of that case. NotImplementedError says that this commit does not have it.
+    Compiled code is asked only where a case says so (`compiled`): with and without a compiler the
+    results are the same. A failure is a result, so that a commit whose model fails where base's
+    does not is named as a regression of that case. NotImplementedError says that this commit does
+    not have it.
     """
     try:
-        with of_this_commit(), warnings.catch_warnings():
+        with kernels("plain"), of_this_commit(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a notice is no result, nor a failure
             return case.run()
     except NotImplementedError:
@@ -52,6 +57,31 @@ def result_of(case: Case) -> object:
         error.add_note(f"in the case {case.name!r}")
         traceback.print_exc()
         return Raised(error)
+
+
+@contextmanager
+def kernels(which: str) -> Iterator[None]:
+    """Which way attention over compressed caches goes, "plain" or "compiled", until this ends."""
+    before = os.environ.get(KERNELS)
+    os.environ[KERNELS] = which
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[KERNELS]
+        else:
+            os.environ[KERNELS] = before
+
+
+def compiled(run: Callable[[], object]) -> object:
+    """What this returns where attention is compiled; NotImplementedError without a compiler."""
+    with of_this_commit():
+        from reference_model.kernels.compiled import library
+        from reference_model.kernels.packed_attention import SOURCE
+    with kernels("compiled"):
+        if library(SOURCE) is None:
+            raise NotImplementedError("no C++ compiler, which this case needs")
+        return run()
 
 
 def fingerprint(result: object) -> float:
