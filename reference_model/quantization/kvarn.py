@@ -100,10 +100,11 @@ class KVarNValues(KVarN):
 def even_factors(m: Tensor, iterations: int, relative_floor: bool) -> tuple[Tensor, Tensor]:
     """Factors of rows (…, R, 1) and columns (…, 1, C): m over both has deviations that are alike.
 
-    The best of all iterations; 1 where none of them is better.
+    The best of all iterations; 1 where none of them is better. What all rows share is left out:
+    each row has a step of its own.
     """
-    size = _smallest_deviation(m) if relative_floor else 1.0
-    m = m / size
+    if relative_floor:
+        m = m / _smallest_deviation(m)
     rows, columns = torch.ones_like(m[..., :1]), torch.ones_like(m[..., :1, :])
     log_rows, log_columns, best = rows.log(), columns.log(), imbalance(m)
     for _ in range(iterations):
@@ -117,7 +118,7 @@ def even_factors(m: Tensor, iterations: int, relative_floor: bool) -> tuple[Tens
         best = torch.where(better, found, best)
         rows = torch.where(better, log_rows.exp(), rows)
         columns = torch.where(better, log_columns.exp(), columns)
-    return rows * size, columns
+    return rows, columns
 
 
 def imbalance(m: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from reference_model.model import GPT
 from reference_model.quantization.calibration import Calibration, calibrate
 from reference_model.quantization.codec import Codec, Parts, nbytes_of
 from reference_model.quantization.kv_cache import QuantizedKVCache
+from reference_model.quantization.oscar import Oscar, oscar_rotation
 from tests.reference_model.sines import relative_error, sines
 from tests.reference_model.tiny import enlarge
 
@@ -381,6 +382,20 @@ def test_calibrated_formats_want_a_calibration_and_have_a_codec_for_each_layer()
         )
         with torch.inference_mode():
             assert (model(text, cache) - model(text)).abs().max() > 1e-3
+
+
+def test_keys_are_calibrated_by_queries_and_the_largest_key_and_values_by_their_own() -> None:
+    x = torch.randn(2, 100, 64, dtype=torch.float64) * torch.logspace(0, 1, 64)
+    of_queries, of_values = x.mT @ x
+    layer = Calibration(of_queries, of_values, largest_key=1.0, largest_value=7.0, tokens=100)
+    keys, values = map(first, FORMATS["oscar"].codecs(64, 2, calibration=[layer]))
+    for codec, moment, clip in ((keys, of_queries, 0.96), (values, of_values, 0.92)):
+        assert isinstance(codec, Oscar)
+        assert torch.equal(codec.rotation.T, oscar_rotation(moment))
+        assert codec.clip == clip
+    keys, values = map(first, FORMATS["nvfp4"].codecs(64, 4, calibration=[layer]))
+    largest = [float(decoded(codec, torch.full((1, 64), 100.0)).max()) for codec in (keys, values)]
+    assert largest == pytest.approx([1, 7])
 
 
 class Bare(Codec):

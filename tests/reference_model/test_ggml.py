@@ -62,7 +62,8 @@ def test_every_byte_and_number_is_that_of_the_gguf_package(kind: str) -> None:
     x[0] = 0
     x[1, 4] = 1e4
     x[2] = torch.tensor([2.5, -2.5] * 32)  # the first of equals counts
-    x[3] = torch.arange(64) - 31.5  # halves
+    x[3] = torch.arange(64) - 31.5
+    x[3, [0, 32]] = 127  # a step of 1 in q8_0: the others are halves
     codec = KINDS[kind](64)
     codes, *scales = codec.encode(x)
     blocks = [scale.view(torch.uint8).view(-1, 2) for scale in scales]

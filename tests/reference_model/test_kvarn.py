@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from torch import Tensor
@@ -83,16 +81,19 @@ def test_a_relative_floor_normalises_a_tile_of_any_size(role: str) -> None:
     assert relative_error(ROLES[role](64, 3), x * 0.05) > 1.005 * errors[0]
 
 
-@pytest.mark.parametrize("role", ROLES)
-def test_constant_rows_say_nothing_of_a_tiles_size(role: str) -> None:
-    x = graded()
-    turned = KVarNKeys(64, 3).rotate(x)
-    turned[:, 5] = 1 / 3  # the deviation that rounding leaves is none
-    codec = ROLES[role](64, 3, relative_floor=True)
-    decoded = codec.dequantize(codec.quantize(turned))
-    others = [c for c in range(64) if c != 5]
-    error = (decoded - turned)[:, others].square().sum() / turned[:, others].square().sum()
-    assert float(error) < 1.3 * relative_error(codec, x)
+def test_a_constant_channel_says_nothing_of_a_tiles_size() -> None:
+    turned = graded() / 32
+    without = KVarNKeys(64, 4, relative_floor=True)
+    error = {}
+    for constant in (None, 1 / 3):
+        x = turned.clone()
+        if constant is not None:  # but for what rounding may leave of it
+            x[:, 5] = constant + 1e-7 * (torch.arange(128) % 2)
+            assert 0 < float(x[:, 5].std()) < 1e-6
+        found = without.dequantize(without.quantize(x)) - x
+        others = [c for c in range(64) if c != 5]
+        error[constant] = float(found[:, others].square().sum())
+    assert error[1 / 3] < 1.2 * error[None]  # twice as much where nothing is made even
 
 
 @pytest.mark.parametrize(("role", "bits", "told"), [("keys", 4, 0.0039), ("values", 2, 0.0665)])
@@ -110,6 +111,14 @@ def test_factors_make_deviations_even_and_are_never_worse_than_none() -> None:
     rows, columns = even_factors(m, 8, relative_floor=False)
     assert float(imbalance(m)) > 20
     assert float(imbalance(m / columns / rows)) < 3  # 2: all are alike
+    generator = torch.Generator().manual_seed(0)
+    uneven = torch.randn(17, 24, generator=generator).exp()
+    m = torch.randn(1, 16, 24, generator=generator) * uneven[:16, :1] * uneven[16] / 2
+    reached = [
+        float(imbalance(m / c / r)) for r, c in (even_factors(m, n, False) for n in range(9))
+    ]
+    assert reached == sorted(reached, reverse=True)
+    assert reached[-1] == reached[2] < reached[1]  # later ones are worse
     rows, columns = even_factors(sines(1, 6, 5) / 1000, 8, relative_floor=False)
     assert rows.eq(rows[0, 0]).all()
 
@@ -153,17 +162,6 @@ def test_equal_tokens_stay_what_they_are(role: str, size: float) -> None:
         codec = ROLES[role](64, 3, relative_floor=relative_floor)
         x = size * sines(1, 64).expand(128, 64) if role == "keys" else torch.full((128, 64), size)
         assert (codec.decode(codec.encode(x)) - x).abs().max() <= 4e-3 * size
-
-
-@pytest.mark.K7
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_tile_with_what_is_no_number_has_none(bad: float) -> None:
-    x = torch.randn(256, 64)
-    x[130, 3] = bad
-    for build in ROLES.values():
-        found = build(64, 3).decode(build(64, 3).encode(x))
-        assert found[:128].isfinite().all()
-        assert not found[130].isfinite().any()
 
 
 def test_a_tile_of_one_token_is_refused() -> None:

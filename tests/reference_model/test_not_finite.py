@@ -13,8 +13,15 @@ from reference_model.linear import Linear
 from reference_model.norms import LayerNorm, RMSNorm
 from reference_model.quantization import baselines
 from reference_model.quantization.codec import Codec
+from reference_model.quantization.e8 import E8Box
+from reference_model.quantization.fp4 import MXFP4, NVFP4
+from reference_model.quantization.ggml import Q4_0, Q4_1, Q8_0
 from reference_model.quantization.int8 import Product, with_int8_linears
+from reference_model.quantization.kivi import KiviKeys, KiviValues
+from reference_model.quantization.kvarn import KVarNKeys, KVarNValues
 from reference_model.quantization.norms import NormScheme, with_int8_norms
+from reference_model.quantization.oscar import Oscar
+from reference_model.quantization.rotation import hadamard
 from reference_model.quantization.turboquant import TurboQuant, TurboQuantProd
 
 pytestmark = pytest.mark.K7
@@ -27,6 +34,18 @@ CODECS: dict[str, Codec] = {
     "per channel": baselines.PerChannel(WIDTH, 3),
     "blocks": baselines.AbsmaxBlocks(WIDTH, 3),
     "rotated blocks": baselines.AbsmaxBlocks(WIDTH, 3, seed=0),
+    "KIVI keys": KiviKeys(WIDTH, 3),
+    "KIVI values": KiviValues(WIDTH, 3),
+    "KVarN keys": KVarNKeys(WIDTH, 3, tile=TOKENS),
+    "KVarN values": KVarNValues(WIDTH, 3, tile=TOKENS, relative_floor=True),
+    "OSCAR": Oscar(WIDTH, hadamard(WIDTH, 0)),
+    "E8": E8Box(WIDTH, 3),
+    "NVFP4": NVFP4(WIDTH),
+    "MXFP4": MXFP4(WIDTH),
+    "q4_0": Q4_0(WIDTH),
+    "q4_1": Q4_1(WIDTH),
+    "q8_0": Q8_0(WIDTH),
+    "rotated q4_0": Q4_0(WIDTH, rotated="keys"),
     "turboquant": TurboQuant(WIDTH, 3),
     "prod": TurboQuantProd(WIDTH, 3, projection="orthonormal"),
 }
