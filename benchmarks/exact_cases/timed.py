@@ -129,11 +129,18 @@ class _Benchmark:
 def _timed_by(benchmark: _Benchmark) -> Callable[..., Any]:
     """The micro suite's own fixture, with nothing that is timed."""
 
-    def run(function: Callable[[], Any], *, nbytes: int, flops: int = 0, **labels: object) -> Any:
+    def run(
+        function: Callable[[], Any],
+        *,
+        nbytes: int,
+        flops: int = 0,
+        setup: Callable[[], object] | None = None,
+        **labels: object,
+    ) -> Any:
         benchmark.extra_info.update(bytes=nbytes, flops=flops, **labels)
         if nbytes > MOST_BYTES:
             raise _TooLarge
-        return benchmark(function)
+        return benchmark.pedantic(function, setup) if setup else benchmark(function)
 
     return run
 
@@ -160,6 +167,8 @@ def _micro(name: str) -> object:
                 "benchmark": benchmark,
                 "timed": _timed_by(benchmark),
                 "copies": lambda weight: [weight],
+                "put": lambda drawn: drawn,  # in float32, on the CPU
+                "device": "cpu",
             }
             asked = inspect.signature(function).parameters
             torch.manual_seed(0)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from reference_model.devices import DTYPES
 from reference_model.linear import linear, plain_products
 
 # name → (out, in)
@@ -22,20 +23,22 @@ WEIGHTS = {
     "lm_head": (50257, 768),
 }
 # A sum of K products of numbers near 1 rounds by some √K · ε.
-TOLERANCE = {"float32": 1e-3, "bfloat16": 2.0, "float16": 0.25}
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2.0, torch.float16: 0.25}
 
 
 def check(
     timed: Callable[..., Any],
+    put: Callable[[Tensor], Tensor],
     copies: Callable[[Tensor], list[Tensor]],
     name: str,
     rows: int,
-    dtype: str,
+    dtype: str | None = None,
     plain: bool = False,
 ) -> None:
-    kind = getattr(torch, dtype)
-    x, weight = torch.randn(rows, WEIGHTS[name][1]).to(kind), torch.randn(WEIGHTS[name]).to(kind)
-    bias = torch.randn(WEIGHTS[name][0]).to(kind)
+    shapes = (rows, WEIGHTS[name][1]), WEIGHTS[name], WEIGHTS[name][:1]
+    x, weight, bias = (put(torch.randn(shape)) for shape in shapes)
+    if dtype is not None:
+        x, weight, bias = (each.to(getattr(torch, dtype)) for each in (x, weight, bias))
     weights = cycle(copies(weight))
     with plain_products() if plain else nullcontext():
         found = timed(
@@ -45,18 +48,18 @@ def check(
             dtype=dtype,
         )
     expected = x.double() @ weight.double().T + bias.double()
-    assert (found.double() - expected).abs().max() < TOLERANCE[dtype]
+    assert (found.double() - expected).abs().max() < TOLERANCE[x.dtype]
 
 
-@pytest.mark.benchmark(group="one-row linear, float32")
+@pytest.mark.benchmark(group="one-row linear")
 @pytest.mark.parametrize("plain", [False, True], ids=["ours", "F.linear"])
 @pytest.mark.parametrize("name", WEIGHTS)
-def test_one_row(timed, copies, name: str, plain: bool) -> None:
-    check(timed, copies, name, 1, "float32", plain)
+def test_one_row(timed, put, copies, name: str, plain: bool) -> None:
+    check(timed, put, copies, name, 1, plain=plain)
 
 
 @pytest.mark.benchmark(group="linear c_fc, by dtype and rows")
 @pytest.mark.parametrize("rows", [1, 8, 128])
-@pytest.mark.parametrize("dtype", TOLERANCE)
-def test_rows(timed, copies, dtype: str, rows: int) -> None:
-    check(timed, copies, "c_fc", rows, dtype)
+@pytest.mark.parametrize("dtype", DTYPES)  # side by side, whichever is the run's
+def test_rows(timed, put, copies, dtype: str, rows: int) -> None:
+    check(timed, put, copies, "c_fc", rows, dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from reference_model.linear import Linear
 from reference_model.lora import LoRAConfig, LoRALinear
 
 ROWS, WIDTH, RANK = 512, 768, 16
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 6e-3}
 # name → outputs, and which of them are adapted
 LINEARS = {
     "attn.c_proj": (WIDTH, (slice(0, WIDTH),)),
@@ -16,9 +19,15 @@ LINEARS = {
 }
 
 
-def adapted(name: str) -> LoRALinear:
+def adapted(name: str, put: Callable[[Linear], Linear]) -> LoRALinear:
     outputs, slices = LINEARS[name]
-    return LoRALinear(Linear(WIDTH, outputs), LoRAConfig(RANK, init_b="gaussian"), slices).eval()
+    base = put(Linear(WIDTH, outputs))
+    return LoRALinear(base, LoRAConfig(RANK, init_b="gaussian"), slices).eval()
+
+
+def adapter_bytes(linear: LoRALinear) -> int:
+    """Float32 beside a base of fewer bits."""
+    return sum(parameter.nbytes for parameter in linear.adapters.parameters())
 
 
 def adapter_values(linear: LoRALinear) -> int:
@@ -28,44 +37,44 @@ def adapter_values(linear: LoRALinear) -> int:
 @pytest.mark.benchmark(group="linear, adapted")
 @pytest.mark.parametrize("way", ["plain", "adapted", "merged"])
 @pytest.mark.parametrize("name", LINEARS)
-def test_forward(timed, name: str, way: str) -> None:
-    linear, x = adapted(name), torch.randn(ROWS, WIDTH)
+def test_forward(timed, put, name: str, way: str) -> None:
+    linear, x = adapted(name, put), put(torch.randn(ROWS, WIDTH))
     outputs, beside = linear.out_features, linear(x)
     if way == "merged":
         linear.merge()
     base = linear.base
-    values = WIDTH * outputs + (adapter_values(linear) if way == "adapted" else 0)
-    found = timed(
-        lambda: base(x) if way == "plain" else linear(x),
-        nbytes=4 * (values + outputs + ROWS * (WIDTH + outputs)),
-        flops=2 * ROWS * values,
-    )
+    values = WIDTH * outputs
+    nbytes, flops = x.itemsize * (values + outputs + ROWS * (WIDTH + outputs)), 2 * ROWS * values
+    if way == "adapted":
+        nbytes += adapter_bytes(linear)
+        flops += 2 * ROWS * adapter_values(linear)
+    found = timed(lambda: base(x) if way == "plain" else linear(x), nbytes=nbytes, flops=flops)
     expected = base(x) if way == "plain" else beside
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE[x.dtype])
 
 
 @pytest.mark.benchmark(group="merge")
 @pytest.mark.parametrize("name", LINEARS)
-def test_merge(timed, name: str) -> None:
-    linear = adapted(name)
+def test_merge(timed, put, name: str) -> None:
+    linear = adapted(name, put)
     before = linear.base.weight.clone()
 
     def merge() -> None:
         linear.merge()
         linear.unmerge()  # only puts the original back: no bytes are moved
 
-    weight, values = WIDTH * linear.out_features, adapter_values(linear)
     # BA: 2·r·d·n for each slice, where both d and n are the width.
-    timed(merge, nbytes=4 * (2 * weight + values), flops=values * WIDTH)
+    flops = adapter_values(linear) * WIDTH
+    timed(merge, nbytes=2 * before.nbytes + adapter_bytes(linear), flops=flops, product="float32")
     assert torch.equal(linear.base.weight, before)
     linear.merge()
-    torch.testing.assert_close(linear.base.weight, before + linear.delta_weight())
+    merged = (before + linear.delta_weight()).to(before.dtype)
+    torch.testing.assert_close(linear.base.weight, merged)
 
 
 @pytest.mark.benchmark(group="merge")
-def test_unmerge(benchmark) -> None:
-    linear = adapted("attn.c_proj")
+def test_unmerge(timed, put) -> None:
+    linear = adapted("attn.c_proj", put)
     before = linear.base.weight.clone()
-    benchmark.pedantic(linear.unmerge, setup=linear.merge, rounds=20)
-    benchmark.extra_info.update(bytes=0, flops=0, threads=torch.get_num_threads())
+    timed(linear.unmerge, nbytes=0, setup=linear.merge)
     assert torch.equal(linear.base.weight, before)

@@ -10,13 +10,15 @@ import torch
 from reference_model.config import Norm, preset
 from reference_model.norms import make_norm
 
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 6e-2, torch.float16: 8e-3}
+
 
 @pytest.mark.benchmark(group="norms")
 @pytest.mark.parametrize("rows", [1, 512])
 @pytest.mark.parametrize("norm", get_args(Norm))
-def test_norm(timed, norm: Norm, rows: int) -> None:
+def test_norm(timed, put, norm: Norm, rows: int) -> None:
     config = preset("gpt2", norm=norm)
-    module, x = make_norm(config), torch.randn(rows, config.n_embd)
+    module, x = put(make_norm(config)), put(torch.randn(rows, config.n_embd))
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter)
     weights = sum(p.nbytes for p in module.parameters())
@@ -28,4 +30,4 @@ def test_norm(timed, norm: Norm, rows: int) -> None:
     exact = exact * module.weight.double()
     if norm == "layernorm":
         exact = exact + module.bias.double()
-    assert (found.double() - exact).abs().max() < 1e-5
+    assert (found.double() - exact).abs().max() < TOLERANCE[x.dtype]

@@ -17,8 +17,8 @@ WAYS = {
 @pytest.mark.benchmark(group="sampling")
 @pytest.mark.parametrize("batch", [1, 8])
 @pytest.mark.parametrize("way", WAYS)
-def test_choose(timed, way: str, batch: int) -> None:
-    logits = torch.randn(batch, 50257)
+def test_choose(timed, put, way: str, batch: int) -> None:
+    logits = put(torch.randn(batch, 50257))
     likely = logits.double().topk(40).indices
     logits.scatter_(1, likely, 50.0)  # whatever is drawn, it is one of these
     logits[:, 7] = 60.0 if way == "greedy" else logits[:, 7]

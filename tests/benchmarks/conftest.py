@@ -1,4 +1,4 @@
-"""A stand-in for the driver's library, which the real nvidia-ml-py loads."""
+"""Stand-ins: for the driver's library, which the real nvidia-ml-py loads, and for CUDA."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from tests.benchmarks.stand_in_cuda import Cuda
 
 STAND_IN = Path(__file__).parent / "nvml_stand_in"
 FIRST = "GPU-11111111-aaaa-bbbb-cccc-000000000000"
@@ -90,3 +93,10 @@ def reasons(readings: dict[str, Any]) -> set[str]:
     """The reasons where all figures are missing."""
     assert len(readings) == 11
     return {reading.reason for reading in readings.values()}
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
+    cuda = Cuda()
+    monkeypatch.setattr(torch, "cuda", cuda)
+    return cuda

@@ -18,8 +18,6 @@ import torch
 from asv.config import Config
 from asv_runner.benchmarks._base import Benchmark
 from asv_runner.discovery import disc_benchmarks
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import benchmarks.suite
 from benchmarks.data import locks
@@ -27,6 +25,7 @@ from benchmarks.gate_worker import Worker
 from benchmarks.suite import asked_model
 from reference_model.devices import DTYPES
 from reference_model.errors import UserError
+from tests.benchmarks.places import Places
 
 SUITE = {
     "bench_cache.CacheBytes.track_cache_bytes",
@@ -314,26 +313,6 @@ def test_an_unknown_profile_or_device_is_refused(
     assert done.stderr.splitlines()[-1] == f"ValueError: {name}={value!r}; use {told}"
 
 
-FEW = 16  # numbers: a slope of each head, how many steps an optimiser has taken
-
-
-class Places(TorchDispatchMode):
-    """Within, where each operator leaves what it computes, but for a few numbers of the host's."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: set[str] = set()
-        self.dtypes: set[torch.dtype] = set()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for each in tree_leaves(result):
-            if isinstance(each, torch.Tensor) and each.numel() > FEW:
-                self.found.add(each.device.type)
-                self.dtypes.add(each.dtype)
-        return result
-
-
 @pytest.fixture
 def elsewhere(workloads: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A device without numbers, "meta", stands for a GPU."""
@@ -368,7 +347,7 @@ def test_what_is_timed_computes_on_the_device_that_was_asked_for(
             assert not found.do_setup()
             with places:
                 found.func(*found._current_params)
-        assert rounds or places.found == {"meta"}, found._current_params
+        assert rounds or places.devices == {"meta"}, found._current_params
 
 
 def test_linears_and_keys_have_the_dtype_that_was_asked_for(
