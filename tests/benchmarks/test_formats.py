@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.referee.formats import FORMATS, Codecs
-from reference_model.cache import KVCache
+from reference_model.attention import attend
 from reference_model.config import GPTConfig
 from reference_model.errors import UserError
 from reference_model.model import GPT
@@ -336,7 +336,10 @@ def test_sequences_and_heads_have_the_same_bytes_whoever_is_beside_them(
 class DecodeThenAttend(QuantizedKVCache):
     """The plain way: everything decoded into the model's own basis."""
 
-    attend = KVCache.attend
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        return attend(q, *self.update(layer, k, v), mask)
 
 
 @torch.inference_mode()

@@ -17,7 +17,9 @@ from reference_model.kernels.compiled import VARIABLE
 from reference_model.model import GPT
 from reference_model.quantization.baselines import Float8, Int8, PerChannel, PerToken
 from reference_model.quantization.codec import Codec
+from reference_model.quantization.e8 import E8Box
 from reference_model.quantization.kv_cache import QuantizedKVCache
+from reference_model.quantization.kvarn import KVarNKeys, KVarNValues
 from reference_model.quantization.turboquant import TurboQuant, TurboQuantProd
 
 WIDTH = 8  # of a head of the tiny model
@@ -29,6 +31,8 @@ CODECS: dict[str, Callable[[], tuple[Codec, Codec]]] = {
     ),
     "prod": lambda: (TurboQuantProd(WIDTH, 3), TurboQuant(WIDTH, 3)),
     "KIVI": lambda: (PerChannel(WIDTH, 4, group=4), PerToken(WIDTH, 4)),
+    "KVarN": lambda: (KVarNKeys(WIDTH, 4, tile=4), KVarNValues(WIDTH, 4, tile=4)),
+    "E8": lambda: (E8Box(WIDTH, 3),) * 2,
     "8 bits": lambda: (Int8(WIDTH), Float8(WIDTH)),
 }
 POSITIONS = ("learned", "sinusoidal", "rope", "alibi", "none")
