@@ -132,23 +132,23 @@ def _attend(
             if hiding is not None:
                 _hide(scores.view(run.pieces, *q.shape[:3], run.size), hiding)
         # Where nothing may be seen, −∞ could not be taken off.
-        top = scores.amax((0, 3))[..., None].clamp_(min=torch.finfo(q.dtype).min)
+        top = scores.amax((0, 3), keepdim=True).clamp_(min=torch.finfo(q.dtype).min)
         if carried is not None:
             top = torch.maximum(top, carried[0])
         weights = scores.sub_(top).exp2_()
-        total = weights.sum((0, 3))[..., None]
+        total = weights.sum((0, 3), keepdim=True)
         if carried is None:
             y = torch.zeros_like(queries)
         else:
             fading = carried[0].sub_(top).exp2_()
             total.addcmul_(carried[1], fading)
-            y = carried[2].mul_(fading)
+            y = carried[2].mul_(fading[0])
         _scale(weights, source.scales(VALUES, run.tokens), workspace)
         for of_piece, values in zip(weights, source.levels(VALUES, run), strict=True):
             y.baddbmm_(of_piece, values.flatten(0, 1))
         carried = top, total, y
     assert carried is not None  # a token reads itself
-    return (carried[2] / carried[1]).view(q.shape)
+    return (carried[2] / carried[1][0]).view(q.shape)
 
 
 def _scale(scores: Tensor, scales: Tensor | None, workspace: Workspace) -> None:

@@ -208,7 +208,8 @@ class _Converted:
         return 0, self.length if self.past is None else self.past + query + 1
 
     def levels(self, which: int, run: Run) -> Iterator[Tensor]:
-        for piece in self.held[which][:, :, run.tokens].split(run.size, dim=2):
+        held = self.held[which].narrow(2, run.start, run.size * run.pieces)
+        for piece in held.chunk(run.pieces, dim=2):
             yield self.workspace.tokens("numbers", *piece.shape, dtype=self.dtype).copy_(piece)
 
     def scales(self, which: int, tokens: slice) -> None:

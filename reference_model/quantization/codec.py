@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Self
@@ -14,7 +15,7 @@ from reference_model.errors import UserError
 from reference_model.quantization.packing import LookUp
 from reference_model.workspace import Workspace
 
-VALUES_AT_ONCE = 2**18
+VALUES_AT_ONCE = 2**19
 
 Parts = tuple[Tensor, ...]  # what is held: (…, T/block, width) each, as `layout` says
 
@@ -65,20 +66,36 @@ class Codec(ABC):
         """Tensors that are held once, whatever is encoded: rotations and tables."""
         return ()
 
-    def encode(self, x: Tensor) -> Parts:
-        """x (…, T, D), T a multiple of ``block`` → parts."""
+    def encode(self, x: Tensor, into: Parts | None = None) -> Parts:
+        """x (…, T, D), T a multiple of ``block`` → parts, which may be there already."""
         if x.shape[-2] % self.block:
             raise UserError(
                 f"{self.name} encodes {self.block} tokens together, received {x.shape[-2]}; "
                 "give a multiple"
             )
-        size = self._at_once(x)
+        size, blocks = self._at_once(x), x.shape[-2] // self.block
         if x.numel() <= size * self.block * self.width:
-            return self.quantize(self.rotate(x))
-        blocks = x.reshape(-1, self.block, self.width)
-        pieces = [self.quantize(self.rotate(piece)) for piece in blocks.split(size)]
-        shape = *x.shape[:-2], x.shape[-2] // self.block, -1
-        return tuple(torch.cat(part).view(shape) for part in zip(*pieces, strict=True))
+            return written(self.quantize(self.rotate(x)), into)
+        if into is None:
+            shape = *x.shape[:-2], blocks
+            into = tuple(
+                torch.empty(*shape, count, dtype=dtype, device=x.device)
+                for count, dtype in self.layout
+            )
+        # Of as many heads at once as have few tokens, or of one head a part of its tokens.
+        heads, workspace = math.prod(x.shape[:-2]), Workspace(x.device)
+        x = x.reshape(heads, blocks * self.block, self.width)
+        parts = [part.view(heads, blocks, -1) for part in into]
+        for head in range(0, heads, rows := max(1, size // blocks)):
+            of_heads = x[head : head + rows].split(min(size, blocks) * self.block, dim=1)
+            targets = zip(*(p[head : head + rows].split(size, dim=1) for p in parts), strict=True)
+            for piece, target in zip(of_heads, targets, strict=True):
+                written(self._encode(piece, workspace), target)
+        return into
+
+    def _encode(self, x: Tensor, workspace: Workspace) -> Parts:
+        """One piece of several, which may share their memory."""
+        return self.quantize(self.rotate(x))
 
     def decode(self, parts: Parts) -> Tensor:
         """Parts → x̂ (…, T, D) float32."""
@@ -124,6 +141,15 @@ class Rotated(Codec):
 
     def unrotate(self, x: Tensor) -> Tensor:
         return x if self.rotation is None else x @ self.rotation
+
+
+def written(parts: Parts, into: Parts | None) -> Parts:
+    """What is encoded, where there is room for it."""
+    if into is None:
+        return parts
+    for room, part in zip(into, parts, strict=True):
+        room.copy_(part)
+    return into
 
 
 def nbytes_of(tensors: Iterable[Tensor]) -> int:

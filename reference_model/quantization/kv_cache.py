@@ -118,7 +118,8 @@ class QuantizedKVCache(KVCache):
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> None:
         """As in `KVCache`."""
-        self._append(layer, k, v, *self._advance(layer, k.shape[-2]))
+        start, _ = self._advance(layer, k.shape[-2])
+        self._append(layer, k, v, self._biases(layer), start)
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Append k, v (B, G, T, D) of one layer; return all that the last token reads, decoded.
@@ -126,14 +127,14 @@ class QuantizedKVCache(KVCache):
         (B, G, length, D) each, in the model's own basis: the plain way, which `attend` equals.
         """
         start, end = self._advance(layer, k.shape[-2])
-        exact, first = self._append(layer, k, v, start, end), self.encoded(start)
-        count = self.encoded(end)
+        bias = self._biases(layer)
+        exact = self._append(layer, k, v, bias, start)
+        first, count = self.encoded(start), self.encoded(end)
         decoded = [store.codec.decode(store.filled(count)) for store in self.stores[layer]]
         found = [
             torch.cat((past.to(k.dtype), new[:, :, count - first :]), dim=-2)
             for past, new in zip(two_of(decoded), two_of(exact), strict=True)
         ]
-        bias = self._biases(layer)
         return (found[0], found[1]) if bias is None else (found[0] + bias[0], found[1] + bias[1])
 
     def attend(
@@ -143,13 +144,13 @@ class QuantizedKVCache(KVCache):
         if (held := self._packed(layer)) and packed_attention.can_attend(q, k, v):
             return self._attend_compiled(layer, q, k, v, mask, held)
         start, end = self._advance(layer, k.shape[-2])
-        exact = self._append(layer, k, v, start, end)
+        bias = self._biases(layer)
+        exact = self._append(layer, k, v, bias, start)
         codecs = [store.codec for store in self.stores[layer]]
         if triton_attention.supports(q, *codecs):
-            return self._attend_on_cuda(layer, q, exact, start, end, mask)
+            return self._attend_on_cuda(layer, q, exact, start, end, mask, bias)
         y = self._attend(layer, codecs[0].rotate(q), exact, start, mask)
         y = codecs[-1].unrotate(y).to(q.dtype)
-        bias = self._biases(layer)
         if bias is None:
             return y
         sharing = y.shape[1] // v.shape[1]  # heads that share a value, and so its bias
@@ -175,12 +176,12 @@ class QuantizedKVCache(KVCache):
         held: list[tuple[TurboQuant, Parts]],
     ) -> Tensor:
         """What `attend` does, in one call where no token is read exactly."""
-        start, end = self._advance(layer, k.shape[-2])
+        start, _ = self._advance(layer, k.shape[-2])
         fresh: tuple[Tensor, Tensor] | None = (k, v)
         newest: tuple[Tensor | None, Tensor | None] = (None, None)
-        if self.window:
-            fresh, newest = None, two_of(self._append(layer, k, v, start, end))
         found = self._biases(layer)
+        if self.window:
+            fresh, newest = None, two_of(self._append(layer, k, v, found, start))
         biases = (None, None) if found is None else found[:, 0, :, 0].unbind()
         keys, values = (
             Held(codec, parts, last=last, bias=bias)
@@ -206,9 +207,10 @@ class QuantizedKVCache(KVCache):
         start: int,
         end: int,
         mask: Tensor | None,
+        bias: Tensor | None,
     ) -> Tensor:
         """What `attend` does, by Triton's kernels."""
-        first, count, bias = self.encoded(start), self.encoded(end), self._biases(layer)
+        first, count = self.encoded(start), self.encoded(end)
         if q.shape[-2] == 1 or self.window == 0:  # nobody reads exactly what was encoded just now
             exact = [x[..., count - first :, :] for x in exact]
         else:
@@ -265,15 +267,18 @@ class QuantizedKVCache(KVCache):
         ]
         return attend_in_pieces(q, sources, mask, self.workspace, self.capacity)
 
-    def _append(self, layer: int, k: Tensor, v: Tensor, start: int, end: int) -> list[Tensor]:
+    def _append(
+        self, layer: int, k: Tensor, v: Tensor, bias: Tensor | None, start: int
+    ) -> list[Tensor]:
         """Exact tokens of each store of a layer, from the first that waited to the newest."""
-        both, bias = torch.stack((k, v)), self._biases(layer)
+        both = torch.stack((k, v))
         if bias is not None:
             both = both - bias
+        first, count = self.encoded(start), self.encoded(start + k.shape[-2])
         stores = self.stores[layer]
         return [
-            store.append(x, self.encoded(start), start, self.encoded(end))
-            for store, x in zip(stores, both.split(2 // len(stores)), strict=True)
+            store.append(x, first, start, count)
+            for store, x in zip(stores, both.chunk(len(stores)), strict=True)
         ]
 
     def _biases(self, layer: int) -> Tensor | None:
@@ -283,7 +288,8 @@ class QuantizedKVCache(KVCache):
         keys, values = self._projections[layer]
         if keys.module is values.module:  # where they lie side by side: nothing is copied
             bias = keys.module.get_parameter("bias").detach()
-            both = bias[keys.outputs.start : values.outputs.stop]
+            first, end = keys.outputs.start, values.outputs.stop
+            both = bias.narrow(0, first, end - first)
         else:
             both = torch.cat(
                 [part.module.get_parameter("bias").detach() for part in (keys, values)]

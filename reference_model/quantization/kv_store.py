@@ -10,7 +10,7 @@ from torch import Tensor
 
 from reference_model.attention import Run
 from reference_model.kernels import triton_attention
-from reference_model.quantization.codec import Codec, Parts
+from reference_model.quantization.codec import Codec, Parts, written
 
 if TYPE_CHECKING:
     from reference_model.quantization.kv_cache import QuantizedKVCache
@@ -42,26 +42,28 @@ class Store:
             for count, dtype in codec.layout
         ]
         self.recent = weight.new_zeros(*shape, waiting, codec.width)
+        # Views of keys alone, and of values alone: quicker to narrow down than all of it.
+        self.halves = [tuple(part[half] for part in self.parts) for half in range(shape[0])]
 
     def append(self, x: Tensor, first: int, start: int, count: int) -> Tensor:
         """Take in x (K, B, G, T, D), tokens from ``start`` on, and encode what is before ``count``.
 
         Returns x with the tokens that waited in front of it, the first of them ``first``.
         """
-        waited = self.recent[..., : start - first, :]
-        exact = torch.cat((waited.to(x.dtype), x), dim=-2) if waited.shape[-2] else x
-        leaving, staying = exact[..., : count - first, :], exact[..., count - first :, :]
-        if leaving.shape[-2]:
-            at = slice(first // self.codec.block, count // self.codec.block)
-            fits = triton_attention.supports(leaving, self.codec)
-            parts = (
-                triton_attention.encode(leaving, self.codec) if fits else self.codec.encode(leaving)
-            )
-            for buffer, part in zip(self.parts, parts, strict=True):
-                buffer[:, :, :, at] = part
-        if staying.shape[-2]:
-            self.recent[..., : staying.shape[-2], :] = staying
-        return exact
+        waited, leaving = start - first, count - first
+        if waited:
+            x = torch.cat((self.recent.narrow(-2, 0, waited).to(x.dtype), x), dim=-2)
+        if leaving:
+            at = first // self.codec.block, leaving // self.codec.block
+            into = tuple(part.narrow(-2, *at) for part in self.parts)
+            left = x.narrow(-2, 0, leaving)
+            if triton_attention.supports(left, self.codec):
+                written(triton_attention.encode(left, self.codec), into)
+            else:
+                self.codec.encode(left, into)
+        if staying := x.shape[-2] - leaving:
+            self.recent.narrow(-2, 0, staying).copy_(x.narrow(-2, leaving, staying))
+        return x
 
     def filled(self, count: int) -> Parts:
         """Views of the parts that hold the first ``count`` tokens."""
@@ -107,8 +109,7 @@ class Decoded(_Source):
 
     def levels(self, which: int, run: Run) -> Iterator[Tensor]:
         codec, parts = self._parts(which, run.tokens)
-        split = (part.split(run.size // codec.block, dim=2) for part in parts)
-        for piece in zip(*split, strict=True):
+        for piece in zip(*(part.chunk(run.pieces, dim=2) for part in parts), strict=True):
             levels = codec.levels(piece, self.workspace)
             scales = codec.scales(piece) if self.scaled else None
             yield levels if scales is None else levels.mul_(scales)
@@ -118,9 +119,10 @@ class Decoded(_Source):
         return None if self.scaled else codec.scales(parts)
 
     def _parts(self, which: int, tokens: slice) -> tuple[Codec, Parts]:
-        store, index = _of(which, self.stores)
-        at = slice(tokens.start // store.codec.block, tokens.stop // store.codec.block)
-        return store.codec, tuple(part[index, :, :, at] for part in store.parts)
+        store, half = _of(which, self.stores)
+        block = store.codec.block
+        at = tokens.start // block, (tokens.stop - tokens.start) // block
+        return store.codec, tuple(part.narrow(2, *at) for part in store.halves[half])
 
 
 class Exact(_Source):
@@ -136,10 +138,10 @@ class Exact(_Source):
         return self.decoded(query), self.start + query + 1
 
     def levels(self, which: int, run: Run) -> Iterator[Tensor]:
-        store, index = _of(which, self.stores)
-        x = self.exact[which - index][index]
-        at = slice(run.tokens.start - self.first, run.tokens.stop - self.first)
-        for piece in x[:, :, at].split(run.size, dim=2):
+        store, half = _of(which, self.stores)
+        x = self.exact[which - half][half]
+        of_run = x.narrow(2, run.start - self.first, run.size * run.pieces)
+        for piece in of_run.chunk(run.pieces, dim=2):
             yield store.codec.rotate(piece)
 
     def scales(self, which: int, tokens: slice) -> None:

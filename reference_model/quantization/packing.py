@@ -64,7 +64,7 @@ def pack(codes: Tensor, bits: int) -> Planes:
     word = codes.view(torch.int32)
     word = (word | (word >> 5)) & 0x003F003F
     word = word | (word >> 10)  # the lower 12 bits are the word
-    high = ((word >> 8) & 15).to(torch.uint8).view(torch.int16)  # those of two words, side by side
+    high = (word >> 8).to(torch.uint8).view(torch.int16)  # those of two words, side by side
     return word.to(torch.uint8), (high | (high >> 4)).to(torch.uint8)
 
 

@@ -152,7 +152,7 @@ SPEED = (
     fault(
         "codec works in small pieces",
         "A codec encodes and decodes in pieces 64 times as small.",
-        (CODEC, "VALUES_AT_ONCE = 2**18\n", "VALUES_AT_ONCE = 2**12\n"),
+        (CODEC, "VALUES_AT_ONCE = 2**19\n", "VALUES_AT_ONCE = 2**13\n"),
     ),
     fault(
         "codes of 2 and 3 bits gathered row by row",
