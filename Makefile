@@ -3,6 +3,9 @@ PYTHON ?= python3
 PROFILE ?= quick
 # Of `make report`: reference, smollm2, a folder of weights or a .gguf file.
 MODEL ?= reference
+# Where it computes (auto takes a GPU where there is one), and the dtype of its weights.
+DEVICE ?= auto
+DTYPE ?= float32
 # Of `make history`: how many commits, and the machine that results are stored under, which asv would
 # call by its host's name. Profiles are stored apart: what one has measured the other has not.
 COMMITS ?= 5
@@ -19,7 +22,7 @@ PAGE := reports/site
 
 # Whoever gives one of these gives a word: make expands nothing in it, and recipes have it from their
 # environment, as "$$BASE", where no shell takes it for text of its own.
-WORDS := PYTHON PROFILE MODEL COMMITS MACHINE BASE HEAD VENV PEERS RAY TRITON PAGE
+WORDS := PYTHON PROFILE MODEL DEVICE DTYPE COMMITS MACHINE BASE HEAD VENV PEERS RAY TRITON PAGE
 $(foreach word,$(WORDS),$(eval override $(word) := $$(value $(word))))
 export $(WORDS)
 
@@ -57,8 +60,9 @@ environment:
 setup: ## create .venv and fetch the texts (done once, and by every other target)
 	$(call set_up,"$$VENV" --texts)
 
-report: setup ## measure and write the page; PROFILE=smoke|quick|full MODEL=reference|smollm2|FOLDER|FILE.gguf
-	@$(RUN) -m benchmarks run --profile="$$PROFILE" --model="$$MODEL" --out="$$PAGE/results.json" $(told)
+report: setup ## measure and write the page; PROFILE=smoke|quick|full MODEL=smollm2|FOLDER|FILE.gguf DEVICE=cpu|cuda DTYPE=bfloat16
+	@$(RUN) -m benchmarks run --profile="$$PROFILE" --model="$$MODEL" --device="$$DEVICE" \
+		--dtype="$$DTYPE" --out="$$PAGE/results.json" $(told)
 	@$(RUN) -m reports build "$$PAGE/results.json" --out="$$PAGE" $(told)
 	@printf 'The page: file://%s/%s/index.html\n' "$$(pwd)" "$$PAGE"
 

@@ -156,6 +156,7 @@ def test_the_command_tells_what_the_function_finds(
     (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
     expected = score(model, tokenizer, TEXT, 32, 8)
     asked = ["score", "--text", str(tmp_path / "text.txt"), "--window=32", "--stride=8"]
+    asked.append("--device=cpu")  # as above
     assert main([*asked, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["nats_per_token"] == expected.nats_per_token
