@@ -172,10 +172,9 @@ def encode(
         y += tl.dot(piece, turn, input_precision="ieee")
 
     norm = tl.sqrt_rn(tl.sum(y * y, 1))
-    code = (y < 0).to(tl.int32) << (BITS - 1)  # sign and magnitude
+    code = (y < 0).to(tl.int32) << (BITS - 1)  # sign and magnitude; 0 beyond D, where y is 0
     for i in tl.static_range(len(EDGES)):
         code += (tl.abs(y) > (norm * EDGES[i])[:, None]).to(tl.int32)
-    code = tl.where(column < D, code, 0)
     scale = norm
     if SCALE != "norm":
         level = tl.where(column < D, tl.load(levels + code * step), 0.0)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from itertools import chain
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from reference_model.quantization.codec import Parts
 from reference_model.quantization.packing import pack, unpack
 from reference_model.quantization.turboquant import Scale, TurboQuant
 
-WIDTHS = (32, 48, 64, 80, 96, 128, 200, 256)
+WIDTHS = (32, 42, 64, 80, 96, 128, 200, 256)
 BITS = (1, 2, 3, 4)
 GROUPS, SHARING, BATCH = 2, 2, 2
 # Of results of size 1: float32's rounding, and that of what is given back.
@@ -279,7 +280,7 @@ def check(codec: TurboQuant, x: Tensor, parts: Parts) -> None:
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_codes_and_scales_are_those_of_the_definition(device: str, width: int, bits: int) -> None:
-    for scale in get_args(Scale) if width == 64 else ("norm",):
+    for scale in get_args(Scale) if width in (42, 64) else ("norm",):
         codec = TurboQuant(width, bits, scale=scale)
         x = torch.randn(BATCH, GROUPS, 21, width, device=device) * 3
         check(codec, x, encode(x, codec.to(device)))
@@ -294,6 +295,30 @@ def test_without_a_rotation_every_byte_is_the_codecs_own(device: str, bits: int)
     assert [part.dtype for part in found] == [dtype for _, dtype in codec.layout]
     for part, expected in zip(found[:-1], codec.encode(x)[:-1], strict=True):
         assert torch.equal(part.cpu(), expected)
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_nothing_is_written_behind_a_result(
+    device: str, monkeypatch: pytest.MonkeyPatch, bits: int
+) -> None:
+    behind: list[Tensor] = []
+    new_empty, guard = Tensor.new_empty, 64
+
+    def guarded(self: Tensor, *shape: int, **how: Any) -> Tensor:
+        if "device" in how:  # the interpreter's own
+            return new_empty(self, *shape, **how)
+        count = math.prod(shape)
+        room = new_empty(self, count + guard, **how).fill_(7)
+        behind.append(room[count:])
+        return room[:count].view(shape)
+
+    monkeypatch.setattr(Tensor, "new_empty", guarded)
+    codec = TurboQuant(36, bits).to(device)
+    parts = encode(torch.randn(1, GROUPS, 21, 36, device=device), codec)
+    packed = Packed.of(codec, parts)
+    attend_packed(torch.randn(1, GROUPS, 3, 36, device=device), packed, packed, None, 21)
+    assert len(behind) == len(parts) + 2
+    assert all(tail.eq(7).all() for tail in behind)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
