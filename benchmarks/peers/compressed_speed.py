@@ -35,7 +35,6 @@ TOKENS = (1024, 4096, 16_384)
 DTYPES = ("float32", "bfloat16")  # of the weights, and of the uncompressed cache
 BITS = (2, 3, 4)
 UNCOMPRESSED, PLAINLY = "uncompressed", ", PyTorch's operators"
-PIECE = 256  # tokens that are taken in at once while a cache is filled
 Seconds = dict[str, dict[str, dict[str, float]]]  # dtype → tokens → cache → median of a step
 
 
@@ -66,6 +65,7 @@ def _steps(model: Model, past: int, batch: int) -> dict[str, Callable[[], None]]
     """By cache: the step after so many tokens."""
     import torch
 
+    from benchmarks.instruments.filling import fill
     from reference_model.cache import KVCache
     from reference_model.kernels import triton_attention
     from reference_model.quantization.kv_cache import QuantizedKVCache
@@ -86,18 +86,6 @@ def _steps(model: Model, past: int, batch: int) -> dict[str, Callable[[], None]]
         if cache is not plain and triton_attention.supports(like_a_query):
             steps[name + PLAINLY] = partial(_plainly, steps[name])
     return steps
-
-
-def fill(cache: KVCache, model: Model, tokens: int) -> None:
-    """Random keys and values of so many tokens, in pieces."""
-    import torch
-
-    config, weight = model.config, model.wte.weight
-    for start in range(0, tokens, PIECE):
-        shape = (2, cache.batch_size, config.n_kv_head, min(PIECE, tokens - start), config.d_head)
-        rows = torch.randn(shape, dtype=weight.dtype, device=weight.device)
-        for layer in range(config.n_layer):
-            cache.append(layer, rows[0], rows[1])
 
 
 def _step(model: Model, token: Any, cache: KVCache, past: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.instruments.clock import interleaved_durations
+from benchmarks.instruments.filling import PIECE, fill
 from benchmarks.instruments.memory import cache_bytes_held, held_rss
 from benchmarks.instruments.readings import Reading
 from benchmarks.judging.stats import geometric_mean_ratio_interval, mean_interval
@@ -28,7 +29,6 @@ BITS = (2, 3, 4)
 ROUNDS = 12
 SHAPE = (12, 12, CONTEXT, 64)  # GPT-2 small's keys, all layers: what encoding is timed on
 CACHES = ("plain", "turboquant")
-PIECE = 64  # tokens that are taken in at once while a cache is filled
 
 
 def sample(name: str) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def decoding_ratios() -> dict[str, float]:
     token = torch.zeros(1, 1, dtype=torch.int64)
     with torch.inference_mode():
         for cache in caches.values():
-            fill(cache, CONTEXT - 1)
+            fill(cache, model, CONTEXT - 1)
         steps = {name: partial(_step, model, token, cache) for name, cache in caches.items()}
         seconds = interleaved_durations(steps, ROUNDS, warmup=2)
     medians = {name: statistics.median(samples) for name, samples in seconds.items()}
@@ -100,15 +100,6 @@ def copy_ratios() -> dict[str, float]:
     medians = {name: statistics.median(samples) for name, samples in seconds.items()}
     copy = medians.pop("copy")
     return {name: median / copy for name, median in medians.items()}
-
-
-@torch.inference_mode()
-def fill(cache: KVCache, tokens: int) -> None:
-    """Random keys and values of so many tokens, in pieces."""
-    model = preset("gpt2")
-    for piece in torch.arange(tokens).split(PIECE):
-        for layer in range(model.n_layer):
-            cache.append(layer, *torch.randn(2, 1, model.n_head, len(piece), model.d_head))
 
 
 def freed() -> dict[str, float]:
@@ -170,5 +161,6 @@ def filled(name: str) -> Any:
         codec.encode(torch.randn(1, model.config.n_head, PIECE, model.config.d_head))
     plain = KVCache(model.config, 1, CONTEXT) if name == "plain" else None
     cache = plain or QuantizedKVCache(model, 1, CONTEXT, codec)
-    fill(cache, CONTEXT)
+    with torch.inference_mode():
+        fill(cache, model, CONTEXT)
     return model, cache
