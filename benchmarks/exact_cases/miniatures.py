@@ -194,6 +194,17 @@ MINIATURES = (
             "experiments.cache.memory_bound.profile": Profiled,
         },
     ),
+    Miniature(
+        "cache.compressed-speed",
+        "full",
+        [{"kernels": "plain", "part": part} for part in ("step", "encoding", "prefill", "peak")],
+        rest=True,
+        sizes={
+            "experiments.cache.compressed_speed.TOKENS": (64, 256),
+            "experiments.cache.compressed_speed.PROMPT": 128,
+            "experiments.cache.compressed_speed.ENCODED": 64,
+        },
+    ),
     Miniature("cache.memory-law", "smoke"),
     Miniature("position.relative", "smoke"),
     Miniature(

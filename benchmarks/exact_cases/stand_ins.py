@@ -177,6 +177,7 @@ OF_SUITE: dict[str, Any] = {
     "instruments.clock.generation_timing": _generation,
     "instruments.memory.held_rss": _held,
     "instruments.memory.peak_rss": lambda *given: {"increase": _held(*given)},
+    "instruments.memory.page_faults": lambda: 0,
     "instruments.topics.TOPICS": {f"topic {i}": _text(f"topic {i}") for i in range(TOPICS)},
 }
 

@@ -32,6 +32,7 @@ LESSON_MODULES = (
     "cache.complexity",
     "cache.speed",
     "cache.memory_bound",
+    "cache.compressed_speed",
     "turboquant.memory",
     "turboquant.lesson",
     "turboquant.qjl",

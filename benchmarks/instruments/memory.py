@@ -155,6 +155,13 @@ def rss_while_held(target: str, arguments: dict[str, Any]) -> dict[str, Any]:
     return {"held": int(found[1]) * 1024} if found else {"reason": f"{STATUS} has no VmRSS"}
 
 
+def page_faults() -> int:
+    """How often the system had to map a page for this process so far: it does so at first use."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
 def _peak_of_this_process() -> int | None:
     """Bytes; None where the system does not tell.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.experiments.experiment import all_experiments
 from benchmarks.judging.claims import Claim, Region, Requirement, Words, load_claims
 from benchmarks.judging.findings import LONGEST, finding
 from benchmarks.judging.rounding import figures, in_full, number
@@ -78,7 +79,9 @@ def test_every_published_finding_is_a_short_sentence_that_begins_with_its_verdic
             if claim["measurements"] and "…" in claim["finding"]:
                 wrong.append((name, claim["finding"], "cut"))
     assert wrong == []
-    assert seen == set(CLAIMS)
+    assert seen <= set(CLAIMS)
+    # What quick has no time for may not be published yet.
+    assert set(CLAIMS) - seen <= {e.claim for e in all_experiments() if e.seconds["quick"] is None}
 
 
 def test_no_published_finding_has_a_number_that_was_neither_measured_nor_claimed(
