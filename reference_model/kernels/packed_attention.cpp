@@ -305,19 +305,22 @@ struct Encoder {
     int room = padded(job.D), words = (job.D + 3) / 4;
 
     // Codes of two words are eight bytes: shifts bring neighbours together, then pairs of them.
+    template <int BITS>
     void pack(const uint8_t* codes, uint8_t* low, uint8_t* high) const {
+        constexpr uint64_t PAIRS = BITS == 2 ? 0x000f000f000f000f : BITS == 3 ? 0x003f003f003f003f : 0x00ff00ff00ff00ff;
         for (int w = 0; w < words; w += 2) {
             uint64_t x = load<uint64_t>(codes + 4 * w);
-            if (side.bits == 4) {
-                x |= x >> 4;
-                for (int i = 0; i < 4 && 2 * w + i < (job.D + 1) / 2; ++i) low[2 * w + i] = x >> 16 * i;
+            x = (x | x >> (8 - BITS)) & PAIRS;
+            if (BITS == 4) {
+                x = (x | x >> 8) & 0x0000ffff0000ffff;
+                uint32_t both = uint32_t(x | x >> 16);
+                std::memcpy(low + 2 * w, &both, std::min(4, (job.D + 1) / 2 - 2 * w));
                 continue;
             }
-            x = side.bits == 2 ? (x | x >> 6) & 0x000f000f000f000full : (x | x >> 5) & 0x003f003f003f003full;
-            x |= x >> (side.bits == 2 ? 12 : 10);
+            x |= x >> (16 - 2 * BITS);
             low[w] = x;
-            if (w + 1 < words || side.bits == 3) low[w + 1] = x >> 32;
-            if (side.bits == 3) high[w / 2] = (x >> 8 & 15) | (x >> 36 & 240);
+            if (w + 1 < words || BITS == 3) low[w + 1] = x >> 32;
+            if (BITS == 3) high[w / 2] = (x >> 8 & 15) | (x >> 36 & 240);
         }
     }
 
@@ -352,7 +355,7 @@ struct Encoder {
             if (side.scale == 2) scale = product / length;
             if (side.scale == 3) scale = norms[r] == 0.0f ? 0.0f : norms[r] * norms[r] / product;
             side.scales[at] = to_half(scale);
-            pack(codes[r], side.low + at * Codes<BITS>::low_bytes(job.D),
+            pack<BITS>(codes[r], side.low + at * Codes<BITS>::low_bytes(job.D),
                  side.high + at * Codes<BITS>::high_bytes(job.D));
         }
     }
