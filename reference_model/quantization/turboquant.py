@@ -101,6 +101,7 @@ class TurboQuant(Rotated):
         planes = pack(self._codes(x, norm, workspace), self.bits)
         return *planes, self._scales(x, norm, planes).half()
 
+    @torch.no_grad()  # what is written to is no step of a gradient
     def _codes(self, x: Tensor, norm: Tensor, workspace: Workspace | None) -> Tensor:
         """The nearest level of each coordinate over its vector's norm: (…, T, D) → uint8.
 

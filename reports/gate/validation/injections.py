@@ -11,7 +11,7 @@ from reports.gate.validation.edits import Edit, edit
 from reports.gate.verdict import Verdict
 
 MODEL, CACHE = "reference_model/model.py", "reference_model/cache.py"
-KV, CODEC = "reference_model/quantization/kv_cache.py", "reference_model/quantization/turboquant.py"
+KV, CODEC = "reference_model/quantization/kv_store.py", "reference_model/quantization/turboquant.py"
 INT8 = "reference_model/quantization/int8.py"
 LORA = "reference_model/lora.py"
 STEPS = "benchmarks/suite/gate_workloads.py"

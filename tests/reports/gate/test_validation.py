@@ -267,7 +267,7 @@ def test_a_real_run_is_the_gate_of_a_clone_with_the_injection(
         source, target = root / package, repository.path / package
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, target)
-    for name in ("errors.py", "files.py", "printing.py"):
+    for name in ("devices.py", "errors.py", "files.py", "printing.py"):
         shutil.copy(root / "reference_model" / name, repository.path / "reference_model")
     for name in ("instruments", "data", "record"):
         shutil.copytree(root / "benchmarks" / name, repository.path / "benchmarks" / name)
