@@ -14,6 +14,7 @@ pytest.importorskip("triton")
 
 from reference_model.config import GPTConfig
 from reference_model.kernels import triton_attention
+from reference_model.kernels.compiled import VARIABLE
 from reference_model.model import GPT
 from reference_model.quantization.baselines import Int8
 from reference_model.quantization.codec import Codec
@@ -39,6 +40,12 @@ def read(model: GPT, codecs: tuple[Codec, Codec], chunks: list[int], window: int
     text = torch.arange(2 * 13, device=model.wte.weight.device).view(2, 13) % 23
     cache = QuantizedKVCache(model, 2, 13, *codecs, window=window)
     return torch.cat([model(part, cache) for part in text.split(chunks, dim=1)], dim=1)
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter's device is a CPU, where compiled attention would come first."""
+    monkeypatch.setenv(VARIABLE, "plain")
 
 
 @pytest.fixture
