@@ -26,6 +26,8 @@ class KVCache:
     hold (their capacity), `nbytes_used` the part of it that is filled.
     """
 
+    prompt_at_once: int | None = None  # tokens of a prompt to be read at once; None: all of them
+
     def __init__(
         self,
         config: GPTConfig,

@@ -104,7 +104,7 @@ def stream(
             if decoding == "compiled":
                 cache.keep_address()
                 step = _compiled_step()
-    logits = _step(model, prompt, cache)
+    logits = _prefill(model, prompt, cache)
     for end in range(length, length + new_tokens):
         token = choose(logits, temperature, top_k, generator)
         if ended is not None:
@@ -148,6 +148,15 @@ class _Ended:
 def _step(model: GPT, tokens: Tensor, cache: KVCache | None) -> Tensor:
     """Logits (B, V) of the token after these (B, T)."""
     return model(tokens, cache, last_only=True)[:, -1]
+
+
+def _prefill(model: GPT, prompt: Tensor, cache: KVCache | None) -> Tensor:
+    """The same of a prompt, which a cache may want in pieces."""
+    at_once = (cache and cache.prompt_at_once) or prompt.shape[1]
+    *first, last = prompt.split(at_once, dim=1)
+    for piece in first:
+        model(piece, cache, last_only=True)
+    return _step(model, last, cache)
 
 
 @functools.cache

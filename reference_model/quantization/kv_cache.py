@@ -23,6 +23,9 @@ from reference_model.workspace import Workspace
 if TYPE_CHECKING:
     from reference_model.model import GPT
 
+# Tokens of a prompt: what lies between a model's layers is then no more than a long text's cache.
+PROMPT_AT_ONCE = 512
+
 
 class QuantizedKVCache(KVCache):
     """Keys and values as their codecs hold them, allocated once and appended in place.
@@ -84,6 +87,7 @@ class QuantizedKVCache(KVCache):
         self._lengths = [0] * config.n_layer
         self.batch_size = batch_size
         self.workspace = Workspace(weight.device)
+        self.prompt_at_once = PROMPT_AT_ONCE if weight.device.type == "cpu" else None
 
     def encoded(self, length: int) -> int:
         """How many of the first tokens the last of ``length`` ones reads decoded."""
@@ -141,7 +145,7 @@ class QuantizedKVCache(KVCache):
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
     ) -> Tensor:
         """As in `KVCache`, in the codecs' bases: q is turned once, the weighted sum back once."""
-        if (held := self._packed(layer)) and packed_attention.can_attend(q, k, v):
+        if packed_attention.can_attend(q, k, v) and (held := self._packed(layer)):
             return self._attend_compiled(layer, q, k, v, mask, held)
         start, end = self._advance(layer, k.shape[-2])
         bias = self._biases(layer)
@@ -159,11 +163,11 @@ class QuantizedKVCache(KVCache):
     def _packed(self, layer: int) -> list[tuple[TurboQuant, Parts]] | None:
         """Codec and buffers of keys and of values, where compiled code may read and write them."""
         stores, found = self.stores[layer], []
-        for store, at in ((stores[0], 0), (stores[-1], len(stores) % 2)):
+        for store, half in ((stores[0], 0), (stores[-1], -1)):
             codec = store.codec
             if not isinstance(codec, TurboQuant) or store.recent.dtype != torch.float32:
                 return None
-            found.append((codec, tuple(part[at] for part in store.parts)))
+            found.append((codec, store.halves[half]))
         return found if all(c.bits in packed_attention.BITS for c, _ in found) else None
 
     def _attend_compiled(

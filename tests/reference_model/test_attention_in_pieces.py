@@ -18,6 +18,7 @@ from reference_model.config import preset
 from reference_model.generate import generate
 from reference_model.kernels.compiled import VARIABLE
 from reference_model.model import GPT
+from reference_model.quantization import kv_cache
 from reference_model.quantization.baselines import Int8, PerChannel, PerToken
 from reference_model.quantization.kv_cache import QuantizedKVCache
 from reference_model.quantization.turboquant import TurboQuant
@@ -282,3 +283,21 @@ def test_two_generations_at_once_are_two_generations_one_after_the_other(
     for index in (0, 1):
         run(index)
         assert torch.equal(found[index], together[index])
+
+
+def test_a_prompt_goes_through_a_compressed_cache_in_pieces(
+    tiny_model: Callable[..., GPT], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model(torch.float32, context_length=64, position="rope", n_layer=1)
+    prompt, read = torch.randint(23, (2, 30)), []
+    model.register_forward_pre_hook(lambda _, given: read.append(given[0].shape[1]))
+
+    def continued() -> Tensor:
+        return generate(model, prompt, 3, cache=QuantizedKVCache(model, 2, 40, Int8(WIDTH)))
+
+    whole = continued()
+    assert read == [30, 1, 1]
+    monkeypatch.setattr(kv_cache, "PROMPT_AT_ONCE", 8)
+    read.clear()
+    assert torch.equal(continued(), whole)
+    assert read == [8, 8, 8, 6, 1, 1]

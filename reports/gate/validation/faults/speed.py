@@ -106,9 +106,8 @@ SPEED = (
         "A prompt enters the cache one token at a time.",
         (
             GENERATE,
-            "    logits = _step(model, prompt, cache)\n",
-            "    for piece in (prompt,) if cache is None else prompt.split(1, dim=1):\n"
-            "        logits = _step(model, piece, cache)\n",
+            "    at_once = (cache and cache.prompt_at_once) or prompt.shape[1]\n",
+            "    at_once = prompt.shape[1] if cache is None else 1\n",
         ),
     ),
     fault(
