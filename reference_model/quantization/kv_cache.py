@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from reference_model.attention import Source, attend_in_pieces
+from reference_model.attention import Source, attend, attend_in_pieces
 from reference_model.cache import KVCache
 from reference_model.errors import UserError
 from reference_model.kernels import packed_attention, triton_attention
@@ -134,12 +134,8 @@ class QuantizedKVCache(KVCache):
         bias = self._biases(layer)
         exact = self._append(layer, k, v, bias, start)
         first, count = self.encoded(start), self.encoded(end)
-        decoded = [store.codec.decode(store.filled(count)) for store in self.stores[layer]]
-        found = [
-            torch.cat((past.to(k.dtype), new[:, :, count - first :]), dim=-2)
-            for past, new in zip(two_of(decoded), two_of(exact), strict=True)
-        ]
-        return (found[0], found[1]) if bias is None else (found[0] + bias[0], found[1] + bias[1])
+        keys, values = self._decoded(layer, count, [x[..., count - first :, :] for x in exact])
+        return (keys, values) if bias is None else (keys + bias[0], values + bias[1])
 
     def attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
@@ -153,8 +149,13 @@ class QuantizedKVCache(KVCache):
         codecs = [store.codec for store in self.stores[layer]]
         if triton_attention.supports(q, *codecs):
             return self._attend_on_cuda(layer, q, exact, start, end, mask, bias)
-        y = self._attend(layer, codecs[0].rotate(q), exact, start, mask)
-        y = codecs[-1].unrotate(y).to(q.dtype)
+        if q.requires_grad and torch.is_grad_enabled():  # in pieces, none would be kept
+            first, count = self.encoded(start), self.encoded(end)
+            mask = self._mask(mask, start, end, count, first, q.device)
+            y = attend(q, *self._decoded(layer, count, exact), mask)
+        else:
+            y = self._attend(layer, codecs[0].rotate(q), exact, start, mask)
+            y = codecs[-1].unrotate(y).to(q.dtype)
         if bias is None:
             return y
         sharing = y.shape[1] // v.shape[1]  # heads that share a value, and so its bias
@@ -270,6 +271,15 @@ class QuantizedKVCache(KVCache):
             Exact(self, layer, start, queries, exact),
         ]
         return attend_in_pieces(q, sources, mask, self.workspace, self.capacity)
+
+    def _decoded(self, layer: int, count: int, exact: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """``count`` tokens decoded, followed by what is ``exact``; biases stay off."""
+        decoded = [store.codec.decode(store.filled(count)) for store in self.stores[layer]]
+        keys, values = (
+            torch.cat((past.to(new.dtype), new), dim=-2)
+            for past, new in zip(two_of(decoded), two_of(exact), strict=True)
+        )
+        return keys, values
 
     def _append(
         self, layer: int, k: Tensor, v: Tensor, bias: Tensor | None, start: int

@@ -48,21 +48,23 @@ class Store:
     def append(self, x: Tensor, first: int, start: int, count: int) -> Tensor:
         """Take in x (K, B, G, T, D), tokens from ``start`` on, and encode what is before ``count``.
 
-        Returns x with the tokens that waited in front of it, the first of them ``first``.
+        Returns x with the tokens that waited in front of it, the first of them ``first``. What is
+        held has no gradient; what is returned keeps that of x.
         """
         waited, leaving = start - first, count - first
         if waited:
             x = torch.cat((self.recent.narrow(-2, 0, waited).to(x.dtype), x), dim=-2)
+        given = x.detach()
         if leaving:
             at = first // self.codec.block, leaving // self.codec.block
             into = tuple(part.narrow(-2, *at) for part in self.parts)
-            left = x.narrow(-2, 0, leaving)
+            left = given.narrow(-2, 0, leaving)
             if triton_attention.supports(left, self.codec):
                 written(triton_attention.encode(left, self.codec), into)
             else:
                 self.codec.encode(left, into)
         if staying := x.shape[-2] - leaving:
-            self.recent.narrow(-2, 0, staying).copy_(x.narrow(-2, leaving, staying))
+            self.recent.narrow(-2, 0, staying).copy_(given.narrow(-2, leaving, staying))
         return x
 
     def filled(self, count: int) -> Parts:

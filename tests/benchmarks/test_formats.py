@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.referee.formats import FORMATS, Codecs
-from reference_model.attention import attend
 from reference_model.config import GPTConfig
 from reference_model.errors import UserError
 from reference_model.model import GPT
@@ -21,6 +20,7 @@ from reference_model.quantization.calibration import Calibration, calibrate
 from reference_model.quantization.codec import Codec, Parts, nbytes_of
 from reference_model.quantization.kv_cache import QuantizedKVCache
 from reference_model.quantization.oscar import Oscar, oscar_rotation
+from tests.reference_model.decoding import DecodeThenAttend
 from tests.reference_model.sines import relative_error, sines
 from tests.reference_model.tiny import enlarge
 
@@ -331,15 +331,6 @@ def test_sequences_and_heads_have_the_same_bytes_whoever_is_beside_them(
     k[:, 1], v[:, 1] = 100 * k[:, 1], 1e-3 * v[:, 1]
     beside = parts_of(model, codecs_of(named), k, v, TOKENS)
     assert alike(named[0], [part[:, :, :1] for part in whole], [part[:, :, :1] for part in beside])
-
-
-class DecodeThenAttend(QuantizedKVCache):
-    """The plain way: everything decoded into the model's own basis."""
-
-    def attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
-    ) -> Tensor:
-        return attend(q, *self.update(layer, k, v), mask)
 
 
 @torch.inference_mode()

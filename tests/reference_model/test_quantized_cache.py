@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from reference_model.attention import attend
 from reference_model.cache import KVCache
 from reference_model.errors import UserError
 from reference_model.generate import generate
@@ -21,6 +20,7 @@ from reference_model.quantization.e8 import E8Box
 from reference_model.quantization.kv_cache import QuantizedKVCache
 from reference_model.quantization.kvarn import KVarNKeys, KVarNValues
 from reference_model.quantization.turboquant import TurboQuant, TurboQuantProd
+from tests.reference_model.decoding import DecodeThenAttend
 
 WIDTH = 8  # of a head of the tiny model
 CODECS: dict[str, Callable[[], tuple[Codec, Codec]]] = {
@@ -62,15 +62,6 @@ def read(
 ) -> Tensor:
     cache = QuantizedKVCache(model, len(text), text.shape[1], *codecs, **how)
     return torch.cat([model(part, cache) for part in text.split(chunks, dim=1)], dim=1)
-
-
-class DecodeThenAttend(QuantizedKVCache):
-    """The plain way: everything decoded into the model's own basis, biases added again."""
-
-    def attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
-    ) -> Tensor:
-        return attend(q, *self.update(layer, k, v), mask)
 
 
 # ---- one text, one result
@@ -162,6 +153,26 @@ def test_attention_of_one_token_is_exact_to_rounding() -> None:
     values = codec.decode(codec.encode(v - b_v)).double() + b_v.double()
     weights = (q[:, :, 299:].double() @ keys.mT / 8).softmax(-1)
     assert (found.double() - weights @ values).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("window", [0, 3])
+def test_a_query_has_the_gradient_of_decoding_and_then_attending(
+    tiny_model: Callable[..., GPT], codecs: tuple[Codec, Codec], window: int
+) -> None:
+    model = tiny_model(torch.float32, context_length=CONTEXT, n_layer=1, **SHARED)
+    config, draw = model.config, torch.Generator().manual_seed(5)
+    shape = (2, config.n_kv_head, 13, WIDTH)
+    k, v = (torch.randn(shape, generator=draw) for _ in "kv")
+    q = torch.randn(2, config.n_head, 13, WIDTH, generator=draw)
+    found = []
+    for kind in (QuantizedKVCache, DecodeThenAttend):
+        cache, asked = kind(model, 2, 13, *codecs, window=window), q.clone().requires_grad_()
+        for token in zip(*(x.split(1, dim=2) for x in (asked, k, v)), strict=True):
+            cache.attend(0, *token).square().sum().backward()
+        assert asked.grad is not None
+        found.append(asked.grad)
+    torch.testing.assert_close(found[0], found[1], rtol=2e-4, atol=2e-5)
+    assert found[0].abs().max() > 1e-2
 
 
 # ---- windows
