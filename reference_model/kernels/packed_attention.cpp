@@ -2,7 +2,8 @@
 //
 // B batch, H heads of queries, G of keys and values, T new tokens, D width of a head, N floats of a
 // vector register. `Job` is what reference_model/kernels/packed_attention.py fills in. Compiled for
-// AVX-512, for AVX2 or for neither; only `look_up` differs. No header but the standard library's.
+// AVX-512, for AVX2 or for neither, which differ down to `sums` alone: how codes are widened, looked
+// up and added up. No headers but the standard library's and the processor's.
 //
 // Codes are packed as reference_model/quantization/packing.py says: a word holds four codes. Register
 // lane i reads word i, so that a shift by p codes gives coordinate 4 i + p: queries are laid out in

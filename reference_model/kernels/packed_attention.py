@@ -97,11 +97,11 @@ def _is_open(*tensors: Tensor) -> bool:
     )
 
 
-def encode(codec: TurboQuant, x: Tensor) -> Parts:
-    """x (…, T, D) float32 → parts, as `TurboQuant.encode`."""
+def encode(codec: TurboQuant, x: Tensor, into: Parts | None = None) -> Parts:
+    """x (…, T, D) → parts, as `TurboQuant.encode`; ``into`` has to be contiguous."""
     x = x.float().contiguous()
     count = x.numel() // codec.width
-    parts = tuple(
+    parts = into or tuple(
         torch.empty(*x.shape[:-1], numbers, dtype=dtype) for numbers, dtype in codec.layout
     )
     job = _Job(

@@ -93,6 +93,8 @@ class TurboQuant(Rotated):
 
     def encode(self, x: Tensor, into: Parts | None = None) -> Parts:
         if packed_attention.can_encode(self, x):
+            if into is None or all(part.is_contiguous() for part in into):
+                return packed_attention.encode(self, x, into)
             return written(packed_attention.encode(self, x), into)
         return super().encode(x, into)
 

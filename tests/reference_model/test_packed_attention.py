@@ -52,8 +52,10 @@ def test_vectors_become_the_bytes_of_the_plain_way(processor: str, width: int, b
         plain, found = codec.quantize(codec.rotate(x)), encode(codec, x)
         for a, b in zip(plain, found, strict=True):
             assert (a.shape, a.dtype) == (b.shape, b.dtype)
-            # A coordinate on an edge between two levels may fall to either side.
-            assert (a != b).float().mean() < 0.01
+            if a.dtype == torch.uint8:  # a coordinate on an edge may fall to either side
+                assert (a != b).sum() <= 1
+            else:  # a last bit of float16, or what such a coordinate does to a scale
+                torch.testing.assert_close(a, b, rtol=2e-3, atol=0)
         torch.testing.assert_close(codec.decode(found)[0, 0], torch.zeros(width))
 
 
