@@ -11,9 +11,9 @@ import traceback
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
+from unittest import mock
 
 from benchmarks.suite.workloads import of_this_commit
 
@@ -48,7 +48,11 @@ def result_of(case: Case) -> object:
     not have it.
     """
     try:
-        with kernels("plain"), of_this_commit(), warnings.catch_warnings():
+        with (
+            mock.patch.dict(os.environ, {KERNELS: "plain"}),
+            of_this_commit(),
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore")  # a notice is no result, nor a failure
             return case.run()
     except NotImplementedError:
@@ -59,26 +63,12 @@ def result_of(case: Case) -> object:
         return Raised(error)
 
 
-@contextmanager
-def kernels(which: str) -> Iterator[None]:
-    """Which way attention over compressed caches goes, "plain" or "compiled", until this ends."""
-    before = os.environ.get(KERNELS)
-    os.environ[KERNELS] = which
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[KERNELS]
-        else:
-            os.environ[KERNELS] = before
-
-
 def compiled(run: Callable[[], object]) -> object:
     """What this returns where attention is compiled; NotImplementedError without a compiler."""
     with of_this_commit():
         from reference_model.kernels.compiled import library
         from reference_model.kernels.packed_attention import SOURCE
-    with kernels("compiled"):
+    with mock.patch.dict(os.environ, {KERNELS: "compiled"}):
         if library(SOURCE) is None:
             raise NotImplementedError("no C++ compiler, which this case needs")
         return run()

@@ -65,24 +65,21 @@ def _steps(model: Model, past: int, batch: int) -> dict[str, Callable[[], None]]
     """By cache: the step after so many tokens."""
     import torch
 
+    from benchmarks.experiments.cache.compressed_samples import cache_of
     from benchmarks.instruments.filling import fill
-    from reference_model.cache import KVCache
     from reference_model.kernels import triton_attention
-    from reference_model.quantization.kv_cache import QuantizedKVCache
-    from reference_model.quantization.turboquant import TurboQuant
 
-    config, weight = model.config, model.wte.weight
-    plain = KVCache(config, batch, past + 1, weight.dtype, weight.device)
+    weight = model.wte.weight
+    plain = cache_of(model, 8 * weight.dtype.itemsize, past + 1, batch)
     caches = {UNCOMPRESSED: plain} | {
-        f"{bits} bits": QuantizedKVCache(model, batch, past + 1, TurboQuant(config.d_head, bits))
-        for bits in BITS
+        f"{bits} bits": cache_of(model, bits, past + 1, batch) for bits in BITS
     }
     token = torch.zeros(batch, 1, dtype=torch.int64, device=weight.device)
     steps: dict[str, Callable[[], None]] = {}
     for name, cache in caches.items():
         fill(cache, model, past)
         steps[name] = partial(_step, model, token, cache, past)
-        like_a_query = weight.new_empty(1, config.d_head)
+        like_a_query = weight.new_empty(1, model.config.d_head)
         if cache is not plain and triton_attention.supports(like_a_query):
             steps[name + PLAINLY] = partial(_plainly, steps[name])
     return steps

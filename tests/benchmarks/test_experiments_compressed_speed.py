@@ -144,7 +144,7 @@ def test_encoding_is_told_in_copies_and_a_prefill_in_ratios() -> None:
 
 
 def test_the_peak_is_that_of_a_process_above_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = samples.weight_bytes(preset("toy", context_length=8 + samples.STEPS))
+    weights = samples.weight_bytes(preset("toy", context_length=8 + samples.STEPS + 1))
 
     def peak(target: str, given: dict[str, Any], threads: int) -> dict[str, Reading]:
         samples.generated(**given)

@@ -23,6 +23,7 @@ from benchmarks.instruments.readings import Unavailable as NoReading
 from benchmarks.subjects.built import Model
 from reference_model.cache import KVCache
 from reference_model.costs import read_weight_bytes, weight_bytes
+from reference_model.generate import generate
 from reference_model.quantization.kv_cache import QuantizedKVCache
 from reference_model.quantization.turboquant import TurboQuant
 
@@ -41,11 +42,12 @@ def model_of(settings: Settings, tokens: int) -> Model:
     return Model(config_of(settings).replace(context_length=tokens)).eval()
 
 
-def cache_of(model: Model, bits: int, capacity: int) -> KVCache:
+def cache_of(model: Model, bits: int, capacity: int, batch_size: int = 1) -> KVCache:
+    """Uncompressed in float32 or bfloat16, or TurboQuant's; on the device of the model."""
     if bits in (UNCOMPRESSED, HALF):
         dtype = torch.float32 if bits == UNCOMPRESSED else torch.bfloat16
-        return KVCache(model.config, 1, capacity, dtype)
-    return QuantizedKVCache(model, 1, capacity, TurboQuant(model.config.d_head, bits))
+        return KVCache(model.config, batch_size, capacity, dtype, model.wte.weight.device)
+    return QuantizedKVCache(model, batch_size, capacity, TurboQuant(model.config.d_head, bits))
 
 
 def step(settings: Settings, tokens: int) -> Sample:
@@ -80,7 +82,9 @@ def encoding(settings: Settings, tokens: int) -> Sample:
     x = torch.randn(config.n_layer, config.n_kv_head, tokens, config.d_head)
     into = x.clone()
     arms: dict[int, Callable[[], object]] = {UNCOMPRESSED: lambda: into.copy_(x)}
-    arms |= {bits: partial(TurboQuant(config.d_head, bits).encode, x) for bits in PACKED}
+    for bits in PACKED:
+        codec = TurboQuant(config.d_head, bits)
+        arms[bits] = partial(codec.encode, x, into=codec.encode(x))  # mapped already as well
     seconds = _medians(arms, ROUNDS, warmup=2)
     copy = seconds.pop(UNCOMPRESSED)
     return {"encoding": {bits: taken / copy for bits, taken in seconds.items()}}
@@ -102,7 +106,7 @@ def prefill(settings: Settings, tokens: int) -> Sample:
 
 def peak(settings: Settings, tokens: int) -> Sample:
     """A prefill and some steps, each cache in a process of its own."""
-    weights = weight_bytes(config_of(settings).replace(context_length=tokens + STEPS))
+    weights = weight_bytes(config_of(settings).replace(context_length=tokens + STEPS + 1))
     held: dict[int, float] = {}
     for bits in (UNCOMPRESSED, CLAIMED):
         given = {"settings": asdict(settings), "bits": bits, "tokens": tokens}
@@ -116,11 +120,9 @@ def peak(settings: Settings, tokens: int) -> Sample:
 @torch.inference_mode()
 def generated(settings: dict[str, Any], bits: int, tokens: int) -> None:
     """What a process of its own does."""
-    model = model_of(Settings(**settings), tokens + STEPS)
+    model = model_of(Settings(**settings), tokens + STEPS + 1)
     cache = cache_of(model, bits, tokens + STEPS)
-    model(torch.zeros(1, tokens, dtype=torch.int64), cache, last_only=True)
-    for _ in range(STEPS):
-        model(torch.zeros(1, 1, dtype=torch.int64), cache, last_only=True)
+    generate(model, torch.zeros(1, tokens, dtype=torch.int64), STEPS + 1, cache=cache)
 
 
 # Part → what measures it.
