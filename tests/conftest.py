@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,13 +48,16 @@ def _fixed_seed() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Models this small are slower on two threads, and sums in one order are the same each time."""
-    threads = torch.get_num_threads()
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread_from_the_start() -> None:
+    """For what whole files share, and so is made before any test of theirs."""
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Models this small are slower on two threads, and sums in one order are the same each time."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
