@@ -117,7 +117,7 @@ class AttentionProbe(KVCache):
         self.decoders = {
             name: caches[name](batch_size)
             for name, cache in self.caches.items()
-            if cache.window == 0 and cache.block == 1
+            if cache.window == cache.sinks == 0 and cache.block == 1
         }
         zeros = torch.zeros(batch_size, dtype=torch.float64, device=weight.device)
         self.output_errors = {name: zeros.clone() for name in self.caches}  # sums over layers

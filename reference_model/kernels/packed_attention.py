@@ -128,11 +128,11 @@ def attend(
 ) -> Tensor:
     """q (B, H, T, D) over tokens of keys and values → (B, H, T, D), `start` the first's position.
 
-    Slot i of ``parts`` holds the token behind the sinks and i more. ``fresh`` k, v (B, G, T, D) are
-    encoded first, into the slots from ``start`` on; without it all is held already, as what is in
-    bfloat16 has to be. Query t reads the ``window`` newest tokens up to its own, and the sinks,
-    exactly, the others decoded. mask as in `attention.attend`; without one each token sees itself
-    and those before it.
+    Slot i of ``capacity`` ones of ``parts`` holds the token behind the sinks and i more. ``fresh``
+    k, v (B, G, T, D), none of them a sink, are encoded first; without it all is held already, as
+    what is in bfloat16 has to be. Query t reads the ``window`` newest tokens up to its own, and the
+    sinks, exactly, the others decoded. mask as in `attention.attend`; without one each token sees
+    itself and those before it.
     """
     batch, heads, tokens, width = q.shape
     groups = keys.parts[0].shape[1]
@@ -142,6 +142,7 @@ def attend(
     assert fresh is None or (keys.codec and values.codec)
     sides = _side(keys, k), _side(values, v)
     added, of_head = _added(mask, tokens, start)
+    sinks = 0 if keys.first is None else keys.first.shape[2]
     job = _Job(
         keys=sides[0].side,
         values=sides[1].side,
@@ -155,9 +156,9 @@ def attend(
         mask_h=of_head,
         capacity=capacity,
         start=start,
-        encode_at=start,
+        encode_at=start - sinks,
         encode_count=0 if k is None else tokens,
-        sinks=0 if keys.first is None else keys.first.shape[2],
+        sinks=sinks,
         waiting=0 if keys.last is None else keys.last.shape[2],
         window=window,
         B=batch,

@@ -1,4 +1,4 @@
-"""The KV cache in few bits: any codec for keys, any for values, the newest tokens as they came."""
+"""The KV cache in few bits: any codec for keys, any for values, some tokens as they came."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reference_model.kernels import packed_attention, triton_attention
 from reference_model.kernels.packed_attention import Held
 from reference_model.parts import parts_of
 from reference_model.quantization.codec import Codec, Parts, nbytes_of
-from reference_model.quantization.kv_store import Decoded, Exact, Store, two_of
+from reference_model.quantization.kv_store import Decoded, Exact, Sinks, Store, two_of
 from reference_model.quantization.turboquant import TurboQuant
 from reference_model.workspace import Workspace
 
@@ -31,9 +31,10 @@ class QuantizedKVCache(KVCache):
     """Keys and values as their codecs hold them, allocated once and appended in place.
 
     What a token reads depends on its own position t alone, however the text was cut into pieces:
-    the ``window`` newest tokens up to t exactly, the ones before them decoded. Where a codec
-    encodes ``block`` tokens together, an incomplete block is read exactly, too. With a window of 0
-    a token reads even its own key and value decoded.
+    the ``sinks`` first tokens and the ``window`` newest ones up to t exactly, those between them
+    decoded. Where a codec encodes ``block`` tokens together, counted from behind the sinks, an
+    incomplete block is read exactly, too. With a window of 0 a token reads even its own key and
+    value decoded.
 
     ``drop_biases``: the key bias adds the same number to all scores of a query, which the softmax
     does not see, so that k − b_k is cached; unless rotary positions turn the bias by where it
@@ -55,6 +56,7 @@ class QuantizedKVCache(KVCache):
         values: Codec | Sequence[Codec] | None = None,
         *,
         window: int = 0,
+        sinks: int = 0,
         drop_biases: bool = True,
     ) -> None:
         config, weight = model.config, model.wte.weight.detach()
@@ -66,9 +68,10 @@ class QuantizedKVCache(KVCache):
                     f"{codec.name} encodes vectors {codec.width} wide, but the model's heads are "
                     f"{config.d_head} wide; build it with that width"
                 )
-        if window < 0:
-            raise UserError(f"window={window} is no number of tokens; use 0 or more")
-        self.capacity, self.window = capacity, window
+        for name, count in (("window", window), ("sinks", sinks)):
+            if count < 0:
+                raise UserError(f"{name}={count} is no number of tokens; use 0 or more")
+        self.capacity, self.window, self.sinks = capacity, window, min(sinks, capacity)
         self.block = math.lcm(*(codec.block for codec in here))
         # The model's own layers, not copies: their biases are no bytes of the cache.
         parts = parts_of(model)
@@ -81,7 +84,10 @@ class QuantizedKVCache(KVCache):
         shape = (2 // len(of_layers[0]), batch_size, config.n_kv_head)
         of_layers = [[here[codec] for codec in codecs] for codecs in of_layers]
         self.stores = [
-            [Store(codec, shape, capacity, self.block, window, weight) for codec in codecs]
+            [
+                Store(codec, shape, capacity, self.block, window, self.sinks, weight)
+                for codec in codecs
+            ]
             for codecs in of_layers
         ]
         self._lengths = [0] * config.n_layer
@@ -90,8 +96,8 @@ class QuantizedKVCache(KVCache):
         self.prompt_at_once = PROMPT_AT_ONCE if weight.device.type == "cpu" else None
 
     def encoded(self, length: int) -> int:
-        """How many of the first tokens the last of ``length`` ones reads decoded."""
-        return max(0, (length - self.window) // self.block * self.block)
+        """How many tokens, from the sinks on, the last of ``length`` ones reads decoded."""
+        return max(0, (length - self.sinks - self.window) // self.block * self.block)
 
     def forget(self, length: int) -> None:
         """As in `KVCache`; `UserError` where tokens that waited would have to be exact again."""
@@ -99,24 +105,22 @@ class QuantizedKVCache(KVCache):
         if waited and self.encoded(length) != self.encoded(self.length):
             raise UserError(
                 f"the KV cache cannot go back to {length} tokens: it holds those before "
-                f"{self.encoded(self.length)} compressed; prefill the text again"
+                f"{self.sinks + self.encoded(self.length)} compressed; prefill the text again"
             )
         super().forget(length)
 
     @property
     def nbytes(self) -> int:
-        """Bytes reserved, read off the buffers; windows, rotations and tables included."""
+        """Bytes reserved, read off the buffers; exact tokens, rotations and tables included."""
         stores = [store for of_layer in self.stores for store in of_layer]
         constants = [tensor for store in stores for tensor in store.codec.constants]
-        return nbytes_of([t for s in stores for t in (*s.parts, s.recent)] + constants)
+        return nbytes_of([t for s in stores for t in (*s.parts, s.first, s.recent)] + constants)
 
     @property
     def nbytes_used(self) -> int:
         """Bytes of the tokens held, read off views of the buffers, and of what is held once."""
-        count = self.encoded(self.length)
         stores = [store for of_layer in self.stores for store in of_layer]
-        views = [part for store in stores for part in store.filled(count)]
-        views += [store.recent[..., : self.length - count, :] for store in stores]
+        views = [view for s in stores for view in s.used(self.length, self.encoded(self.length))]
         constants = nbytes_of(tensor for store in stores for tensor in store.codec.constants)
         return sum(view.nbytes for view in views) + constants
 
@@ -133,8 +137,8 @@ class QuantizedKVCache(KVCache):
         start, end = self._advance(layer, k.shape[-2])
         bias = self._biases(layer)
         exact = self._append(layer, k, v, bias, start)
-        first, count = self.encoded(start), self.encoded(end)
-        keys, values = self._decoded(layer, count, [x[..., count - first :, :] for x in exact])
+        leaving = self.encoded(end) - self.encoded(start)
+        keys, values = self._decoded(layer, end, [x[..., leaving:, :] for x in exact])
         return (keys, values) if bias is None else (keys + bias[0], values + bias[1])
 
     def attend(
@@ -150,9 +154,8 @@ class QuantizedKVCache(KVCache):
         if triton_attention.supports(q, *codecs):
             return self._attend_on_cuda(layer, q, exact, start, end, mask, bias)
         if q.requires_grad and torch.is_grad_enabled():  # in pieces, none would be kept
-            first, count = self.encoded(start), self.encoded(end)
-            mask = self._mask(mask, start, end, count, first, q.device)
-            y = attend(q, *self._decoded(layer, count, exact), mask)
+            mask = self._mask(mask, start, end, self.encoded(start), q.device)
+            y = attend(q, *self._decoded(layer, end, exact), mask)
         else:
             y = self._attend(layer, codecs[0].rotate(q), exact, start, mask)
             y = codecs[-1].unrotate(y).to(q.dtype)
@@ -161,15 +164,15 @@ class QuantizedKVCache(KVCache):
         sharing = y.shape[1] // v.shape[1]  # heads that share a value, and so its bias
         return y + (bias[1] if sharing == 1 else bias[1].repeat_interleave(sharing, 1))
 
-    def _packed(self, layer: int) -> list[tuple[TurboQuant, Parts]] | None:
-        """Codec and buffers of keys and of values, where compiled code may read and write them."""
+    def _packed(self, layer: int) -> list[tuple[TurboQuant, Parts, Tensor]] | None:
+        """Of keys and of values codec, buffers and sinks, where compiled code may use them."""
         stores, found = self.stores[layer], []
         for store, half in ((stores[0], 0), (stores[-1], -1)):
             codec = store.codec
             if not isinstance(codec, TurboQuant) or store.recent.dtype != torch.float32:
                 return None
-            found.append((codec, store.halves[half]))
-        return found if all(c.bits in packed_attention.BITS for c, _ in found) else None
+            found.append((codec, store.halves[half], store.first_halves[half]))
+        return found if all(c.bits in packed_attention.BITS for c, _, _ in found) else None
 
     def _attend_compiled(
         self,
@@ -178,26 +181,26 @@ class QuantizedKVCache(KVCache):
         k: Tensor,
         v: Tensor,
         mask: Tensor | None,
-        held: list[tuple[TurboQuant, Parts]],
+        held: list[tuple[TurboQuant, Parts, Tensor]],
     ) -> Tensor:
-        """What `attend` does, in one call where no token is read exactly."""
+        """What `attend` does, in one call where each new token is encoded at once."""
         start, _ = self._advance(layer, k.shape[-2])
         fresh: tuple[Tensor, Tensor] | None = (k, v)
         newest: tuple[Tensor | None, Tensor | None] = (None, None)
         found = self._biases(layer)
-        if self.window:
+        if self.window or start < self.sinks:
             fresh, newest = None, two_of(self._append(layer, k, v, found, start))
         biases = (None, None) if found is None else found[:, 0, :, 0].unbind()
         keys, values = (
-            Held(codec, parts, last=last, bias=bias)
-            for (codec, parts), last, bias in zip(held, newest, biases, strict=True)
+            Held(codec, parts, first, None if last is None else last.contiguous(), bias)
+            for (codec, parts, first), last, bias in zip(held, newest, biases, strict=True)
         )
         return packed_attention.attend(
             q,
             keys,
             values,
             start=start,
-            capacity=self.capacity,
+            capacity=self.capacity - self.sinks,
             fresh=fresh,
             window=self.window,
             mask=mask,
@@ -215,11 +218,17 @@ class QuantizedKVCache(KVCache):
         bias: Tensor | None,
     ) -> Tensor:
         """What `attend` does, by Triton's kernels."""
-        first, count = self.encoded(start), self.encoded(end)
+        sinks, first, count = min(self.sinks, end), self.encoded(start), self.encoded(end)
         if q.shape[-2] == 1 or self.window == 0:  # nobody reads exactly what was encoded just now
-            exact = [x[..., count - first :, :] for x in exact]
-        else:
-            mask = self._mask(mask, start, end, count, first, q.device)
+            exact, first = [x[..., count - first :, :] for x in exact], count
+        if q.shape[-2] > 1 and (self.window or sinks):
+            mask = self._mask(mask, start, end, first, q.device)
+        if sinks:  # they stand among the exact ones, which kernels read last
+            exact = [s.with_sinks(end, x) for s, x in zip(self.stores[layer], exact, strict=True)]
+            if mask is not None:
+                rest = mask.shape[-1] - sinks - count
+                of_sinks, packed, last = mask.split((sinks, count, rest), dim=-1)
+                mask = torch.cat((packed, of_sinks, last), dim=-1)
         k_packed, v_packed = (
             triton_attention.Packed.of(store.codec, parts)
             for store in self.stores[layer]
@@ -231,29 +240,30 @@ class QuantizedKVCache(KVCache):
         )
 
     def _mask(
-        self,
-        mask: Tensor | None,
-        start: int,
-        end: int,
-        count: int,
-        first: int,
-        device: torch.device,
+        self, mask: Tensor | None, start: int, end: int, first: int, device: torch.device
     ) -> Tensor:
-        """Who reads what of ``count`` encoded tokens, followed by the exact ones from ``first`` on.
+        """Who reads what of the sinks, what is encoded, and exact tokens: those behind ``first``.
 
-        (T, count + end − first) or with heads before, boolean or added, as ``mask`` is over tokens.
-        A token that leaves the window on the way stands in both; each query reads it once.
+        (T, all of them) or with heads before, boolean or added, as ``mask`` is over tokens. A token
+        that leaves the window on the way stands twice; each query reads it once.
         """
         query = torch.arange(start, end, device=device)[:, None]  # (T, 1)
-        reads_decoded = (query + 1 - self.window).clamp(min=0) // self.block * self.block
-        decoded = torch.arange(count, device=device)
-        exact = torch.arange(first, end, device=device)
+        behind = (query + 1 - self.sinks - self.window).clamp(min=0)
+        border = self.sinks + behind // self.block * self.block
+        sinks, decoded, exact = (
+            torch.arange(begin, max(begin, stop), device=device)
+            for begin, stop in (
+                (0, min(self.sinks, end)),
+                (self.sinks, self.sinks + self.encoded(end)),
+                (self.sinks + first, end),
+            )
+        )
         readable = torch.cat(
-            (decoded < reads_decoded, (exact >= reads_decoded) & (exact <= query)), dim=1
+            (sinks <= query, decoded < border, (exact >= border) & (exact <= query)), dim=1
         )
         if mask is None:
             return readable
-        of_tokens = mask[..., torch.cat((decoded, exact))]
+        of_tokens = mask[..., torch.cat((sinks, decoded, exact))]
         if of_tokens.dtype == torch.bool:
             return of_tokens & readable
         return of_tokens.masked_fill(~readable, -torch.inf)
@@ -263,35 +273,36 @@ class QuantizedKVCache(KVCache):
     ) -> Tensor:
         """Turned queries from ``start`` on, piece by piece; what is ``exact`` came from `_append`.
 
-        Each query reads decoded what has left its window, and from there on to itself exactly.
+        Each query reads the sinks exactly, decoded what has left its window, and from there on to
+        itself exactly.
         """
         queries = q.shape[-2]
         sources: list[Source] = [
+            Sinks(self, layer, start, queries),
             Decoded(self, layer, start, queries),
             Exact(self, layer, start, queries, exact),
         ]
         return attend_in_pieces(q, sources, mask, self.workspace, self.capacity)
 
-    def _decoded(self, layer: int, count: int, exact: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """``count`` tokens decoded, followed by what is ``exact``; biases stay off."""
-        decoded = [store.codec.decode(store.filled(count)) for store in self.stores[layer]]
-        keys, values = (
-            torch.cat((past.to(new.dtype), new), dim=-2)
-            for past, new in zip(two_of(decoded), two_of(exact), strict=True)
-        )
-        return keys, values
+    def _decoded(self, layer: int, end: int, exact: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """The sinks of ``end`` tokens, those decoded, and what is ``exact``; biases stay off."""
+        read = []
+        for store, newest in zip(self.stores[layer], exact, strict=True):
+            past = store.codec.decode(store.filled(self.encoded(end))).to(newest.dtype)
+            read.append(store.with_sinks(end, past, newest))
+        return two_of(read)
 
     def _append(
         self, layer: int, k: Tensor, v: Tensor, bias: Tensor | None, start: int
     ) -> list[Tensor]:
-        """Exact tokens of each store of a layer, from the first that waited to the newest."""
+        """Exact tokens of each store of a layer, from the first that waited, without sinks."""
         both = torch.stack((k, v))
         if bias is not None:
             both = both - bias
         first, count = self.encoded(start), self.encoded(start + k.shape[-2])
         stores = self.stores[layer]
         return [
-            store.append(x, first, start, count)
+            store.append(x, start, first, count)
             for store, x in zip(stores, both.chunk(len(stores)), strict=True)
         ]
 

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 class Store:
     """What a codec holds of one layer, K = 2: keys and values, or K = 1: one of them.
 
-    ``parts`` are the codec's, (K, B, G, blocks, width) each; ``recent`` (K, B, G, tokens, D) are
-    those that wait, in the model's dtype: never more than a window and an incomplete block.
+    ``first`` (K, B, G, sinks, D) are the first tokens, in the model's dtype. What is encoded or
+    waits is counted from behind them. ``parts`` are the codec's, (K, B, G, blocks, width) each;
+    ``recent`` (K, B, G, tokens, D) are those that wait, in the model's dtype: never more than a
+    window and an incomplete block.
     """
 
     def __init__(
@@ -30,9 +32,11 @@ class Store:
         capacity: int,
         block: int,
         window: int,
+        sinks: int,
         weight: Tensor,
     ) -> None:
-        self.codec = codec
+        self.codec, self.sinks = codec, sinks
+        capacity -= sinks
         blocks, waiting = (
             capacity // block * block // codec.block,
             min(window + block - 1, capacity),
@@ -41,17 +45,23 @@ class Store:
             torch.zeros(*shape, blocks, count, dtype=dtype, device=weight.device)
             for count, dtype in codec.layout
         ]
+        self.first = weight.new_zeros(*shape, sinks, codec.width)
         self.recent = weight.new_zeros(*shape, waiting, codec.width)
         # Views of keys alone, and of values alone: quicker to narrow down than all of it.
         self.halves = [tuple(part[half] for part in self.parts) for half in range(shape[0])]
+        self.first_halves = [self.first[half] for half in range(shape[0])]
 
-    def append(self, x: Tensor, first: int, start: int, count: int) -> Tensor:
+    def append(self, x: Tensor, start: int, first: int, count: int) -> Tensor:
         """Take in x (K, B, G, T, D), tokens from ``start`` on, and encode what is before ``count``.
 
-        Returns x with the tokens that waited in front of it, the first of them ``first``. What is
-        held has no gradient; what is returned keeps that of x.
+        Returns x without sinks, with the tokens that waited in front of it, the first of them
+        ``first``; it and ``count`` are counted from behind the sinks. What is held has no gradient;
+        what is returned keeps that of x.
         """
-        waited, leaving = start - first, count - first
+        if start < self.sinks:
+            of_sinks, x = x.tensor_split((self.sinks - start,), dim=-2)
+            self.first.narrow(-2, start, of_sinks.shape[-2]).copy_(of_sinks.detach())
+        waited, leaving = max(0, start - self.sinks) - first, count - first
         if waited:
             x = torch.cat((self.recent.narrow(-2, 0, waited).to(x.dtype), x), dim=-2)
         given = x.detach()
@@ -67,8 +77,18 @@ class Store:
             self.recent.narrow(-2, 0, staying).copy_(given.narrow(-2, leaving, staying))
         return x
 
+    def with_sinks(self, length: int, *others: Tensor) -> Tensor:
+        """The sinks among the first ``length`` tokens, and others (K, B, G, ·, D) behind them."""
+        return torch.cat((self.first[..., :length, :].to(others[0].dtype), *others), dim=-2)
+
+    def used(self, length: int, count: int) -> list[Tensor]:
+        """Views of what holds the first ``length`` tokens, ``count`` of them encoded."""
+        waiting = max(0, length - self.sinks - count)
+        exact = self.first[..., :length, :], self.recent[..., :waiting, :]
+        return [*self.filled(count), *exact]
+
     def filled(self, count: int) -> Parts:
-        """Views of the parts that hold the first ``count`` tokens."""
+        """Views of the parts that hold the first ``count`` tokens behind the sinks."""
         return tuple(part[:, :, :, : count // self.codec.block] for part in self.parts)
 
     def filled_apart(self, count: int) -> list[Parts]:
@@ -91,10 +111,11 @@ class _Source:
         self.stores, self.workspace = cache.stores[layer], cache.workspace
         self.groups = self.stores[0].recent.shape[2]
         self.encoded, self.start, self.queries = cache.encoded, start, queries
+        self.sinks = cache.sinks
 
-    def decoded(self, query: int) -> int:
-        """How many of the first tokens this query reads decoded."""
-        return self.encoded(self.start + query + 1)
+    def decoded(self, query: int) -> tuple[int, int]:
+        """First and last + 1 of the tokens that this query reads decoded, behind the sinks."""
+        return self.sinks, self.sinks + self.encoded(self.start + query + 1)
 
 
 class Decoded(_Source):
@@ -107,7 +128,7 @@ class Decoded(_Source):
         self.scaled = queries > self.stores[0].codec.width
 
     def seen(self, query: int) -> tuple[int, int]:
-        return 0, self.decoded(query)
+        return self.decoded(query)
 
     def levels(self, which: int, run: Run) -> Iterator[Tensor]:
         codec, parts = self._parts(which, run.tokens)
@@ -123,7 +144,7 @@ class Decoded(_Source):
     def _parts(self, which: int, tokens: slice) -> tuple[Codec, Parts]:
         store, half = _of(which, self.stores)
         block = store.codec.block
-        at = tokens.start // block, (tokens.stop - tokens.start) // block
+        at = (tokens.start - self.sinks) // block, (tokens.stop - tokens.start) // block
         return store.codec, tuple(part.narrow(2, *at) for part in store.halves[half])
 
 
@@ -134,10 +155,10 @@ class Exact(_Source):
         self, cache: QuantizedKVCache, layer: int, start: int, queries: int, exact: list[Tensor]
     ) -> None:
         super().__init__(cache, layer, start, queries)
-        self.exact, self.first = exact, cache.encoded(start)
+        self.exact, self.first = exact, cache.sinks + cache.encoded(start)
 
     def seen(self, query: int) -> tuple[int, int]:
-        return self.decoded(query), self.start + query + 1
+        return self.decoded(query)[1], max(self.sinks, self.start + query + 1)
 
     def levels(self, which: int, run: Run) -> Iterator[Tensor]:
         store, half = _of(which, self.stores)
@@ -148,6 +169,17 @@ class Exact(_Source):
 
     def scales(self, which: int, tokens: slice) -> None:
         return None
+
+
+class Sinks(Exact):
+    """The first tokens, turned as what is decoded."""
+
+    def __init__(self, cache: QuantizedKVCache, layer: int, start: int, queries: int) -> None:
+        super().__init__(cache, layer, start, queries, [s.first for s in cache.stores[layer]])
+        self.first = 0
+
+    def seen(self, query: int) -> tuple[int, int]:
+        return 0, min(self.sinks, self.start + query + 1)
 
 
 def _of(which: int, stores: Sequence[Store]) -> tuple[Store, int]:

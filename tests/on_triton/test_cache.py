@@ -36,9 +36,11 @@ def model_of(device: str, **choices: object) -> GPT:
 
 
 @torch.inference_mode()
-def read(model: GPT, codecs: tuple[Codec, Codec], chunks: list[int], window: int) -> Tensor:
+def read(
+    model: GPT, codecs: tuple[Codec, Codec], chunks: list[int], window: int, sinks: int = 0
+) -> Tensor:
     text = torch.arange(2 * 13, device=model.wte.weight.device).view(2, 13) % 23
-    cache = QuantizedKVCache(model, 2, 13, *codecs, window=window)
+    cache = QuantizedKVCache(model, 2, 13, *codecs, window=window, sinks=sinks)
     return torch.cat([model(part, cache) for part in text.split(chunks, dim=1)], dim=1)
 
 
@@ -98,6 +100,25 @@ def test_a_text_is_read_the_same(
     expected = plainly(monkeypatch, model, codecs, chunks, window)
     assert (found - expected).abs().max() < 3e-5
     assert (found - model(torch.arange(26, device=device).view(2, 13) % 23)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("chunks", [[13], [5, 1, 1, 6]], ids=["a prompt", "pieces and tokens"])
+@pytest.mark.parametrize("window", [0, 3])
+@pytest.mark.parametrize("sinks", [2, 6])
+@pytest.mark.parametrize("position", ["learned", "alibi"])
+def test_sinks_are_read_exactly(
+    device: str,
+    calls: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    position: str,
+    sinks: int,
+    window: int,
+    chunks: list[int],
+) -> None:
+    how = model_of(device, position=position), SHARED, chunks, window, sinks
+    found = read(*how)
+    assert calls.count("attend_packed") == len(chunks)
+    assert (found - plainly(monkeypatch, *how)).abs().max() < 3e-5
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -135,13 +135,8 @@ MEMORY = (
         (KV_CACHE, "import math\n", "import copy\nimport math\n"),
         (
             KV_CACHE,
-            "            [Store(codec, shape, capacity, self.block, window, weight) "
-            "for codec in codecs]\n",
-            "            [\n"
-            "                Store(copy.deepcopy(codec), shape, capacity, self.block, "
-            "window, weight)\n"
-            "                for codec in codecs\n"
-            "            ]\n",
+            "                Store(codec, shape, capacity,",
+            "                Store(copy.deepcopy(codec), shape, capacity,",
         ),
     ),
     fault(
