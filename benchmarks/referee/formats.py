@@ -22,7 +22,7 @@ from reference_model.quantization.kivi import KiviKeys, KiviValues
 from reference_model.quantization.kvarn import TILE, KVarN, KVarNKeys, KVarNValues
 from reference_model.quantization.oscar import KEY_CLIP, VALUE_CLIP, Oscar, oscar_rotation
 from reference_model.quantization.rotation import sylvester
-from reference_model.quantization.turboquant import TurboQuant
+from reference_model.quantization.turboquant import TurboQuant, TurboQuantProd
 
 Codecs = Codec | Sequence[Codec]  # for all layers, or one for each
 SMALL = (2, 3, 4)
@@ -51,6 +51,7 @@ class Format:
     """Keys and values in one format. Published: as its authors have it; otherwise our variant.
 
     ``sinks`` and ``window``: how many of the first and of the newest tokens its authors keep exact.
+    ``draws``: whether a seed decides its rotation or its signs.
     """
 
     title: str
@@ -58,6 +59,7 @@ class Format:
     builders: tuple[Build, Build]  # of keys and of values
     published: bool = True
     calibrated: bool = False
+    draws: bool = False
     sinks: int = 0
     window: int = 0
 
@@ -151,14 +153,16 @@ def _nvfp4() -> tuple[Build, Build]:
 
 _TURBOQUANT = _alike(lambda a: TurboQuant(a.width, a.bits, seed=a.seed))
 _LEAST_SQUARES = _alike(lambda a: TurboQuant(a.width, a.bits, scale="least_squares", seed=a.seed))
+_QJL = _alike(lambda a: TurboQuantProd(a.width, a.bits, seed=a.seed))
 _E8 = _alike(lambda a: E8Box(a.width, a.bits, seed=a.seed))
 _E8_ONE_STEP = _alike(lambda a: E8Box(a.width, a.bits, search=False, seed=a.seed))
 
 FORMATS: dict[str, Format] = {
-    "turboquant": Format("TurboQuant", SMALL, _TURBOQUANT),
+    "turboquant": Format("TurboQuant", SMALL, _TURBOQUANT, draws=True),
     "turboquant-least-squares": Format(
-        "TurboQuant, least-squares scale", SMALL, _LEAST_SQUARES, published=False
+        "TurboQuant, least-squares scale", SMALL, _LEAST_SQUARES, published=False, draws=True
     ),
+    "turboquant-qjl": Format("TurboQuant, one bit of them QJL", SMALL, _QJL, draws=True),
     "kivi-32": Format("KIVI, groups of 32", SMALL, _kivi(32), window=128),
     "kivi-128": Format("KIVI, groups of 128", SMALL, _kivi(128), window=128),
     "kvarn": Format("KVarN", SMALL, _kvarn(), sinks=128),
@@ -166,7 +170,9 @@ FORMATS: dict[str, Format] = {
     "kvarn-relative-floor": Format(
         "KVarN, relative floor", SMALL, _kvarn(relative_floor=True), published=False, sinks=128
     ),
-    "kvarn-signs": Format("KVarN, signs", SMALL, _kvarn(signs=True), published=False, sinks=128),
+    "kvarn-signs": Format(
+        "KVarN, signs", SMALL, _kvarn(signs=True), published=False, draws=True, sinks=128
+    ),
     "oscar": Format("OSCAR", (2,), _oscar(), calibrated=True, sinks=64, window=256),
     "oscar-bfloat16": Format(
         "OSCAR, bfloat16 scales",
@@ -182,6 +188,7 @@ FORMATS: dict[str, Format] = {
         _oscar(signs=True),
         published=False,
         calibrated=True,
+        draws=True,
         sinks=64,
         window=256,
     ),
@@ -193,8 +200,10 @@ FORMATS: dict[str, Format] = {
         sinks=64,
         window=256,
     ),
-    "e8": Format("E8 in a box", SMALL, _E8, published=False),
-    "e8-one-step": Format("E8 in a box, one step", SMALL, _E8_ONE_STEP, published=False),
+    "e8": Format("E8 in a box", SMALL, _E8, published=False, draws=True),
+    "e8-one-step": Format(
+        "E8 in a box, one step", SMALL, _E8_ONE_STEP, published=False, draws=True
+    ),
     "nvfp4": Format("NVFP4", (4,), _nvfp4(), calibrated=True),
     "nvfp4-scale-1": Format("NVFP4, scale 1", (4,), _alike(lambda a: NVFP4(a.width))),
     "mxfp4": Format("MXFP4", (4,), _alike(lambda a: MXFP4(a.width))),
@@ -202,7 +211,7 @@ FORMATS: dict[str, Format] = {
     "q4_0": Format("q4_0", (4,), _alike(lambda a: Q4_0(a.width))),
     "q4_0-rotated": Format("q4_0, rotated as in llama.cpp", (4,), _rotated_q4_0()),
     "q4_0-rotated-signs": Format(
-        "q4_0, rotated with signs", (4,), _rotated_q4_0(signs=True), published=False
+        "q4_0, rotated with signs", (4,), _rotated_q4_0(signs=True), published=False, draws=True
     ),
     "q4_1": Format("q4_1", (4,), _alike(lambda a: Q4_1(a.width))),
     "q8_0": Format("q8_0", (8,), _alike(lambda a: Q8_0(a.width))),

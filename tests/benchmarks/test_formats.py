@@ -31,6 +31,10 @@ BYTES: dict[str, dict[int, dict[int, tuple[int, int]]]] = {
         64: {2: (18, 18), 3: (26, 26), 4: (34, 34)},
         128: {2: (34, 34), 3: (50, 50), 4: (66, 66)},
     },
+    "turboquant-qjl": {
+        64: {2: (20, 20), 3: (28, 28), 4: (36, 36)},
+        128: {2: (36, 36), 3: (52, 52), 4: (68, 68)},
+    },
     "kivi-32": {
         64: {2: (24, 24), 3: (32, 32), 4: (40, 40)},
         128: {2: (48, 48), 3: (64, 64), 4: (80, 80)},
@@ -69,7 +73,7 @@ SAME_BYTES = {
 }
 # What is held once for 64-wide keys and as much for values, a layer; None: a look-up table, too.
 ONCE: dict[str, int | None] = {
-    **dict.fromkeys(("turboquant", "turboquant-least-squares"), None),
+    **dict.fromkeys(("turboquant", "turboquant-least-squares", "turboquant-qjl"), None),
     **dict.fromkeys(("oscar", "oscar-bfloat16", "oscar-signs", "oscar-uncalibrated"), 64 * 64 * 4),
     **dict.fromkeys(("nvfp4", "nvfp4-scale-1"), 4),
     **dict.fromkeys(("kvarn-signs", "q4_0-rotated-signs"), 64),  # a sign a channel
@@ -420,6 +424,19 @@ def test_bits_that_a_format_has_not_are_refused() -> None:
         FORMATS["oscar"].codecs(64, 3)
     with pytest.raises(UserError, match="KVarN has no 8 bits; use 2 or 3 or 4"):
         FORMATS["kvarn"].codecs(64, 4, 8)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_seed_changes_what_is_held_once_of_the_formats_that_draw(name: str) -> None:
+    each = FORMATS[name]
+    if name == "kivi-128":  # does not fit
+        return
+    held = []
+    for seed in (0, 1):
+        codecs = each.codecs(64, each.bits[0], seed=seed, calibration=plain_calibration(64))
+        held.append([t for of_role in codecs for t in first(of_role).constants])
+    same = all(torch.equal(a, b) for a, b in zip(*held, strict=True))
+    assert same != each.draws
 
 
 def test_published_forms_and_ours_are_told_apart() -> None:
