@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.experiments.experiment import PROFILES, REFERENCE
 from benchmarks.judging.claims import Claim, load_claims, select
 from benchmarks.record import command as record_command
+from benchmarks.referee import command as referee_command
 from benchmarks.running.ending import Ended, ending_is_raised
 from reference_model.command_line import Parser, exit_status, seed
 from reference_model.errors import UserError
 from reference_model.printing import say, warn
 
 if TYPE_CHECKING:
+    from benchmarks.experiments.experiment import Experiment
     from benchmarks.running.plan import PlannedClaim
     from benchmarks.running.runner import State
 
@@ -37,6 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         if options.command == "record":
             return record_command.run(options, claims)
+        if options.command == "referee":
+            return referee_command.run(options, claims, _run)
         return _run(claims, options)
 
     return exit_status(command)
@@ -53,16 +57,16 @@ def _parser() -> Parser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", **about("print every claim, and what has to hold for it"))
+    statuses = STATUSES | {
+        1: "a cell failed; all others are in the results",
+        INTERRUPTED: "interrupted; the same command goes on where it was",
+        143: "ended by SIGTERM; the same command goes on where it was",
+    }
     run = commands.add_parser(
         "run",
         **about("measure the cells that the record lacks, and write results.json"),
         example="--profile smoke --only 'tying.*' --out results.json",
-        statuses=STATUSES
-        | {
-            1: "a cell failed; all others are in the results",
-            INTERRUPTED: "interrupted; the same command goes on where it was",
-            143: "ended by SIGTERM; the same command goes on where it was",
-        },
+        statuses=statuses,
     )
     add_what(run)
     run.add_argument(
@@ -93,14 +97,13 @@ def _parser() -> Parser:
         help="processes on this machine, or a Ray cluster (needs the extra: ray)",
     )
     run.add_argument("--address", help="HOST:PORT of the Ray cluster (default: start one here)")
+    referee_command.add_to(commands, add_subject, _count, statuses)
     record_command.add_to(commands, add_what)
     return parser
 
 
 def add_what(parser: argparse.ArgumentParser) -> None:
     """The arguments that say what is measured, or was."""
-    from reference_model.devices import add_device_and_dtype  # an old commit's model has none
-
     parser.add_argument(
         "--profile",
         choices=PROFILES,
@@ -110,6 +113,13 @@ def add_what(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only", metavar="ID,GLOB", help="claims, such as 'cache.*,tying.saving-small'"
     )
+    add_subject(parser)
+
+
+def add_subject(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say of which model and text, and where what is finished is kept."""
+    from reference_model.devices import add_device_and_dtype  # an old commit's model has none
+
     add_device_and_dtype(parser.add_argument)
     parser.add_argument(
         "--model",
@@ -142,7 +152,10 @@ def _shard(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _run(claims: list[Claim], options: argparse.Namespace) -> int:
+def _run(
+    claims: list[Claim], options: argparse.Namespace, listed: Sequence[Experiment] | None = None
+) -> int:
+    """``listed``: the experiments, where they are others than all."""
     from benchmarks.record.results import write_results
     from reference_model.files import check_writable  # an old commit's model, under asv, has none
 
@@ -157,7 +170,7 @@ def _run(claims: list[Claim], options: argparse.Namespace) -> int:
 
     settings = settings_of(options)
     environment = run_stamp(settings)
-    planned = plan(settings, claims, selected, experiments(), environment)
+    planned = plan(settings, claims, selected, listed or experiments(), environment)
     part = planned
     if options.shard is not None:
         part = [each.of(lambda key: in_shard(key, *options.shard)) for each in planned]

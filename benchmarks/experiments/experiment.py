@@ -37,6 +37,7 @@ LESSON_MODULES = (
     "turboquant.lesson",
     "turboquant.qjl",
     "turboquant.kv_quality",
+    "turboquant.best_at_three",
     "int8.lesson",
     "int8.speed",
     "int8.sensitivity",

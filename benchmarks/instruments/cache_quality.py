@@ -8,7 +8,7 @@ the same windows as the model without a cache.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,11 +45,12 @@ def qualities(
     windows: Windows,
     caches: Mapping[str, Callable[[int], Any]],
     batch_size: int = 8,
+    may_be_exact: Container[str] = (),
 ) -> tuple[Array, dict[str, Quality]]:
     """Losses of the model without a cache (windows, T), and `Quality` through each cache.
 
-    ``caches`` make an empty cache for so many sequences. Raises ValueError for a cache through
-    which no logit changed, and for losses that are not finite.
+    ``caches`` make an empty cache for so many sequences. Raises ValueError for losses that are not
+    finite, and for a cache through which no logit changed, unless it is one that ``may_be_exact``.
     """
     plain: list[Tensor] = []
     rows: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name in caches}
@@ -75,7 +76,7 @@ def qualities(
     for name, quality in found_qualities.items():
         if not np.isfinite(quality.losses).all():
             raise ValueError(f"{name}: some losses are not finite")
-        if quality.divergences.mean() < LEAST_DIVERGENCE:
+        if name not in may_be_exact and quality.divergences.mean() < LEAST_DIVERGENCE:
             raise ValueError(
                 f"{name}: predictions are what they were without it, so that nothing was compressed"
             )

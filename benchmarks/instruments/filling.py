@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,6 +10,7 @@ import torch
 if TYPE_CHECKING:
     from benchmarks.subjects.built import Model
     from reference_model.cache import KVCache
+    from reference_model.quantization.kv_cache import QuantizedKVCache
 
 PIECE = 256  # tokens that are taken in at once
 
@@ -21,3 +23,22 @@ def fill(cache: KVCache, model: Model, tokens: int) -> None:
         rows = torch.randn(shape, dtype=weight.dtype, device=weight.device)
         for layer in range(config.n_layer):
             cache.append(layer, rows[0], rows[1])
+
+
+def fill_by_repeating(cache: QuantizedKVCache, model: Model, tokens: int) -> None:
+    """The same for a codec that encodes slowly: one piece is encoded, and its bytes are repeated.
+
+    What a step takes depends on how many tokens there are, and not on whether they differ. For
+    caches without exact tokens, and so for whole blocks. Raises ValueError for others.
+    """
+    piece = min(tokens, math.lcm(PIECE, cache.block))
+    if cache.encoded(tokens) != tokens or tokens % piece:
+        raise ValueError(f"{tokens} tokens are no whole number of encoded pieces of {piece}")
+    fill(cache, model, piece)
+    for of_layer in cache.stores:
+        for store in of_layer:
+            of_piece = piece // store.codec.block
+            for part in store.parts:
+                for first in range(of_piece, tokens // store.codec.block, of_piece):
+                    part[..., first : first + of_piece, :] = part[..., :of_piece, :]
+    cache._lengths = [tokens] * len(cache.stores)

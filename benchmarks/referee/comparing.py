@@ -1,0 +1,128 @@
+"""Which of two formats is better: paired differences, and what holds for all pairs at once.
+
+Values are (seeds, windows): every row read the same windows. A row that draws nothing has one seed
+and stands beside each seed of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from benchmarks.instruments.windows import Windows
+from benchmarks.judging.stats import Estimate, crossed_mean_interval, holm
+
+Array = NDArray[np.float64]
+Outcome = Literal["decided", "equal", "open"]
+Name = TypeVar("Name", bound=Hashable)
+
+LEVEL = 0.95
+MARGIN = 0.002  # nats a token: KL that are no further apart count as the same
+BESIDE = 0.1  # bits a value: formats no further apart are compared at equal bytes
+REACH = 0.35  # bits a value around TurboQuant's, of what is near to its 3 bits, or to its 4
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rows: the difference of the first from the second, and whether it is decided.
+
+    decided: it is no chance, after Holm's correction over all pairs of the set; equal: its 95 %
+    interval lies within the margin; both may hold, and then it is equal.
+    """
+
+    first: str
+    second: str
+    difference: Estimate
+    p: float  # two-sided, after Holm's correction
+    outcome: Outcome
+
+
+def paired(first: ArrayLike, second: ArrayLike, windows: Windows, level: float = LEVEL) -> Estimate:
+    """Mean of ``first`` − ``second``, (seeds, windows) each."""
+    difference = np.asarray(first) - np.asarray(second)
+    return crossed_mean_interval(difference, windows.stretches, level).of(windows.population)
+
+
+def p_value(difference: Estimate) -> float:
+    """Two-sided, of a 95 % interval by Student's distribution: what its ``n`` is the number of."""
+    from scipy import stats
+
+    half = (difference.interval[1] - difference.interval[0]) / 2
+    if half == 0:
+        return float(difference.value == 0)
+    error = half / stats.t.ppf((1 + LEVEL) / 2, difference.n - 1)
+    return float(2 * stats.t.sf(abs(difference.value) / error, difference.n - 1))
+
+
+def all_pairs(values: Mapping[str, ArrayLike], windows: Windows) -> list[Pair]:
+    """Of rows by name, compared with each other."""
+    both = list(combinations(values, 2))
+    if not both:
+        return []
+    differences = [paired(values[one], values[other], windows) for one, other in both]
+    adjusted = holm([p_value(difference) for difference in differences])
+    return [
+        Pair(one, other, difference, float(p), outcome_of(difference, float(p)))
+        for (one, other), difference, p in zip(both, differences, adjusted, strict=True)
+    ]
+
+
+def outcome_of(difference: Estimate, p: float) -> Outcome:
+    low, high = difference.interval
+    if low >= -MARGIN and high <= MARGIN:
+        return "equal"
+    return "decided" if p < 1 - LEVEL else "open"
+
+
+def strongest(
+    rivals: Mapping[str, ArrayLike],
+    ours: ArrayLike,
+    windows: Windows,
+    lower_is_better: bool = True,
+) -> tuple[str, Estimate] | None:
+    """The rival that speaks most against ours, and its difference from ours.
+
+    Its interval is wide enough to hold for all rivals at once (Bonferroni). Of those that are
+    better with an interval that excludes 0 it is the surest; where there is none, the one whose
+    interval reaches furthest to the better side. So the interval lies on the worse side of 0 only
+    where those of all do.
+    """
+    if not rivals:
+        return None
+    level = 1 - (1 - LEVEL) / len(rivals)
+    found = {name: paired(each, ours, windows, level) for name, each in rivals.items()}
+    sign = 1 if lower_is_better else -1
+
+    def ends(name: str) -> tuple[float, float]:
+        low, high = (sign * end for end in found[name].interval)
+        return min(low, high), max(low, high)
+
+    surest = min(found, key=lambda name: ends(name)[1])
+    if ends(surest)[1] >= 0:
+        surest = min(found, key=lambda name: ends(name)[0])
+    return surest, found[surest]
+
+
+def frontier(points: Mapping[Name, tuple[float, float]]) -> set[Name]:
+    """Names of those that none beats: (bits, KL), where no other has fewer bits and a lower KL.
+
+    By their values alone; intervals say how sure that is.
+    """
+    return {
+        name
+        for name, (bits, loss) in points.items()
+        if not any(
+            other_bits <= bits and other <= loss and (other_bits, other) != (bits, loss)
+            for other_bits, other in points.values()
+        )
+    }
+
+
+def near(bits: Mapping[str, float], center: float) -> list[str]:
+    """Names of the rows that hold about as many bits a value."""
+    return [name for name, each in bits.items() if abs(each - center) <= REACH]

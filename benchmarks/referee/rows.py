@@ -1,0 +1,215 @@
+"""What the referee compares: a format at its bits, with the options that any format can have.
+
+Sinks, a window of recent tokens and layers of more bits are options of the referee, and no part of
+a format: each format is a row without any, and one as its authors use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from benchmarks.referee.formats import FORMATS, Format
+from reference_model.errors import UserError
+from reference_model.quantization.baselines import Int8
+from reference_model.quantization.calibration import Calibration
+from reference_model.quantization.codec import Codec, nbytes_of
+from reference_model.quantization.kv_cache import QuantizedKVCache
+
+if TYPE_CHECKING:
+    from benchmarks.record.results import Parameter
+    from benchmarks.subjects.built import Model
+
+SEEDS = 5  # of what a format draws
+EXACT = 16  # bits a value of tokens that are read exactly: the model's own
+TURBOQUANT = "turboquant"  # names of its own variants begin with it
+
+
+@dataclass(frozen=True)
+class Row:
+    """A format at its bits, and its options.
+
+    ``sinks`` and ``window``: how many of the first and of the newest tokens are read exactly;
+    ``layers``: how many of the first and of the last have INT8 instead.
+    """
+
+    format: str
+    key_bits: int
+    value_bits: int
+    sinks: int = 0
+    window: int = 0
+    layers: int = 0
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """What a cell is asked for by: ``Row(**row.parameters)`` is the same row."""
+        return asdict(self)
+
+    @property
+    def of(self) -> Format:
+        return FORMATS[self.format]
+
+    @property
+    def seeds(self) -> int:
+        return SEEDS if self.of.draws else 1
+
+    @property
+    def bare(self) -> bool:
+        return not (self.sinks or self.window or self.layers)
+
+    @property
+    def options(self) -> str:
+        """In words."""
+        told = [f"{self.sinks} sinks"] * (self.sinks > 0)
+        told += [f"a window of {self.window}"] * (self.window > 0)
+        told += [f"INT8 in {self.layers} layers at each end"] * (self.layers > 0)
+        return " and ".join(told) or "bare"
+
+    @property
+    def bits(self) -> str:
+        """Of a code, in words: those of keys, and of values where they differ."""
+        if self.key_bits == self.value_bits:
+            return str(self.key_bits)
+        return f"{self.key_bits} + {self.value_bits}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.of.title}, {self.bits} bits" + f", {self.options}" * (not self.bare)
+
+    @property
+    def is_turboquant(self) -> bool:
+        """Whether it is TurboQuant, or a variant of it."""
+        return self.format.startswith(TURBOQUANT)
+
+    def caches(
+        self, model: Model, capacity: int, calibration: Sequence[Calibration] | None
+    ) -> Iterator[Callable[[int], QuantizedKVCache]]:
+        """For each seed what makes an empty cache for so many sequences of ``capacity`` tokens."""
+        for seed in range(self.seeds):
+            codecs = self.codecs(model, seed, calibration)
+            yield partial(self._empty, model, capacity, codecs)
+
+    def codecs(
+        self, model: Model, seed: int = 0, calibration: Sequence[Calibration] | None = None
+    ) -> list[list[Codec]]:
+        """Of keys and of values, layer by layer."""
+        config = model.config
+        found: list[list[Codec]] = []
+        for of_role in self.of.codecs(
+            config.d_head, self.key_bits, self.value_bits, seed=seed, calibration=calibration
+        ):
+            if isinstance(of_role, Codec):
+                of_role = [of_role] * config.n_layer
+            found.append([*of_role])
+        if self.layers:
+            finer = Int8(config.d_head)
+            ends = {*range(self.layers), *range(config.n_layer - self.layers, config.n_layer)}
+            found = [[finer if i in ends else c for i, c in enumerate(of)] for of in found]
+        return found
+
+    def _empty(
+        self, model: Model, capacity: int, codecs: list[list[Codec]], batch_size: int
+    ) -> QuantizedKVCache:
+        keys, values = codecs
+        if self.sinks:
+            raise UserError(f"sinks={self.sinks}: the cache keeps no first tokens; use 0")
+        return QuantizedKVCache(
+            model,
+            batch_size,
+            capacity,
+            keys,
+            None if keys == values else values,
+            window=self.window,
+        )
+
+
+def bits_held(cache: QuantizedKVCache, tokens: int) -> float:
+    """Bits a value while a text of so many tokens is read: a mean over its positions.
+
+    Scales are counted, and tokens that are read exactly, at 16 bits; what is held once is not.
+    Early on most of what is read is recent.
+    """
+    codecs = [store.codec for of_layer in cache.stores for store in of_layer]
+    coded = sum(codec.bits_per_value for codec in codecs) / len(codecs)
+    held = 0.0
+    for length in range(1, tokens + 1):
+        share = cache.encoded(length) / length
+        held += coded * share + EXACT * (1 - share)
+    return held / tokens
+
+
+def bytes_once(cache: QuantizedKVCache) -> int:
+    """Bytes that are held however many tokens there are: rotations, tables, calibrated scales."""
+    return nbytes_of(
+        tensor
+        for of_layer in cache.stores
+        for store in of_layer
+        for tensor in store.codec.constants
+    )
+
+
+def rows(width: int, bits: Sequence[int] | None = None) -> list[Row]:
+    """All that are compared, of heads so wide: of those bits of a code alone, where some are given.
+
+    Each format bare at each of its bits; as its authors use it; and TurboQuant with each option.
+    """
+    found = [*_bare(width), *_as_published(width), *_turboquant_with_options()]
+    # The cache keeps no sinks yet: rows that have some wait here until it does.
+    found = [row for row in dict.fromkeys(found) if not row.sinks]
+    return [row for row in found if bits is None or {row.key_bits, row.value_bits} <= {*bits}]
+
+
+def with_options(
+    chosen: Sequence[Row], sinks: int | None, window: int | None, layers: int | None
+) -> list[Row]:
+    """The bare ones of these rows, each with the same options; those given as None stay 0."""
+    return [
+        replace(row, sinks=sinks or 0, window=window or 0, layers=layers or 0)
+        for row in chosen
+        if row.bare
+    ]
+
+
+def _bare(width: int) -> Iterator[Row]:
+    for name, each in FORMATS.items():
+        if fits(each, width):
+            yield from (Row(name, bits, bits) for bits in each.bits)
+
+
+def _as_published(width: int) -> Iterator[Row]:
+    """KVarN's presets have fewer bits for values, too."""
+    for name, each in FORMATS.items():
+        if not (each.published and (each.sinks or each.window) and fits(each, width)):
+            continue
+        shared = [(bits, bits) for bits in each.bits]
+        for of_keys, of_values in [*shared, (4, 2)] if name == "kvarn" else shared:
+            yield Row(name, of_keys, of_values, each.sinks, each.window)
+
+
+def _turboquant_with_options() -> Iterator[Row]:
+    plain = Row(TURBOQUANT, 3, 3)
+    yield from (
+        replace(plain, window=32),
+        replace(plain, sinks=4, window=32),
+        replace(plain, layers=1),
+    )
+
+
+def fits(each: Format, width: int) -> bool:
+    """Whether heads so wide can be held in it."""
+    moment = torch.eye(width, dtype=torch.float64)
+    calibration = [Calibration(moment, moment, 1.0, 1.0, tokens=1)]
+    try:
+        each.codecs(width, each.bits[0], calibration=calibration)
+    except UserError:
+        return False
+    return True
+
+
+def row_of(labels: dict[str, Any]) -> Row:
+    """The row of a cell's parameters, whatever else stands in them."""
+    return Row(**{name: labels[name] for name in Row.__dataclass_fields__})
