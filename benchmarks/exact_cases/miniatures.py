@@ -265,6 +265,29 @@ MINIATURES = (
             "experiments.turboquant.kv_quality.PROBED_WINDOWS": 3,
         },
     ),
+    Miniature(
+        "turboquant.best-at-three",
+        "full",
+        [
+            {"part": "controls"},
+            *(
+                {"part": part, "format": "turboquant", "key_bits": 3}
+                for part in ("quality", "step", "peak")
+            ),
+        ],
+        rest=True,
+        sizes={
+            "experiments.turboquant.best_at_three.CONTROL_WINDOWS": 1,
+            "referee.comparing.REACH": 0.005,
+            "referee.controls.SEEDS": 2,
+            "referee.quality.NEW_TOKENS": 4,
+            "referee.quality.PROMPTS": (8, 12),
+            "referee.quality.TEXTS": 2,
+            "referee.rows.SEEDS": 2,
+            "referee.speed.LENGTHS": (256, 512),
+            "referee.texts.WINDOWS": 3,
+        },
+    ),
     Miniature("int8.weights-quality", "smoke"),
     Miniature(
         "int8.weights-quality",

@@ -6,7 +6,7 @@ and stands beside each seed of another.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal, TypeVar
@@ -23,28 +23,30 @@ Name = TypeVar("Name", bound=Hashable)
 
 LEVEL = 0.95
 MARGIN = 0.002  # nats a token: KL that are no further apart count as the same
-BESIDE = 0.1  # bits a value: formats no further apart are compared at equal bytes
+BETWEEN = " − "  # the names of a pair
 REACH = 0.35  # bits a value around TurboQuant's, of what is near to its 3 bits, or to its 4
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two rows: the difference of the first from the second, and whether it is decided.
-
-    decided: it is no chance, after Holm's correction over all pairs of the set; equal: its 95 %
-    interval lies within the margin; both may hold, and then it is equal.
-    """
+    """Two rows, and the difference of the first from the second."""
 
     first: str
     second: str
     difference: Estimate
-    p: float  # two-sided, after Holm's correction
-    outcome: Outcome
+
+    @property
+    def name(self) -> str:
+        return f"{self.first}{BETWEEN}{self.second}"
 
 
-def paired(first: ArrayLike, second: ArrayLike, windows: Windows, level: float = LEVEL) -> Estimate:
-    """Mean of ``first`` − ``second``, (seeds, windows) each."""
+def paired(
+    first: ArrayLike, second: ArrayLike, windows: Windows | None, level: float = LEVEL
+) -> Estimate:
+    """Mean of ``first`` − ``second``, (seeds, windows) each; None: prompts that are no text's."""
     difference = np.asarray(first) - np.asarray(second)
+    if windows is None:
+        return crossed_mean_interval(difference, level=level)
     return crossed_mean_interval(difference, windows.stretches, level).of(windows.population)
 
 
@@ -61,18 +63,23 @@ def p_value(difference: Estimate) -> float:
 
 def all_pairs(values: Mapping[str, ArrayLike], windows: Windows) -> list[Pair]:
     """Of rows by name, compared with each other."""
-    both = list(combinations(values, 2))
-    if not both:
-        return []
-    differences = [paired(values[one], values[other], windows) for one, other in both]
-    adjusted = holm([p_value(difference) for difference in differences])
     return [
-        Pair(one, other, difference, float(p), outcome_of(difference, float(p)))
-        for (one, other), difference, p in zip(both, differences, adjusted, strict=True)
+        Pair(one, other, paired(values[one], values[other], windows))
+        for one, other in combinations(values, 2)
     ]
 
 
-def outcome_of(difference: Estimate, p: float) -> Outcome:
+def outcomes(differences: Sequence[Estimate]) -> list[Outcome]:
+    """Of all pairs of a set.
+
+    equal: the 95 % interval lies within the margin; decided: otherwise, where it is no chance after
+    Holm's correction over all of the set.
+    """
+    adjusted = holm([p_value(difference) for difference in differences])
+    return [_outcome(each, float(p)) for each, p in zip(differences, adjusted, strict=True)]
+
+
+def _outcome(difference: Estimate, p: float) -> Outcome:
     low, high = difference.interval
     if low >= -MARGIN and high <= MARGIN:
         return "equal"
@@ -82,7 +89,7 @@ def outcome_of(difference: Estimate, p: float) -> Outcome:
 def strongest(
     rivals: Mapping[str, ArrayLike],
     ours: ArrayLike,
-    windows: Windows,
+    windows: Windows | None,
     lower_is_better: bool = True,
 ) -> tuple[str, Estimate] | None:
     """The rival that speaks most against ours, and its difference from ours.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SEEDS = 5  # of what a format draws
 EXACT = 16  # bits a value of tokens that are read exactly: the model's own
+CLAIMED = 3  # bits that the claim is about
 TURBOQUANT = "turboquant"  # names of its own variants begin with it
 
 
@@ -208,6 +209,15 @@ def fits(each: Format, width: int) -> bool:
     except UserError:
         return False
     return True
+
+
+def one_of_each_format(chosen: Sequence[Row]) -> list[Row]:
+    """Bare, at 3 bits or the nearest to them: what is timed, and told in depth."""
+    nearest: dict[str, Row] = {}
+    for row in sorted(chosen, key=lambda row: abs(row.key_bits - CLAIMED)):
+        if row.bare and row.key_bits == row.value_bits:
+            nearest.setdefault(row.format, row)
+    return [nearest[name] for name in dict.fromkeys(row.format for row in chosen if row.bare)]
 
 
 def row_of(labels: dict[str, Any]) -> Row:

@@ -84,7 +84,7 @@ def peak(settings: Settings, row: Row | None) -> float:
     check_device(settings)
     weights = weight_bytes(subject_of(settings).config.replace(context_length=PROMPT + STEPS))
     given = {"settings": vars(settings), "row": row.parameters if row else None}
-    read = peak_rss(f"{__name__}:generated", given, threads=1)["increase"]
+    read = peak_rss(f"{__name__}:generated", given, 1)["increase"]
     if isinstance(read, NoReading):
         raise Unavailable(read.reason)
     return read.value - weights

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.judging.rounding import number
-from benchmarks.referee.comparing import frontier
+from benchmarks.judging.stats import Estimate
+from benchmarks.referee.comparing import BETWEEN, frontier, outcomes
 
 HEADERS = (
     "format",
@@ -25,50 +26,49 @@ HEADERS = (
 )
 SPEED_AT = 4096  # tokens
 FRONTIER = "frontier"
-BETWEEN = " − "  # the names of a pair
 Measurement = Mapping[str, Any]
 Key = tuple[str, str, str]  # title, bits, and what is kept exactly
 
 
 def table(measurements: Sequence[Measurement]) -> str:
-    """Of the measurements in results.json; empty where there are none of rows."""
+    """Of the measurements in results.json; empty where there are none of rows.
+
+    Lower, higher, equal or open says how a row's KL is beside TurboQuant's, where it holds about as
+    many bits. The frontier are the rows that none beats in both, KL and bits.
+    """
     from tabulate import tabulate
 
     found = _rows(measurements)
     points = {key: (of["bits_held"], of["prediction_kl"]["value"]) for key, of in found.items()}
-    best = frontier(points)
+    best, beside, speeds = frontier(points), _beside_turboquant(measurements), _speeds(measurements)
     lines = [
-        _line(key, of, measurements, key in best)
+        (
+            *key,
+            *_numbers(of),
+            speeds.get(key[:2], ""),
+            beside.get(_name(key), ""),
+            FRONTIER if key in best else "",
+        )
         for key, of in sorted(found.items(), key=lambda each: each[1]["bits_held"])
     ]
     return tabulate(lines, HEADERS, disable_numparse=True) if lines else ""
 
 
 def _rows(measurements: Sequence[Measurement]) -> dict[Key, dict[str, Any]]:
-    """Measurements of each row by their metric: by title, bits and what is kept exactly."""
+    """Measurements of each row by their metric."""
     found: dict[Key, dict[str, Any]] = {}
     for each in measurements:
         labels = each["parameters"]
-        if "kept" not in labels or "eighth" in labels:
-            continue
-        key = each["option"], str(labels["bits"]), labels["kept"]
-        of = found.setdefault(key, {"bits_held": labels["bits_held"]})
-        of[each["metric"]] = each
+        if "kept" in labels and "eighth" not in labels:
+            key = each["option"], str(labels["bits"]), labels["kept"]
+            of = found.setdefault(key, {"bits_held": labels["bits_held"]})
+            of[each["metric"]] = each
     return {key: of for key, of in found.items() if "prediction_kl" in of}
 
 
-def _line(
-    key: Key,
-    of: Mapping[str, Any],
-    measurements: Sequence[Measurement],
-    is_best: bool,
-) -> tuple[str, ...]:
-    title, bits, kept = key
+def _numbers(of: Mapping[str, Any]) -> tuple[str, ...]:
     low, high = of["prediction_kl"]["interval"]
     return (
-        title,
-        bits,
-        kept,
         f"{of['bits_held']:.2f}",
         f"{of['bytes_once']['value']:,}",
         f"{of['loss_increase']['value']:+.4f}",
@@ -76,37 +76,36 @@ def _line(
         f"{(high - low) / 2:.5f}",
         f"{of['kl_p99']['value']:.4f}",
         f"{of['greedy_agreement']['value']:.2f}",
-        _speed(title, bits, measurements),
-        _beside_turboquant(key, measurements),
-        FRONTIER if is_best else "",
     )
 
 
-def _speed(title: str, bits: str, measurements: Sequence[Measurement]) -> str:
-    for each in measurements:
-        labels = each["parameters"]
-        if (
-            each["metric"] == "speed_over_uncompressed"
-            and (each["option"], str(labels["bits"])) == (title, bits)
-            and labels["tokens"] == SPEED_AT
-        ):
-            return f"{number(each['value'])}×"
-    return ""
+def _speeds(measurements: Sequence[Measurement]) -> dict[tuple[str, str], str]:
+    """By title and bits, over the uncompressed cache."""
+    return {
+        (each["option"], str(each["parameters"]["bits"])): f"{number(each['value'])}×"
+        for each in measurements
+        if each["metric"] == "speed_over_uncompressed" and each["parameters"]["tokens"] == SPEED_AT
+    }
 
 
-def _beside_turboquant(key: Key, measurements: Sequence[Measurement]) -> str:
-    """Lower, higher, equal or open: the KL beside that of TurboQuant at as many bits."""
-    own = _name(key)
-    for each in measurements:
-        labels = each["parameters"]
-        if each["metric"] != "kl_difference" or labels["center"] == own:
-            continue
-        pair = each["option"].split(BETWEEN)
-        if own in pair and labels["center"] in pair:
-            lower = (each["value"] < 0) == (own == pair[0])
-            outcome = str(labels["outcome"])
-            return ("lower" if lower else "higher") if outcome == "decided" else outcome
-    return ""
+def _beside_turboquant(measurements: Sequence[Measurement]) -> dict[str, str]:
+    """By the name of a row."""
+    told: dict[str, str] = {}
+    pairs = [each for each in measurements if each["metric"] == "kl_difference"]
+    for near in dict.fromkeys(each["parameters"]["near"] for each in pairs):
+        of_set = [each for each in pairs if each["parameters"]["near"] == near]
+        names = [each["option"].split(BETWEEN) for each in of_set]
+        # With the options that all rows have, where there is no bare one.
+        ours = [n for pair in names for n in pair if n.startswith(f"TurboQuant, {near} bits")]
+        center = min(ours, key=len, default="")
+        estimates = [Estimate(e["value"], tuple(e["interval"]), e["n"]) for e in of_set]
+        for pair, found, outcome in zip(names, estimates, outcomes(estimates), strict=True):
+            if center in pair:
+                (other,) = set(pair) - {center}
+                is_lower = (found.value < 0) == (other == pair[0])
+                word = "lower" if is_lower else "higher"
+                told[other] = word if outcome == "decided" else outcome
+    return told
 
 
 def _name(key: Key) -> str:
