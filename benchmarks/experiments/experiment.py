@@ -39,6 +39,7 @@ LESSON_MODULES = (
     "turboquant.qjl",
     "turboquant.kv_quality",
     "turboquant.best_at_three",
+    "turboquant.shares",
     "int8.lesson",
     "int8.speed",
     "int8.sensitivity",
