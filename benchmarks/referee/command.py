@@ -98,7 +98,7 @@ def _chosen(options: argparse.Namespace, settings: Settings) -> list[Row]:
     from benchmarks.subjects.subject import subject_of
 
     subject = subject_of(settings)
-    found = rows(subject.width, options.bits)
+    found = rows(subject.width, subject.window, options.bits)
     if any(getattr(options, name) for name in OPTIONS):
         found = with_options(found, *(getattr(options, name) for name in OPTIONS))
     if not found:

@@ -26,7 +26,6 @@ from reference_model.quantization.baselines import Plain
 from reference_model.quantization.codec import Codec, Parts
 from reference_model.quantization.ggml import Q4_0
 from reference_model.quantization.kv_cache import QuantizedKVCache
-from reference_model.quantization.rotation import sylvester
 from reference_model.quantization.turboquant import TurboQuant
 
 if TYPE_CHECKING:
@@ -56,13 +55,6 @@ class Shifted(Codec):
         return self.codec.unrotate(self.codec.dequantize(parts))
 
 
-def unsigned_turboquant(width: int) -> TurboQuant:
-    """Of 3 bits, rotated by Hadamard's matrix without signs, which no published form does."""
-    codec = TurboQuant(width, 3, rotation="hadamard")
-    codec.rotation = (sylvester(width) / width**0.5).float()
-    return codec
-
-
 def _pairs(width: int) -> dict[str, tuple[Codec, list[Codec]]]:
     """By format: without signs, and with those of each seed."""
     signed = [TurboQuant(width, 3, rotation="hadamard", seed=seed) for seed in range(SEEDS)]
@@ -71,7 +63,7 @@ def _pairs(width: int) -> dict[str, tuple[Codec, list[Codec]]]:
             Q4_0(width, rotated="keys"),
             [Q4_0(width, rotated="keys", seed=seed) for seed in range(SEEDS)],
         ),
-        "turboquant": (unsigned_turboquant(width), [*signed]),
+        "turboquant": (TurboQuant(width, 3, rotation="unsigned_hadamard"), [*signed]),
     }
 
 

@@ -51,7 +51,8 @@ class Format:
     """Keys and values in one format. Published: as its authors have it; otherwise our variant.
 
     ``sinks`` and ``window``: how many of the first and of the newest tokens its authors keep exact.
-    ``draws``: whether a seed decides its rotation or its signs.
+    ``draws``: whether a seed decides its rotation or its signs; ``block``: how many tokens its keys
+    or its values are encoded by.
     """
 
     title: str
@@ -60,6 +61,7 @@ class Format:
     published: bool = True
     calibrated: bool = False
     draws: bool = False
+    block: int = 1
     sinks: int = 0
     window: int = 0
 
@@ -163,15 +165,26 @@ FORMATS: dict[str, Format] = {
         "TurboQuant, least-squares scale", SMALL, _LEAST_SQUARES, published=False, draws=True
     ),
     "turboquant-qjl": Format("TurboQuant, one bit of them QJL", SMALL, _QJL, draws=True),
-    "kivi-32": Format("KIVI, groups of 32", SMALL, _kivi(32), window=128),
-    "kivi-128": Format("KIVI, groups of 128", SMALL, _kivi(128), window=128),
-    "kvarn": Format("KVarN", SMALL, _kvarn(), sinks=128),
-    "kvarn-tile-64": Format("KVarN, tiles of 64", SMALL, _kvarn(tile=64), sinks=128),
+    "kivi-32": Format("KIVI, groups of 32", SMALL, _kivi(32), block=32, window=128),
+    "kivi-128": Format("KIVI, groups of 128", SMALL, _kivi(128), block=128, window=128),
+    "kvarn": Format("KVarN", SMALL, _kvarn(), block=TILE, sinks=128),
+    "kvarn-tile-64": Format("KVarN, tiles of 64", SMALL, _kvarn(tile=64), block=64, sinks=128),
     "kvarn-relative-floor": Format(
-        "KVarN, relative floor", SMALL, _kvarn(relative_floor=True), published=False, sinks=128
+        "KVarN, relative floor",
+        SMALL,
+        _kvarn(relative_floor=True),
+        published=False,
+        block=TILE,
+        sinks=128,
     ),
     "kvarn-signs": Format(
-        "KVarN, signs", SMALL, _kvarn(signs=True), published=False, draws=True, sinks=128
+        "KVarN, signs",
+        SMALL,
+        _kvarn(signs=True),
+        published=False,
+        draws=True,
+        block=TILE,
+        sinks=128,
     ),
     "oscar": Format("OSCAR", (2,), _oscar(), calibrated=True, sinks=64, window=256),
     "oscar-bfloat16": Format(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SEEDS = 5  # of what a format draws
 EXACT = 16  # bits a value of tokens that are read exactly: the model's own
+MOST_EXACT = 0.75  # of a window before the first token that is read decoded
 CLAIMED = 3  # bits that the claim is about
 TURBOQUANT = "turboquant"  # names of its own variants begin with it
 
@@ -61,6 +62,11 @@ class Row:
     @property
     def bare(self) -> bool:
         return not (self.sinks or self.window or self.layers)
+
+    @property
+    def waiting(self) -> int:
+        """Tokens of a text before the first that is read decoded."""
+        return self.sinks + self.window + self.of.block
 
     @property
     def options(self) -> str:
@@ -116,8 +122,6 @@ class Row:
         self, model: Model, capacity: int, codecs: list[list[Codec]], batch_size: int
     ) -> QuantizedKVCache:
         keys, values = codecs
-        if self.sinks:
-            raise UserError(f"sinks={self.sinks}: the cache keeps no first tokens; use 0")
         return QuantizedKVCache(
             model,
             batch_size,
@@ -125,6 +129,7 @@ class Row:
             keys,
             None if keys == values else values,
             window=self.window,
+            sinks=self.sinks,
         )
 
 
@@ -153,15 +158,20 @@ def bytes_once(cache: QuantizedKVCache) -> int:
     )
 
 
-def rows(width: int, bits: Sequence[int] | None = None) -> list[Row]:
-    """All that are compared, of heads so wide: of those bits of a code alone, where some are given.
+def rows(width: int, tokens: int, bits: Sequence[int] | None = None) -> list[Row]:
+    """All that are compared, of heads so wide, by windows of so many tokens.
 
-    Each format bare at each of its bits; as its authors use it; and TurboQuant with each option.
+    Each format bare at each of its bits; as its authors use it; and TurboQuant with each option. Of
+    ``bits`` of a code alone, where some are given. A row that reads nearly nothing decoded is left
+    out: its numbers would be those of the tokens that it keeps exactly.
     """
     found = [*_bare(width), *_as_published(width), *_turboquant_with_options()]
-    # The cache keeps no sinks yet: rows that have some wait here until it does.
-    found = [row for row in dict.fromkeys(found) if not row.sinks]
-    return [row for row in found if bits is None or {row.key_bits, row.value_bits} <= {*bits}]
+    return [
+        row
+        for row in found
+        if (bits is None or {row.key_bits, row.value_bits} <= {*bits})
+        and row.waiting <= MOST_EXACT * tokens
+    ]
 
 
 def with_options(

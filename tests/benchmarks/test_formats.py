@@ -439,6 +439,12 @@ def test_a_seed_changes_what_is_held_once_of_the_formats_that_draw(name: str) ->
     assert same != each.draws
 
 
+def test_a_format_says_by_how_many_tokens_it_is_encoded(
+    named: tuple[str, int], pair: tuple[Codec, Codec]
+) -> None:
+    assert max(codec.block for codec in pair) == FORMATS[named[0]].block
+
+
 def test_published_forms_and_ours_are_told_apart() -> None:
     variants = [name for name, each in FORMATS.items() if not each.published]
     assert {"kvarn-signs", "kvarn-relative-floor", "q4_0-rotated-signs", "oscar-signs"} <= set(

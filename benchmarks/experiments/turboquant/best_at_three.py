@@ -44,7 +44,8 @@ SLOW = {"e8": 7, "e8-one-step": 3} | dict.fromkeys(
 
 
 def cells(settings: Settings) -> list[Cell]:
-    return cells_of(rows(subject_of(settings).width))
+    subject = subject_of(settings)
+    return cells_of(rows(subject.width, subject.window))
 
 
 def cells_of(chosen: Sequence[Row]) -> list[Cell]:
