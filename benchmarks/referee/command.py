@@ -102,7 +102,8 @@ def _chosen(options: argparse.Namespace, settings: Settings) -> list[Row]:
     if any(getattr(options, name) for name in OPTIONS):
         found = with_options(found, *(getattr(options, name) for name in OPTIONS))
     if not found:
-        raise UserError(f"no format has {options.bits} bits; use 2, 3, 4 or 8")
+        asked = " or ".join(map(str, options.bits))
+        raise UserError(f"no format has {asked} bits; use 2, 3, 4 or 8")
     return found
 
 

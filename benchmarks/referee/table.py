@@ -49,7 +49,7 @@ def table(measurements: Sequence[Measurement]) -> str:
             beside.get(_name(key), ""),
             FRONTIER if key in best else "",
         )
-        for key, of in sorted(found.items(), key=lambda each: each[1]["bits_held"])
+        for key, of in sorted(found.items(), key=lambda each: points[each[0]])
     ]
     return tabulate(lines, HEADERS, disable_numparse=True) if lines else ""
 

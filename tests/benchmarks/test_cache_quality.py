@@ -87,6 +87,13 @@ def test_a_cache_that_changes_nothing_is_an_error(model: GPT, tokens: Tensor) ->
             qualities(model, windows_of(tokens, WINDOW), {name: make})
 
 
+def test_a_cache_that_may_be_exact_changes_nothing(model: GPT, tokens: Tensor) -> None:
+    exact = {"exact": empty(model, Plain(64, torch.float32))}
+    baseline, found = qualities(model, windows_of(tokens, WINDOW), exact, may_be_exact={"exact"})
+    assert np.allclose(found["exact"].losses, baseline, atol=1e-4)
+    assert abs(found["exact"].divergences).max() < 1e-5
+
+
 def test_a_cache_that_yields_no_numbers_is_an_error(model: GPT, tokens: Tensor) -> None:
     class Broken(Plain):
         def dequantize(self, parts: tuple[Tensor, ...]) -> Tensor:

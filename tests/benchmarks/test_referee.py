@@ -1,0 +1,349 @@
+"""The referee of KV formats: what it compares, and what it tells."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import __main__ as command_line
+from benchmarks.experiments.experiment import Settings
+from benchmarks.experiments.turboquant import best_at_three
+from benchmarks.instruments.filling import PIECE, fill_by_repeating
+from benchmarks.instruments.windows import Windows, windows_of
+from benchmarks.judging.claims import load_claims
+from benchmarks.judging.verdicts import judge_claim
+from benchmarks.record.results import Measurement, read_results
+from benchmarks.referee import controls, measurements, quality, texts
+from benchmarks.referee.formats import FORMATS
+from benchmarks.referee.rows import Row, bits_held, bytes_once, fits, row_of, rows, with_options
+from benchmarks.subjects.subject import subject_of
+from reference_model.checkpoints import load_reference
+from reference_model.config import GPTConfig
+from reference_model.errors import UserError
+from reference_model.model import GPT
+from reference_model.quantization.baselines import Int8, Plain
+from reference_model.quantization.kv_cache import QuantizedKVCache
+from reference_model.quantization.turboquant import TurboQuant
+from tests.benchmarks.inline import Inline
+from tests.benchmarks.small_models import shipped_tokens
+from tests.reference_model.tiny import enlarge
+
+FULL = Settings("full", "cpu", 0)
+TOKENS = 512
+OURS = Row("turboquant", 3, 3)
+
+
+@pytest.fixture(scope="module")
+def model() -> GPT:
+    config = GPTConfig(vocab_size=50, context_length=TOKENS, n_layer=3, n_head=2, n_embd=128)
+    found = GPT(config)
+    enlarge(found)
+    return found.eval()
+
+
+def text(count: int, length: int) -> Windows:
+    draws = torch.Generator().manual_seed(0)
+    return windows_of(list(torch.randint(50, (count, length + 1), generator=draws)), length)
+
+
+# ---- rows
+
+
+def test_every_format_is_a_row_at_each_of_its_bits_and_as_its_authors_use_it() -> None:
+    found = rows(64, TOKENS)
+    bare = {(row.format, row.key_bits) for row in found if row.bare}
+    assert bare == {(n, b) for n, each in FORMATS.items() if n != "kivi-128" for b in each.bits}
+    assert not fits(FORMATS["kivi-128"], 64)
+    assert fits(FORMATS["kivi-128"], 128)
+    kept = {(row.format, row.sinks, row.window) for row in found if not row.bare}
+    assert {
+        ("kivi-32", 0, 128),
+        ("kvarn", 128, 0),
+        ("oscar", 64, 256),
+        ("turboquant", 0, 32),
+        ("turboquant", 4, 32),
+    } <= kept
+    assert Row("kvarn", 4, 2, sinks=128) in found
+    assert len({row.name for row in found}) == len(found)
+    assert all(row_of({**row.parameters, "part": "quality"}) == row for row in found)
+
+
+def test_rows_of_some_bits_are_those_alone_and_options_are_the_same_for_all() -> None:
+    chosen = rows(64, TOKENS, (3,))
+    assert {(row.key_bits, row.value_bits) for row in chosen} == {(3, 3)}
+    found = with_options(chosen, 4, 32, None)
+    assert {(row.sinks, row.window, row.layers) for row in found} == {(4, 32, 0)}
+    assert len(found) == len([row for row in chosen if row.bare])
+
+
+def test_a_row_that_reads_nearly_nothing_decoded_is_left_out() -> None:
+    of_short = {row.format for row in rows(64, 256) if row.sinks and row.format != "turboquant"}
+    assert of_short == {"kvarn-tile-64"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        OURS,
+        Row("turboquant", 3, 3, window=32),
+        Row("turboquant", 3, 3, sinks=4, window=32, layers=1),
+        Row("kivi-32", 2, 2, window=128),
+        Row("kvarn", 4, 2, sinks=128),
+    ],
+    ids=lambda row: row.name,
+)
+def test_the_bits_of_a_row_are_those_that_its_cache_holds(row: Row) -> None:
+    config = GPTConfig(vocab_size=5, context_length=TOKENS, n_layer=3, n_head=2, n_embd=128)
+    cache = next(row.caches(GPT(config).bfloat16(), TOKENS, None))(1)  # exact tokens in 16 bits
+    held = []
+    for length in range(1, TOKENS + 1):
+        cache._lengths = [length] * 3
+        held.append(8 * (cache.nbytes_used - bytes_once(cache)) / (2 * 3 * 128 * length))
+    assert bits_held(cache, TOKENS) == pytest.approx(np.mean(held))
+
+
+def test_layers_of_more_bits_are_the_first_and_the_last(model: GPT) -> None:
+    of_keys, of_values = Row("turboquant", 3, 3, layers=1).codecs(model)
+    assert [type(codec) for codec in of_keys] == [Int8, TurboQuant, Int8]
+    assert of_values == of_keys
+
+
+# ---- text
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Settings:
+    path = tmp_path / "text"
+    path.write_text(" ".join(f"word {i}" for i in range(4000)))
+    return Settings("full", "cpu", 0, text=str(path))
+
+
+def test_what_is_calibrated_by_is_not_compared(file: Settings) -> None:
+    both = [texts.calibration_text(file), texts.compared(file)]
+    used, read = ({tuple(row.tolist()) for row in each.inputs} for each in both)
+    assert used
+    assert not used & read
+    whole = subject_of(file).windows()
+    assert len(used) + len(read) == len(whole)
+    assert torch.equal(whole.inputs[: len(used)], both[0].inputs)
+
+
+def test_a_text_that_is_too_short_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "short"
+    path.write_text("word " * 600)
+    with pytest.raises(UserError, match="of which the referee needs 4; use a longer text"):
+        texts.compared(Settings("full", "cpu", 0, text=str(path)))
+
+
+# ---- one row
+
+
+def test_float32_is_equal_and_an_unsigned_hadamard_harms_keys_that_share_a_mean(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(controls, "SEEDS", 2)
+    windows = windows_of(shipped_tokens()[:129], 64)
+    found = controls.controls(load_reference(), windows, 2)
+    for changes in found["changes"].values():
+        assert max(changes.values()) < 1e-5
+    assert min(found["ratios"]["q4_0"]) > 2
+    assert max(found["ratios"]["turboquant"]) < 1.5
+
+
+def test_texts_agree_until_the_first_token_that_differs(
+    model: GPT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def generated(model: GPT, prompt: torch.Tensor, new: int, cache: Any = None) -> torch.Tensor:
+        written = torch.zeros(len(prompt), new, dtype=torch.int64)
+        if cache is not None:
+            written[0, 1] = 1  # and the same again from there on
+        return torch.cat([prompt, written], dim=1)
+
+    monkeypatch.setattr(quality, "PROMPTS", (4, 6))
+    monkeypatch.setattr(quality, "TEXTS", 2)
+    monkeypatch.setattr(quality, "NEW_TOKENS", 4)
+    monkeypatch.setattr(quality, "generate", generated)
+    caches = {"0": lambda n: QuantizedKVCache(model, n, 16, TurboQuant(64, 3))}
+    found = quality.greedy_texts(model, text(4, 12), caches, 16)
+    assert found == {"until": [[0.25, 1.0, 0.25, 1.0]], "windows": [0, 1, 2, 3]}
+
+
+def test_an_exact_cache_writes_the_same_texts(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quality, "PROMPTS", (4, 6))
+    monkeypatch.setattr(quality, "NEW_TOKENS", 4)
+    caches = {"0": lambda n: QuantizedKVCache(model, n, 16, Plain(64, torch.float32))}
+    assert quality.greedy_texts(model, text(4, 12), caches, 16)["until"] == [[1.0] * 4]
+
+
+def test_predictions_are_by_seed_window_and_depth(model: GPT) -> None:
+    caches = {str(i): make for i, make in enumerate(OURS.caches(model, 32, None))}
+    found = quality.predictions(model, text(3, 32), caches, 2)
+    losses, divergences = (np.array(found[name]) for name in ("losses", "divergences"))
+    assert losses.shape == divergences.shape == (5, 3)
+    by_depth = np.array(found["by_depth"])
+    assert by_depth.shape == (8, 5, 3)
+    assert by_depth.mean(axis=0) == pytest.approx(divergences)
+    assert len({*losses[:, 0]}) == 5  # each seed has a rotation of its own
+
+
+# ---- time
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("row", [OURS, Row("kvarn", 3, 3)], ids=lambda row: row.name)
+def test_a_cache_that_is_filled_by_repeating_holds_the_same_piece_again(
+    model: GPT, row: Row
+) -> None:
+    cache = next(row.caches(model, TOKENS, None))(1)
+    fill_by_repeating(cache, model, TOKENS)
+    assert cache.length == TOKENS
+    for of_layer in cache.stores:
+        for store in of_layer:
+            decoded = store.codec.decode(store.filled(TOKENS))
+            assert decoded.abs().mean() > 0.1
+            assert torch.equal(decoded[..., :PIECE, :], decoded[..., PIECE:, :])
+    with pytest.raises(ValueError, match="no whole number"):
+        fill_by_repeating(cache, model, 300)
+
+
+# ---- what is told
+
+COMPARED = 12  # windows
+
+
+def found_of(
+    row: Row, kl: float, windows: int = COMPARED, **more: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A cell of a row whose KL is this in every window, give or take a little."""
+    draws = np.random.default_rng(len(row.name))
+    table = kl * (1 + 0.01 * draws.standard_normal((row.seeds, windows)))
+    return {"part": "quality", **row.parameters}, {
+        "baseline": [1.0] * windows,
+        "losses": (1 + table).tolist(),
+        "divergences": table.tolist(),
+        "agreements": np.full_like(table, 0.9).tolist(),
+        "by_depth": [table.tolist()] * 8,
+        "p99": [0.1, 0.09, 0.11, 5],
+        "greedy": {"until": [[0.5] * 4] * row.seeds, "windows": [0, 1, 2, 3]},
+        "bits_held": row.key_bits + 0.25,
+        "bytes_once": 100,
+        "calibration_tokens": 0,
+        **more,
+    }
+
+
+CONTROLS: tuple[dict[str, Any], dict[str, Any]] = (
+    {"part": "controls"},
+    {"changes": {"float32": {"loss": 1e-7, "kl": 1e-9}}, "ratios": {"q4_0": [4.0, 5.0]}},
+)
+
+
+def judged(*cells: tuple[dict[str, Any], dict[str, Any]]) -> tuple[str, list[Measurement]]:
+    windows = text(COMPARED, 8)
+    found = measurements.measurements(best_at_three.CLAIM, windows, [*cells, CONTROLS])
+    (claim,) = (each for each in load_claims() if each.id == best_at_three.CLAIM)
+    return judge_claim(claim, found)[0].verdict, found
+
+
+def recalled(row: Row, share: float) -> dict[str, Any]:
+    right = np.arange(200) < 200 * share
+    return {"recall": [right.astype(float).tolist()] * row.seeds}
+
+
+RIVAL, LARGER = Row("e8", 3, 3), Row("e8", 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("kl", "recall", "expected"),
+    [(0.01, 0.5, "refuted"), (0.03, 0.5, "confirmed"), (0.03, 0.9, "refuted")],
+)
+def test_the_claim_falls_with_one_rival_of_no_more_bits_that_is_better(
+    kl: float, recall: float, expected: str
+) -> None:
+    cells = [
+        found_of(OURS, 0.02, **recalled(OURS, 0.8)),
+        found_of(RIVAL, kl, **recalled(RIVAL, recall)),
+        found_of(LARGER, 0.001, **recalled(LARGER, 1.0)),
+        found_of(Row("turboquant-least-squares", 3, 3), 0.001),
+    ]
+    verdict, found = judged(*cells)
+    assert verdict == expected
+    beside = [m.option for m in found if m.metric == "kl_over_turboquant"]
+    assert beside == [RIVAL.name]
+
+
+def test_controls_that_fail_leave_the_claim_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"changes": CONTROLS[1]["changes"], "ratios": {"q4_0": [4.0, 1.9]}}
+    monkeypatch.setitem(globals(), "CONTROLS", (CONTROLS[0], found))
+    assert judged(found_of(OURS, 0.02), found_of(RIVAL, 0.01))[0] == "open"
+
+
+def test_pairs_near_three_bits_are_counted_as_far_as_they_are_settled() -> None:
+    _, found = judged(found_of(OURS, 0.02), found_of(RIVAL, 0.01), found_of(LARGER, 0.001))
+    (share,) = (m for m in found if m.metric == "settled_share")
+    assert (share.value, share.parameters) == (1.0, {"near": 3, "pairs": 1})
+
+
+# ---- the command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--bits", "three"], "'three' is no list of whole numbers"),
+        (["--bits", "5"], "no format has 5 bits; use 2, 3, 4 or 8"),
+        (["--window", "-1"], "'-1' is not a whole number"),
+        (["--model", "nowhere"], "there is no model"),
+        (["--text", "nowhere"], "cannot read the text"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(
+    arguments: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command_line.main(["referee", *arguments]) == 2
+    stderr = capsys.readouterr().err
+    assert re.fullmatch(r"error: [^\n]+\n", stderr)
+    assert told in stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def measured_at_once(settings: Settings, part: str, **labels: Any) -> Any:
+    """What a cell finds, without a model."""
+    if part == "quality":
+        row = row_of(labels)
+        kl, held = {"float8": (1e-3, 8.0), "int8": (1e-4, 8.25)}.get(row.format, (2e-4, 8.5))
+        return found_of(row, kl, texts.WINDOWS, bits_held=held)[1]
+    return {"controls": CONTROLS[1], "step": {"4096": [1.0, 2.0]}, "peak": [1e6]}[part]
+
+
+def test_the_command_measures_and_prints_a_line_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = replace(best_at_three.best_at_three, measure=measured_at_once)
+    monkeypatch.setattr(best_at_three, "best_at_three", asked)
+    monkeypatch.setattr(command_line, "_executor", lambda *_: Inline())
+    out, record = tmp_path / "out.json", tmp_path / "cells.sqlite"
+    command = ["referee", "--bits", "8", "--out", str(out), "--record", str(record)]
+    assert command_line.main(command) == 0
+    printed = capsys.readouterr().out
+    lines = [line for line in printed.splitlines() if re.match(r"(q8_0|INT8|FP8)", line)]
+    assert [re.split(r"\s{2,}", line)[:4] for line in lines] == [
+        ["FP8 (E4M3)", "8", "bare", "8.00"],
+        ["INT8 per token", "8", "bare", "8.25"],
+        ["q8_0", "8", "bare", "8.50"],
+    ]
+    assert [line.endswith("frontier") for line in lines] == [True, True, False]
+    assert all("0.5×" in line for line in lines)
+    metrics = {m["metric"] for m in read_results(out)["measurements"]}
+    assert {"prediction_kl", "kl_by_depth", "peak_bytes", "damaged_control"} <= metrics
