@@ -6,10 +6,10 @@ and stands beside each seed of another.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +19,6 @@ from benchmarks.judging.stats import Estimate, crossed_mean_interval, holm
 
 Array = NDArray[np.float64]
 Outcome = Literal["decided", "equal", "open"]
-Name = TypeVar("Name", bound=Hashable)
 
 LEVEL = 0.95
 MARGIN = 0.002  # nats a token: KL that are no further apart count as the same
@@ -113,21 +112,6 @@ def strongest(
     if ends(surest)[1] >= 0:
         surest = min(found, key=lambda name: ends(name)[0])
     return surest, found[surest]
-
-
-def frontier(points: Mapping[Name, tuple[float, float]]) -> set[Name]:
-    """Names of those that none beats: (bits, KL), where no other has fewer bits and a lower KL.
-
-    By their values alone; intervals say how sure that is.
-    """
-    return {
-        name
-        for name, (bits, loss) in points.items()
-        if not any(
-            other_bits <= bits and other <= loss and (other_bits, other) != (bits, loss)
-            for other_bits, other in points.values()
-        )
-    }
 
 
 def near(bits: Mapping[str, float], center: float) -> list[str]:

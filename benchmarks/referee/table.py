@@ -7,7 +7,8 @@ from typing import Any
 
 from benchmarks.judging.rounding import number
 from benchmarks.judging.stats import Estimate
-from benchmarks.referee.comparing import BETWEEN, frontier, outcomes
+from benchmarks.referee.comparing import BETWEEN, outcomes
+from benchmarks.referee.frontier import frontier
 
 HEADERS = (
     "format",

@@ -32,6 +32,7 @@ from reports.render.kv_charts import (
 from reports.render.lora_charts import trainable_share, variance_by_rank
 from reports.render.lora_training_charts import first_step, moments, rank_pays
 from reports.render.marks import Measurement, curve, labels, varying
+from reports.render.referee_chart import best_at_three
 from reports.render.selection import (
     CURVE_NEEDS,
     Claim,
@@ -254,6 +255,7 @@ CHARTS: dict[str, Callable[[Sequence[Measurement], Claim], Panels]] = {
     "turboquant.distortion": distortion,
     "turboquant.unbiased": residual_bit,
     "turboquant.zero-loss": loss_through_cache,
+    "turboquant.best-at-three": best_at_three,
     "turboquant.keys-need-more": shared_bits,
     "turboquant.rotation-first": work_of_the_rotation,
     "int8.weights-quality": loss_increase,

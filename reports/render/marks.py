@@ -175,13 +175,13 @@ def curve(
     data = scale.place(measured)
     x_axis = parameter_axis(x_title, [row["x"] for row in (*data, *law)], log_x)
     y_axis = scale.axis(alt.Y, y_title)
-    base = alt.Chart(alt.Data(values=data)).encode(x=x_axis, color=_colour(order))
+    base = alt.Chart(alt.Data(values=data)).encode(x=x_axis, color=colour(order))
     crowded = len(data) > MANY_POINTS * max(1, len(order))
     interval = base.mark_area(opacity=0.18) if crowded else base.mark_rule(strokeWidth=2.2)
     layers = [
         interval.encode(y=alt.Y("low:Q"), y2="high:Q"),
         base.mark_point(filled=True, size=16 if crowded else 52, opacity=1).encode(
-            y=y_axis, shape=_shape(order), tooltip=tooltips(x)
+            y=y_axis, shape=shape(order), tooltip=tooltips(x)
         ),
     ]
     if dashed:
@@ -330,11 +330,11 @@ def _rows_height(names: Sequence[str]) -> int:
     return (12 + 15 * lines) * len(set(names)) + 14
 
 
-def _colour(order: Sequence[str]) -> alt.Color:
+def colour(order: Sequence[str]) -> alt.Color:
     scale = alt.Scale(domain=list(order), range=SERIES_COLOURS)
     return alt.Color("name:N", scale=scale, legend=None)
 
 
-def _shape(order: Sequence[str]) -> alt.Shape:
+def shape(order: Sequence[str]) -> alt.Shape:
     scale = alt.Scale(domain=list(order), range=list(SERIES_SHAPES))
     return alt.Shape("name:N", scale=scale, legend=None)

@@ -12,13 +12,13 @@ from benchmarks.judging.stats import mean_interval
 from benchmarks.referee.comparing import (
     MARGIN,
     all_pairs,
-    frontier,
     near,
     outcomes,
     p_value,
     paired,
     strongest,
 )
+from benchmarks.referee.frontier import frontier
 from benchmarks.referee.quality import percentile
 
 SEEDS, COUNT = 5, 54

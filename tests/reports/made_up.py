@@ -265,6 +265,7 @@ def compressed_cache() -> Iterator[Measurement]:
             loss = (1 + more) * 4.0**-bits
             yield quality("format_loss_increase", loss, half_width=0.0005, **labels)
             yield quality("format_prediction_kl", loss, half_width=0.0005, **labels)
+    yield from formats()
     shared = partial(measurement, "turboquant.keys-need-more", unit="nats/token", n=20)
     for keys, values, loss in ((4, 2, 0.02), (3, 3, 0.03), (2, 4, 0.05)):
         labels = {"option": "turboquant", "key_bits": keys, "value_bits": values}
@@ -276,6 +277,21 @@ def compressed_cache() -> Iterator[Measurement]:
         yield work("gain_by_rotation", rotation, half_width=0.02, unit="ratio", option=option)
         yield work("gain_by_codebook", codebook, half_width=0.02, unit="ratio", option=option)
         yield work("rotation_over_codebook", over, half_width=0.01, unit="ratio", option=option)
+
+
+def formats() -> Iterator[Measurement]:
+    referee = partial(measurement, "turboquant.best-at-three", unit="nats/token", n=5)
+    for option, factor in (("TurboQuant", 1.0), ("E8 in a box", 0.8), ("KVarN, signs", 1.1)):
+        for bits in (2, 3, 4):
+            held = bits + 0.25 + 5 * (option == "KVarN, signs")
+            labels = {"option": option, "bits": str(bits), "kept": "bare", "bits_held": held}
+            yield referee("prediction_kl", factor * 4.0**-bits, half_width=0.001, **labels)
+    rival = partial(referee, half_width=0.001, option="E8 in a box, 3 bits", rivals=2)
+    yield rival("strongest_rival_kl", -0.003)
+    control = partial(measurement, "turboquant.best-at-three")
+    for seed in range(5):
+        yield control("damaged_control", 4.0, unit="ratio", option="q4_0", seed=seed)
+    yield control("equal_control", 1e-7, unit="nats/token", option="float32")
 
 
 def int8() -> Iterator[Measurement]:

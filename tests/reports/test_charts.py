@@ -183,6 +183,21 @@ def test_counted_work_is_one_chart_of_projections_and_attention_with_and_without
     assert [scale["type"] for scale in scales] == ["log", "log"]
 
 
+def test_formats_stand_by_all_their_bits_and_what_none_beats_is_joined(
+    results: dict[str, Any],
+) -> None:
+    (panel,) = draw(results, "turboquant.best-at-three")
+    line, points, _ = (layer["data"]["values"] for layer in panel.chart.to_dict()["layer"])
+    own = [row for row in points if row["name"] == "KVarN"]
+    assert [row["x"] for row in own] == [7.25, 8.25, 9.25]
+    assert own[0]["of"] == "KVarN, signs, 2 bits"
+    assert [row["x"] for row in line] == [2.25, 3.25, 4.25]
+    assert {row["name"] for row in line} == {"E8"}
+    assert "E8 in a box, 3 bits" in panel.note
+    assert "KVarN" not in panel.note
+    assert panel.series == ("TurboQuant", "E8", "KVarN")
+
+
 def test_the_roof_rises_with_the_bandwidth_until_arithmetic_cuts_it_off(
     results: dict[str, Any],
 ) -> None:
