@@ -29,7 +29,7 @@ from reference_model.quantization.kv_cache import QuantizedKVCache
 
 LENGTHS = (1024, 4096, 16_384)  # tokens that a cache holds before a step
 ROUNDS = 3  # turns of each cache in one process
-PROMPT, STEPS = 2048, 8  # tokens of which the peak is read
+PROMPT, STEPS = 1024, 8  # tokens of which the peak is read
 CALIBRATED = 256  # random tokens
 UNCOMPRESSED = "float32"
 
