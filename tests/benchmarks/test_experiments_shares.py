@@ -94,6 +94,7 @@ def test_all_rotations_are_read_and_biases_and_equal_bits_beside_the_claim() -> 
     assert values(found, "loss_saved") == pytest.approx([few - many])
     assert len(values(found, "loss_increase", key_bits=3, value_bits=3, seeds=2)) == 1
     assert len(values(found, "biases_kept_loss_increase", **labels, seeds=2)) == 1
+    assert [way.how for way in experiment.ways(FULL, True, 2)] == [{"drop_biases": False}] * 2
     assert len(values(found, "scatter_of_loss_saved")) == 4
     # An error of two bits is far larger than one of four.
     assert few > 0.01

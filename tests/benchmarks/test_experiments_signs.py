@@ -57,17 +57,21 @@ def test_of_a_gaussian_both_lose_what_the_codebook_does() -> None:
     found = found_for("Gaussian")
     exact = lloyd_max(64, 3).distortion
     assert value(found, "distortion", signs=False) == pytest.approx(exact, rel=0.03)
-    assert value(found, "distortion", rounds=1) == pytest.approx(exact, rel=0.03)
+    (signed,) = [m for m in found if m.metric == "distortion" and m.labels.get("rounds") == 1]
+    assert signed.value == pytest.approx(exact, rel=0.03)
+    assert signed.interval is not None  # since each of the rotations is another one
+    assert 0 < signed.interval[1] - signed.interval[0] < 0.03 * exact
 
 
 def test_each_kind_of_vectors_is_a_cell_and_biases_are_kept_beside() -> None:
     cells = [cell.parameters for cell in experiment.cells(FULL)]
     assert [each["vectors"] for each in cells] == [*experiment.SIMULATED, *experiment.REAL * 2]
-    found = experiment.of_vectors(FULL, "keys", biases_kept=True)
-    assert {each["metric"] for each in found} == {
-        "distortion_biases_kept",
-        "unsigned_over_signed_biases_kept",
-    }
+    dropped, kept = (
+        {each["metric"]: each["value"] for each in experiment.of_vectors(FULL, "keys", biases)}
+        for biases in (False, True)
+    )
+    assert set(kept) == {f"{metric}_biases_kept" for metric in dropped}
+    assert not set(kept.values()) & set(dropped.values())
 
 
 def test_biases_that_are_kept_are_those_of_the_model() -> None:
