@@ -21,7 +21,6 @@ from torch import Tensor
 from benchmarks.experiments.experiment import Found
 from benchmarks.instruments.cache_quality import qualities
 from benchmarks.instruments.windows import Windows
-from benchmarks.referee.rows import SEEDS
 from reference_model.quantization.baselines import Plain
 from reference_model.quantization.codec import Codec, Parts
 from reference_model.quantization.ggml import Q4_0
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from benchmarks.subjects.built import Model
 
 SHIFT = 2.0  # standard deviations of a layer's keys, added to every channel
+SEEDS = 5  # of the signs
 WINDOWS = 4  # that the controls read
 EQUAL, SHIFTED = "float32", "float32, keys shifted"
 

@@ -15,7 +15,7 @@ from benchmarks.subjects.subject import Subject, subject_of
 from reference_model.errors import UserError
 from reference_model.quantization.calibration import Calibration, calibrate
 
-WINDOWS, FEW_WINDOWS = 36, 10  # that are compared; fewer of a large model
+WINDOWS, FEW_WINDOWS = 27, 8  # that are compared; fewer of a large model
 CALIBRATED = 16  # windows that codecs are fitted to
 APART = 10  # of a text file the first of so many parts is left to calibration
 LEAST = 4  # windows of a text file

@@ -185,11 +185,11 @@ def test_predictions_are_by_seed_window_and_depth(model: GPT) -> None:
     caches = {str(i): make for i, make in enumerate(OURS.caches(model, 32, None))}
     found = quality.predictions(model, text(3, 32), caches, 2)
     losses, divergences = (np.array(found[name]) for name in ("losses", "divergences"))
-    assert losses.shape == divergences.shape == (5, 3)
+    assert losses.shape == divergences.shape == (OURS.seeds, 3)
     by_depth = np.array(found["by_depth"])
-    assert by_depth.shape == (8, 5, 3)
+    assert by_depth.shape == (8, OURS.seeds, 3)
     assert by_depth.mean(axis=0) == pytest.approx(divergences)
-    assert len({*losses[:, 0]}) == 5  # each seed has a rotation of its own
+    assert len({*losses[:, 0]}) == OURS.seeds  # each seed has a rotation of its own
 
 
 # ---- time
