@@ -36,7 +36,7 @@ from benchmarks.referee.texts import calibration_text, calibrations, compared
 from benchmarks.subjects.subject import subject_of
 
 CLAIM = "turboquant.best-at-three"
-FEW_SEEDS = 2  # through which a large model writes texts
+WRITING, FEW_WRITING = 3, 2  # seeds through which texts are written; fewer by a large model
 PROCESSES = {"step": 3, "peak": 2}
 # What a pass over the windows takes beside TurboQuant's, where it is much: for the progress told.
 SLOW = {"e8": 7, "e8-one-step": 3} | dict.fromkeys(
@@ -85,7 +85,7 @@ def quality_of(settings: Settings, row: Row) -> Found:
     made = row.caches(model, subject.window, calibration)
     caches = {str(seed): make for seed, make in enumerate(made)}
     empty = caches["0"](1)
-    writing = dict(list(caches.items())[: FEW_SEEDS if subject.is_large else None])
+    writing = dict(list(caches.items())[: FEW_WRITING if subject.is_large else WRITING])
     # Recall: what benchmarks/instruments/recall.py finds through these caches belongs here, as
     # "recall": a table (seeds, prompts) of 0 and 1.
     return {
