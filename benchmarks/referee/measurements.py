@@ -92,7 +92,8 @@ def _of_a_row(each: Measured, windows: Windows, record: Record) -> Iterator[Meas
         ("greedy_agreement", until, "share of tokens"),
         ("greedy_texts_equal", (until == 1).astype(float), "share of texts"),
     ):
-        yield share(texts.crossed_mean(values), metric=metric, unit=unit)
+        labels = {**each.labels, "seeds": len(until)}  # a large model writes through fewer
+        yield share(texts.crossed_mean(values), metric=metric, unit=unit, parameters=labels)
     if "recall" in found:
         yield share(
             crossed_mean_interval(found["recall"]), metric="recall", unit="share of prompts"
