@@ -83,7 +83,7 @@ def run(options: argparse.Namespace, claims: list[Claim], measure: Measure) -> i
 
     settings = settings_of(options)
     chosen = _chosen(options, settings)
-    asked = replace(best_at_three, cells=lambda settings: cells_of(chosen))
+    asked = replace(best_at_three, cells=lambda settings: cells_of(settings, chosen))
     listed = [asked if each.claim == CLAIM else each for each in all_experiments()]
     status = measure(claims, options, listed)
     if options.out.exists() and status in (0, 1):

@@ -55,7 +55,6 @@ def calibration_of(model: Model) -> list[Calibration]:
 
 def steps(settings: Settings, row: Row) -> Found:
     """By length the seconds of a step over the uncompressed cache, and over the row's, in turns."""
-    check_device(settings)
     model = model_of(settings, max(LENGTHS) + 1)
     token = torch.zeros(1, 1, dtype=torch.int64)
     found = {}
@@ -81,7 +80,6 @@ def _step(model: Model, cache: KVCache, token: torch.Tensor, tokens: int) -> Non
 
 def peak(settings: Settings, row: Row | None) -> float:
     """Most bytes that a process of its own held, above its weights, for a prompt and some steps."""
-    check_device(settings)
     weights = weight_bytes(subject_of(settings).config.replace(context_length=PROMPT + STEPS))
     given = {"settings": vars(settings), "row": row.parameters if row else None}
     read = peak_rss(f"{__name__}:generated", given, 1)["increase"]
@@ -96,8 +94,3 @@ def generated(settings: dict[str, Any], row: dict[str, Any] | None) -> None:
     model = model_of(Settings(**settings), PROMPT + STEPS)
     cache = cache_of(model, None if row is None else Row(**row), PROMPT + STEPS)
     generate(model, torch.zeros(1, PROMPT, dtype=torch.int64), STEPS, cache=cache)
-
-
-def check_device(settings: Settings) -> None:
-    if settings.device != "cpu":
-        raise Unavailable("steps and peaks are those of a CPU; use --device cpu")

@@ -114,6 +114,15 @@ def test_layers_of_more_bits_are_the_first_and_the_last(model: GPT) -> None:
     assert of_values == of_keys
 
 
+def test_times_and_peaks_are_those_of_a_cpu() -> None:
+    parts = {
+        device: [c.parameters["part"] for c in best_at_three.cells(Settings("full", device, 0))]
+        for device in ("cpu", "cuda")
+    }
+    assert {*parts["cpu"]} - {*parts["cuda"]} == {"step", "peak"}
+    assert parts["cuda"].count("quality") == parts["cpu"].count("quality") > 50
+
+
 # ---- text
 
 

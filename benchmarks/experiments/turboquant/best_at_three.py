@@ -46,16 +46,21 @@ SLOW = {"e8": 7, "e8-one-step": 3} | dict.fromkeys(
 
 def cells(settings: Settings) -> list[Cell]:
     subject = subject_of(settings)
-    return cells_of(rows(subject.width, subject.window))
+    return cells_of(settings, rows(subject.width, subject.window))
 
 
-def cells_of(chosen: Sequence[Row]) -> list[Cell]:
-    """A cell for each row's quality; processes for each format's speed and peak; the controls."""
+def cells_of(settings: Settings, chosen: Sequence[Row]) -> list[Cell]:
+    """A cell for each row's quality; the controls; and processes for each format's speed and peak.
+
+    These are measured on a CPU alone: elsewhere other code reads the cache, format by format.
+    """
     found = [Cell({"part": "controls"}, share=4, memory=2 * GIGABYTE)]
     for row in chosen:
         share = 2.0 + row.seeds * SLOW.get(row.format, 1)
         labels = {"part": "quality", **row.parameters}
         found.append(Cell(labels, share, memory=3 * GIGABYTE))
+    if settings.device != "cpu":
+        return found
     for row in one_of_each_format(chosen):
         for part, share in (("step", 1.0), ("peak", 1.5)):
             for process in range(PROCESSES[part]):
