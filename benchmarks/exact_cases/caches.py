@@ -63,6 +63,7 @@ def codec_of(name: str, width: int = WIDTH) -> Codec:
         "turboquant least_squares": partial(TurboQuant, scale="least_squares"),
         "turboquant unbiased": partial(TurboQuant, scale="unbiased"),
         "turboquant hadamard": partial(TurboQuant, rotation="hadamard"),
+        "turboquant unsigned": partial(TurboQuant, rotation="unsigned_hadamard"),
         "turboquant unrotated": partial(TurboQuant, rotation="none"),
         "turboquant uniform": partial(TurboQuant, levels="uniform"),
         "turboquant seed 7": partial(TurboQuant, seed=7),
@@ -91,7 +92,8 @@ def _oscar(width: int) -> Codec:
 CODECS = (
     *(f"turboquant {bits}" for bits in (1, 2, 3, 4)),
     *(f"turboquant {scale} 3" for scale in ("norm_corrected", "least_squares", "unbiased")),
-    *(f"turboquant {variant} 2" for variant in ("hadamard", "unrotated", "uniform", "seed 7")),
+    *(f"turboquant {variant} 2" for variant in ("hadamard", "unsigned", "unrotated")),
+    *(f"turboquant {variant} 2" for variant in ("uniform", "seed 7")),
     *(f"prod gaussian {bits}" for bits in (1, 2, 3, 4)),
     "prod orthonormal 3",
     *(f"token {bits}" for bits in (1, 2, 3, 4, 8)),

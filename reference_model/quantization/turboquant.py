@@ -18,11 +18,12 @@ from reference_model.kernels import packed_attention
 from reference_model.quantization.codebook import lloyd_max, uniform
 from reference_model.quantization.codec import Parts, Rotated, written
 from reference_model.quantization.packing import LookUp, Planes, pack, plane_widths
-from reference_model.quantization.rotation import haar, hadamard
+from reference_model.quantization.rotation import haar, hadamard, sylvester
 from reference_model.workspace import Workspace
 
-# none: a control, which has the codebook and not what it was made for.
-Rotation = Literal["haar", "hadamard", "none"]
+# Controls: none has the codebook and not what it was made for; unsigned_hadamard is one fixed
+# matrix, which sends what all coordinates share to the first one.
+Rotation = Literal["haar", "hadamard", "unsigned_hadamard", "none"]
 # With x the vector and ŷ the quantised unit vector x/‖x‖, what ŷ is multiplied by:
 #   norm            ‖x‖            the paper's
 #   norm_corrected  ‖x‖ / ‖ŷ‖      what is decoded has the length of x
@@ -36,6 +37,7 @@ Projection = Literal["gaussian", "orthonormal"]
 ROTATIONS: dict[str, Callable[[int, int], Tensor]] = {
     "haar": haar,
     "hadamard": hadamard,
+    "unsigned_hadamard": lambda width, seed: sylvester(width) / math.sqrt(width),
     "none": lambda width, seed: torch.eye(width, dtype=torch.float64),
 }
 

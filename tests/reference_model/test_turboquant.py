@@ -116,6 +116,17 @@ def test_one_round_of_hadamard_is_seen_in_the_distortion() -> None:
     assert distortion(codec, torch.eye(64)) == pytest.approx(0.250, abs=0.002)
 
 
+def test_what_all_coordinates_share_harms_an_unsigned_hadamard_and_no_signed_one() -> None:
+    x = torch.randn(2000, 64)
+    unsigned, signed = (
+        TurboQuant(64, 3, rotation=rotation) for rotation in ("unsigned_hadamard", "hadamard")
+    )
+    for codec in (unsigned, signed):
+        assert distortion(codec, x) == pytest.approx(lloyd_max(64, 3).distortion, rel=0.03)
+    assert distortion(signed, x + 1) == pytest.approx(lloyd_max(64, 3).distortion, rel=0.15)
+    assert distortion(unsigned, x + 1) > 5 * distortion(signed, x + 1)
+
+
 @pytest.mark.parametrize("bits", BITS)
 def test_inner_products_shrink_by_the_distortion_with_the_papers_scale(bits: int) -> None:
     x = unit_vectors(20_000, 64)
