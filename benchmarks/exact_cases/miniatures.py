@@ -237,6 +237,14 @@ MINIATURES = (
         },
     ),
     Miniature(
+        "turboquant.signs",
+        "full",
+        sizes={
+            "experiments.turboquant.signs.TURNED": 500,
+            "experiments.turboquant.signs.ROTATIONS": 2,
+        },
+    ),
+    Miniature(
         "turboquant.unbiased",
         "quick",
         ({"part": "slopes"}, {"part": "attention"}),

@@ -35,6 +35,7 @@ LESSON_MODULES = (
     "cache.compressed_speed",
     "turboquant.memory",
     "turboquant.lesson",
+    "turboquant.signs",
     "turboquant.qjl",
     "turboquant.kv_quality",
     "int8.lesson",

@@ -17,8 +17,10 @@ LEAST_WINDOWS = 8  # of text from which vectors are drawn, spread over all test 
 
 
 @torch.inference_mode()
-def keys_and_values(settings: Settings, count: int) -> tuple[Tensor, Tensor]:
-    """``count`` keys and as many values (count, D), of all layers and heads, biases dropped.
+def keys_and_values(
+    settings: Settings, count: int, drop_biases: bool = True
+) -> tuple[Tensor, Tensor]:
+    """``count`` keys and as many values (count, D), of all layers and heads; less their biases.
 
     Drawn from windows that are spread over the held-out text; the same for the same seed.
     """
@@ -40,7 +42,7 @@ def keys_and_values(settings: Settings, count: int) -> tuple[Tensor, Tensor]:
         vectors = torch.stack(held)  # (L, B, Hkv, T, D)
         # After a norm or a rotation a key's bias is no longer the part that all keys share.
         turned = role == "key" and (config.qk_norm or config.position == "rope")
-        if config.qkv_bias and not turned:
+        if drop_biases and config.qkv_bias and not turned:
             parts = parts_with(model, role)
             biases = torch.stack([p.module.get_parameter("bias")[p.outputs] for p in parts])
             vectors = vectors - biases.view(config.n_layer, 1, config.n_kv_head, 1, config.d_head)

@@ -325,7 +325,7 @@ def _of_rotation(name: str, x: Tensor, bits: int, device: str) -> Iterator[Measu
     )
     lost: dict[str, np.ndarray] = {}
     for option, same in _arms(x.shape[-1], bits).items():
-        lost[option] = np.array([_relative_error(codec, x, device) for codec in same])
+        lost[option] = np.array([relative_error(codec, x, device) for codec in same])
         weighted = lost[option] * 4 ** same[0].bits_per_value
         yield record(
             mean_interval(weighted) if len(weighted) > 1 else weighted[0],
@@ -368,7 +368,7 @@ def _arms(width: int, bits: int) -> dict[str, list[Codec]]:
     }
 
 
-def _relative_error(codec: Codec, x: Tensor, device: str) -> float:
+def relative_error(codec: Codec, x: Tensor, device: str) -> float:
     """Σ‖x − x̂‖² over Σ‖x‖² of vectors (N, D)."""
     lost = (decoded(codec, x, device) - x).double().square().sum()
     return float(lost / x.double().square().sum())
