@@ -48,7 +48,7 @@ def test_only_a_mean_that_all_coordinates_share_does_harm(rounds: int) -> None:
     found = found_for(*experiment.SIMULATED)
     ratio = "unsigned_over_signed"
     assert value(found, ratio, option="Gaussian", rounds=rounds) == pytest.approx(1, abs=0.1)
-    assert value(found, ratio, option="Gaussian with a common mean", rounds=rounds) > 5
+    assert value(found, ratio, option="shifted Gaussian", rounds=rounds) > 5
     assert value(found, f"{ratio}_control", rounds=rounds) == pytest.approx(1, abs=0.1)
     assert verdict(found) == "depends"
 

@@ -36,8 +36,8 @@ from reference_model.quantization.turboquant import TurboQuant
 CLAIM = "turboquant.signs"
 ROTATIONS = 20  # signed ones, by seed
 ROUNDS = (1, HADAMARD_ROUNDS)  # of signs and a matrix: with one, nothing but the signs differs
-SIMULATED = ("Gaussian", "Gaussian with a common mean", "Gaussian with another mean")
-CONTROL = SIMULATED[2]  # of 1 σ as well, but not along (1, …, 1): nothing is harmed
+SIMULATED = ("Gaussian", "shifted Gaussian", "otherwise shifted Gaussian")
+CONTROL = SIMULATED[2]  # by 1 σ as well, but not along (1, …, 1): nothing is harmed
 REAL = ("keys", "values")
 
 
