@@ -113,6 +113,29 @@ def _coverage() -> object:
     return held
 
 
+def _planned() -> object:
+    """What a pilot scatters by, in even stretches and uneven ones, and the power of larger runs."""
+    import numpy as np
+
+    from benchmarks.judging import power, stats
+
+    clusters = np.array([0, 0, 0, 1, 2, 2, 3, 3, 3, 3, 4, 5, 5, 5, 6, 6, 6])
+    pilots = [
+        power.scatter_of(_samples(4, 17), clusters),
+        power.scatter_of(_samples(4, 16) + np.arange(8).repeat(2), np.arange(8).repeat(2)),
+    ]
+    powers = [
+        power.crossed_power(distance, pilot, power.Design(seeds, blocks, 9), level)
+        for pilot in pilots
+        for distance in (-0.2, 0.0, 1.5)
+        for seeds, blocks in ((3, 20), (30, 90))
+        for level in (0.95, 0.8)
+    ]
+    p_values = [stats.student_p_value(stats.mean_interval(_samples(9)), x) for x in (0.0, 1.0)]
+    wrong = refusal(partial(power.scatter_of, _samples(1, 17), clusters))
+    return [[vars(each) for each in pilots], powers, p_values, wrong]
+
+
 def _level_and_power() -> object:
     """How often each check of a law doubts it: where it holds, and where it is a little wrong."""
     import numpy as np
@@ -221,6 +244,13 @@ CASES = (
         "float64",
         "a test that doubts too seldom or too often",
         _level_and_power,
+    ),
+    Case(
+        "planned power",
+        "pilots of 4 seeds, 16 and 17 blocks",
+        "float64",
+        "a run that is planned too small",
+        _planned,
     ),
     Case(
         "moments of a product",

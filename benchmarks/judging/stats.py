@@ -171,6 +171,15 @@ def difference_p_value(value: Array, error: Array, expected: float) -> Array:
     return np.asarray(2 * stats.norm.sf(np.abs(value - expected) / error))
 
 
+def student_p_value(found: Estimate, expected: float = 0.0, level: float = 0.95) -> float:
+    """Two-sided, of an estimate whose interval at ``level`` is Student's with n − 1 degrees."""
+    from scipy import stats
+
+    low, high = found.interval
+    error = (high - low) / 2 / stats.t.ppf((1 + level) / 2, found.n - 1)
+    return float(2 * stats.t.sf(abs(found.value - expected) / error, found.n - 1))
+
+
 def equivalence_p_value(value: Array, error: Array, low: float, high: float) -> Array:
     """Two one-sided tests (Schuirmann 1987): small where ``value`` is shown to lie in (low, high).
 

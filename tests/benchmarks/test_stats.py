@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from benchmarks.judging.stats import (
     Estimate,
@@ -19,6 +20,7 @@ from benchmarks.judging.stats import (
     power_law_exponent,
     power_law_slopes,
     proportion_interval,
+    student_p_value,
     unweighted_slopes,
 )
 
@@ -216,6 +218,14 @@ def test_a_difference_and_an_equivalence_have_the_textbooks_p_values() -> None:
     value, error = np.array([0.0, 1.644854, 3.0]), np.ones(3)
     found = equivalence_p_value(value, error, -1.644854, 1.644854)
     assert found == pytest.approx([0.05, 0.5, 0.912], rel=1e-3)
+
+
+def test_a_student_interval_that_ends_where_it_is_expected_has_a_p_value_of_its_level() -> None:
+    found = mean_interval([1.0, 2.0, 4.0, 7.0])
+    for end in found.interval:
+        assert student_p_value(found, end) == pytest.approx(0.05)
+    assert student_p_value(found, found.value) == pytest.approx(1)
+    assert student_p_value(found) == pytest.approx(stats.ttest_1samp([1, 2, 4, 7], 0).pvalue)
 
 
 def test_equivalence_is_wrongly_shown_at_the_border_as_often_as_it_says_and_surely_within() -> None:
