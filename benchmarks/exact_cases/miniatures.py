@@ -269,8 +269,10 @@ MINIATURES = (
         ({},),
         rest=True,
         sizes={
-            "experiments.turboquant.kv_quality.SEEDS": 2,
-            "experiments.turboquant.kv_quality.PROBED_WINDOWS": 3,
+            "experiments.turboquant.shares.AT_ONCE": 1,
+            "experiments.turboquant.shares.PILOT_WINDOWS": 2,
+            "experiments.turboquant.shares.WINDOWS": 4,
+            "experiments.turboquant.shares.ROTATIONS": range(5, 7),
         },
     ),
     Miniature("int8.weights-quality", "smoke"),

@@ -38,6 +38,7 @@ LESSON_MODULES = (
     "turboquant.signs",
     "turboquant.qjl",
     "turboquant.kv_quality",
+    "turboquant.shares",
     "int8.lesson",
     "int8.speed",
     "int8.sensitivity",

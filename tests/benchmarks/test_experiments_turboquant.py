@@ -209,16 +209,6 @@ def test_the_full_profile_compresses_keys_and_values_one_without_the_other_too()
 
 
 @pytest.mark.usefixtures("short_text")
-def test_six_bits_are_shared_out_in_three_ways(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kv_quality, "SEEDS", 1)
-    found = list(kv_quality.keys_need_more(QUICK))
-    (saved,) = values(found, "loss_saved")
-    (many,) = values(found, "loss_increase", key_bits=4, value_bits=2)
-    (few,) = values(found, "loss_increase", key_bits=2, value_bits=4)
-    assert saved == pytest.approx(few - many)
-
-
-@pytest.mark.usefixtures("short_text")
 def test_the_residuals_bit_does_harm_at_equal_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(residual_bit, "PACKED", (3,))
     monkeypatch.setattr(residual_bit, "SEEDS", 3)

@@ -18,7 +18,7 @@ from benchmarks.experiments.experiment import (
     Settings,
     experiment_of_cells,
 )
-from benchmarks.instruments.cache_quality import Array, attention_errors, qualities
+from benchmarks.instruments.cache_quality import attention_errors, qualities
 from benchmarks.instruments.windows import Windows
 from benchmarks.record.results import Measurement, Parameter, measured
 from benchmarks.subjects.built import Model
@@ -155,12 +155,12 @@ def zero_loss(settings: Settings, found: CellsFound) -> list[Measurement]:
 
     The peers stand at the bits that they hold: scales included, and tokens in a window at 16 bits.
     """
-    record = _recorder("turboquant.zero-loss")
+    record = recorder("turboquant.zero-loss")
     ways = _named(ways_without_loss(settings))
     return [
         m
         for (prefix, way), (_, read) in zip(ways, found, strict=True)
-        for m in measurements(settings, ways[prefix, way], read, record, prefix)
+        for m in _of_way(settings, ways[prefix, way], read, record, prefix)
     ]
 
 
@@ -233,25 +233,43 @@ def _variations(width: int, seeds: int) -> Iterator[Way]:
         yield Way("Hadamard rotation", {"bits": bits}, of_both(hadamard))
 
 
-def through_caches(settings: Settings, way: Way) -> dict[str, Found]:
-    """Means over the tokens of each window: without a cache, and through the way's, seed by seed.
+def through_caches(settings: Settings, way: Way) -> Found:
+    """What `read_through` returns of one way.
 
-    The full profile has errors of attention outputs beside them, of fewer windows.
+    The full profile has errors of attention outputs beside it, of fewer windows.
     """
     subject = subject_of(settings)
     model = subject.module()
-    caches = {str(seed): make for seed, make in enumerate(way.caches(model, subject.window))}
-    baseline, found = qualities(model, text_of(settings), caches)
-    read = {
-        "baseline": baseline.mean(axis=1),
-        "losses": [found[seed].losses.mean(axis=1) for seed in caches],
-        "divergences": [found[seed].divergences.mean(axis=1) for seed in caches],
-        "agreements": [found[seed].agreements.mean(axis=1) for seed in caches],
-    }
+    read = read_through(subject, text_of(settings), [way])[way.name]
     if settings.profile == "full" and not isinstance(model, TransformersModel):
+        caches = {str(seed): make for seed, make in enumerate(way.caches(model, subject.window))}
         errors = attention_errors(model, text_of(settings, PROBED_WINDOWS), caches)
         read["errors"] = [errors[seed].output_errors for seed in caches]
-    return {name: np.asarray(values).tolist() for name, values in read.items()}
+    return read
+
+
+def read_through(subject: Subject, windows: Windows, ways: Sequence[Way]) -> dict[str, Found]:
+    """By the name of each way, means over the tokens of each window, as JSON can hold them.
+
+    Without a cache, which is the same for all, and through the way's own, seed by seed.
+    """
+    model = subject.module()
+    caches = {
+        f"{way.name}, seed {seed}": make
+        for way in ways
+        for seed, make in enumerate(way.caches(model, subject.window))
+    }
+    baseline, found = qualities(model, windows, caches)
+    read: dict[str, Found] = {}
+    for way in ways:
+        seeds = [found[f"{way.name}, seed {seed}"] for seed in range(len(way.pairs))]
+        read[way.name] = {
+            "baseline": baseline.mean(axis=1).tolist(),
+            "losses": [seed.losses.mean(axis=1).tolist() for seed in seeds],
+            "divergences": [seed.divergences.mean(axis=1).tolist() for seed in seeds],
+            "agreements": [seed.agreements.mean(axis=1).tolist() for seed in seeds],
+        }
+    return read
 
 
 def text_of(settings: Settings, count: int | None = None) -> Windows:
@@ -259,21 +277,38 @@ def text_of(settings: Settings, count: int | None = None) -> Windows:
     return subject_of(settings).windows(count or WINDOWS[settings.profile], settings.seed)
 
 
-def _recorder(claim: str) -> Callable[..., Measurement]:
+def _of_way(
+    settings: Settings,
+    way: Way,
+    read: Mapping[str, Found],
+    record: Callable[..., Measurement],
+    prefix: str,
+) -> Iterator[Measurement]:
+    yield from measurements(text_of(settings), way, read, record, prefix)
+    if "errors" in read:
+        yield record(
+            text_of(settings, PROBED_WINDOWS).crossed_mean(read["errors"]),
+            metric=f"{prefix}attention_output_error",
+            unit="of ‖y‖²",
+            option=way.option,
+            parameters={**way.parameters, "seeds": len(way.pairs)},
+        )
+
+
+def recorder(claim: str) -> Callable[..., Measurement]:
     return partial(
         measured, claim=claim, choice="cache format", direction="lower", source="checkpoint"
     )
 
 
 def measurements(
-    settings: Settings,
+    windows: Windows,
     way: Way,
     read: Mapping[str, Found],
     record: Callable[..., Measurement],
     prefix: str = "",
 ) -> Iterator[Measurement]:
     """What one way costs: intervals over windows of text, and over seeds where it has some."""
-    windows = text_of(settings)
     labels = {**way.parameters, "seeds": len(way.pairs)}
     record = partial(record, option=way.option, parameters=labels)
     increase = windows.crossed_mean(np.array(read["losses"]) - np.array(read["baseline"]))
@@ -289,85 +324,3 @@ def measurements(
         unit="share of tokens",
         direction="higher",
     )
-    if "errors" in read:
-        yield record(
-            text_of(settings, PROBED_WINDOWS).crossed_mean(read["errors"]),
-            metric=f"{prefix}attention_output_error",
-            unit="of ‖y‖²",
-        )
-
-
-# ---- keys against values
-
-SHARES = ((4, 2), (3, 3), (2, 4))  # bits of keys and of values, six in all
-
-
-def ways_to_share(settings: Settings) -> Iterator[tuple[str, Way]]:
-    """Six bits for a key and its value together, shared out in three ways.
-
-    Where biases are kept, keys are as large as the key bias makes them: beside the claim.
-    """
-    subject = subject_of(settings)
-    width, ours = subject.width, subject.is_built_here
-    for prefix in ("", "biases_kept_") if settings.profile == "full" and ours else ("",):
-        for of_keys, of_values in SHARES:
-            yield (
-                prefix,
-                Way(
-                    "turboquant",
-                    {"key_bits": of_keys, "value_bits": of_values},
-                    list(
-                        zip(
-                            turboquant(width, of_keys, SEEDS),
-                            turboquant(width, of_values, SEEDS),
-                            strict=True,
-                        )
-                    ),
-                    {"drop_biases": False} if prefix else {},
-                ),
-            )
-
-
-def cells_of_shares(settings: Settings) -> list[Cell]:
-    return _cells(ways_to_share(settings))
-
-
-def of_a_share(settings: Settings, prefix: str, way: str) -> Found:
-    return through_caches(settings, _named(ways_to_share(settings))[prefix, way])
-
-
-@experiment_of_cells(
-    "turboquant.keys-need-more",
-    cells=cells_of_shares,
-    measure=of_a_share,
-    smoke=None,
-    quick=None,
-    full=200,
-    of_any_model=True,
-    as_run_elsewhere=True,
-)
-def keys_need_more(settings: Settings, found: CellsFound) -> list[Measurement]:
-    """What sharing out six bits costs.
-
-    ``loss_saved``: what the loss falls by when the larger part goes to the keys.
-    """
-    record, ways = _recorder("turboquant.keys-need-more"), _named(ways_to_share(settings))
-    result: list[Measurement] = []
-    losses: dict[tuple[str, Parameter], Array] = {}
-    for (prefix, name), (_, read) in zip(ways, found, strict=True):
-        way = ways[prefix, name]
-        result += measurements(settings, way, read, record, prefix)
-        losses[prefix, way.parameters["key_bits"]] = np.array(read["losses"])
-    for prefix in dict.fromkeys(prefix for prefix, _ in ways):
-        saved = text_of(settings).crossed_mean(losses[prefix, 2] - losses[prefix, 4])
-        result.append(
-            record(
-                saved,
-                metric=f"loss_saved{'_' * bool(prefix)}{prefix.removesuffix('_')}",
-                unit="nats/token",
-                direction="none",
-                option="4 bits for keys, 2 for values",
-                parameters={"seeds": SEEDS},
-            )
-        )
-    return result
