@@ -256,6 +256,16 @@ MINIATURES = (
         },
     ),
     Miniature(
+        "turboquant.qjl-budget",
+        "full",
+        ({"compressed": "keys"}, {"compressed": "keys and values"}),
+        rest=True,
+        sizes={
+            "experiments.turboquant.qjl_budget.SEEDS": 2,
+            "experiments.turboquant.qjl_budget.WINDOWS": 3,
+        },
+    ),
+    Miniature(
         "turboquant.zero-loss",
         "smoke",
         sizes={

@@ -37,6 +37,7 @@ LESSON_MODULES = (
     "turboquant.lesson",
     "turboquant.signs",
     "turboquant.qjl",
+    "turboquant.qjl_budget",
     "turboquant.kv_quality",
     "turboquant.shares",
     "int8.lesson",

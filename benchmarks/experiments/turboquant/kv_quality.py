@@ -272,6 +272,15 @@ def read_through(subject: Subject, windows: Windows, ways: Sequence[Way]) -> dic
     return read
 
 
+def together(read: Sequence[Found]) -> Found:
+    """What `read_through` returned of a way's seeds, some at a time: as if of all at once."""
+    rows = ("losses", "divergences", "agreements")
+    return {
+        "baseline": read[0]["baseline"],
+        **{name: [row for some in read for row in some[name]] for name in rows},
+    }
+
+
 def text_of(settings: Settings, count: int | None = None) -> Windows:
     """So many windows of the held-out text; None: as many as the profile reads."""
     return subject_of(settings).windows(count or WINDOWS[settings.profile], settings.seed)

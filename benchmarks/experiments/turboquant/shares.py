@@ -21,7 +21,13 @@ from benchmarks.experiments.experiment import (
     Settings,
     experiment_of_cells,
 )
-from benchmarks.experiments.turboquant.kv_quality import Way, measurements, read_through, recorder
+from benchmarks.experiments.turboquant.kv_quality import (
+    Way,
+    measurements,
+    read_through,
+    recorder,
+    together,
+)
 from benchmarks.instruments.windows import Windows, spread, spread_indices
 from benchmarks.judging.power import Design, Scatter, crossed_power, scatter_of
 from benchmarks.record.results import Measurement, measured
@@ -151,10 +157,8 @@ def _joined(settings: Settings, found: CellsFound) -> list[tuple[Way, dict[str, 
     result = []
     for of_way in parts.values():
         pairs = [pair for way, _ in of_way for pair in way.pairs]
-        read = {"baseline": of_way[0][1]["baseline"]}
-        for name in ("losses", "divergences", "agreements"):
-            read[name] = [row for _, each in of_way for row in each[name]]
-        result.append((replace(of_way[0][0], pairs=pairs), read))
+        way = replace(of_way[0][0], pairs=pairs)
+        result.append((way, together([read for _, read in of_way])))
     return result
 
 
