@@ -51,7 +51,7 @@ class _Job(ctypes.Structure):
         ("queries", _Pointer),
         *((name, _Int64) for name in ("query_b", "query_h", "query_t")),
         *((name, _Pointer) for name in ("out", "out_bias", "mask")),
-        *((name, _Int64) for name in ("mask_h", "capacity", "start", "encode_at", "encode_count")),
+        *((name, _Int64) for name in ("mask_h", "capacity", "start")),
         *((name, _Int64) for name in ("sinks", "waiting", "window")),
         *((name, _Int32) for name in "BGHTD"),
         ("threads", _Int32),
@@ -104,9 +104,7 @@ def encode(codec: TurboQuant, x: Tensor, into: Parts | None = None) -> Parts:
     parts = into or tuple(
         torch.empty(*x.shape[:-1], numbers, dtype=dtype) for numbers, dtype in codec.layout
     )
-    job = _Job(
-        B=1, G=1, D=codec.width, capacity=count, encode_count=count, threads=torch.get_num_threads()
-    )
+    job = _Job(B=1, G=1, T=count, D=codec.width, capacity=count, threads=torch.get_num_threads())
     keys = _side(Held(codec, parts), x.view(1, 1, -1, codec.width))
     job.keys = keys.side
     if count:
@@ -142,7 +140,6 @@ def attend(
     assert fresh is None or (keys.codec and values.codec)
     sides = _side(keys, k), _side(values, v)
     added, of_head = _added(mask, tokens, start)
-    sinks = 0 if keys.first is None else keys.first.shape[2]
     job = _Job(
         keys=sides[0].side,
         values=sides[1].side,
@@ -156,9 +153,7 @@ def attend(
         mask_h=of_head,
         capacity=capacity,
         start=start,
-        encode_at=start - sinks,
-        encode_count=0 if k is None else tokens,
-        sinks=sinks,
+        sinks=0 if keys.first is None else keys.first.shape[2],
         waiting=0 if keys.last is None else keys.last.shape[2],
         window=window,
         B=batch,
@@ -219,15 +214,23 @@ _CONSTANTS: WeakKeyDictionary[TurboQuant, tuple[Tensor, ...]] = WeakKeyDictionar
 
 
 def _constants(codec: TurboQuant) -> tuple[Tensor, ...]:
-    """Levels by code (16,), edges, and Rᵀ and R with zeros behind D, (D, room): once a codec."""
+    """Levels by code (16,), edges, Rᵀ (D, room) and R (room, room): once a codec.
+
+    ``room`` is the width in whole groups of four registers. The rotated coordinates stand as lanes
+    read them, one word of four codes each; what is behind the width is zero.
+    """
     if codec not in _CONSTANTS:
         compiled = library(SOURCE)
         assert compiled is not None
-        behind = 0, compiled.packed_room(codec.width) - codec.width
+        lanes = compiled.packed_lanes()
+        behind = -codec.width % (4 * lanes)
+        turn_back = F.pad(codec.rotation, (0, behind, 0, behind))
+        turn_back = turn_back.unflatten(0, (-1, lanes, 4)).transpose(1, 2).flatten(0, 2)
         _CONSTANTS[codec] = (
             codec.look_up.table[: 2**codec.bits, 0].repeat(2 ** (4 - codec.bits)),
             torch.tensor(codec.edges, dtype=torch.float32),
-            *(F.pad(m, behind).contiguous() for m in (codec.rotation.T, codec.rotation)),
+            turn_back.T[: codec.width].contiguous(),
+            turn_back.contiguous(),
         )
     return _CONSTANTS[codec]
 

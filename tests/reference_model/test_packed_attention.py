@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import math
+import mmap
 import random
 from pathlib import Path
 from typing import Any, get_args
@@ -145,6 +147,36 @@ def test_who_may_see_nothing_reads_zeros(processor: str) -> None:
         mask=~mask,
     )  # fmt: skip
     assert torch.equal(found, torch.zeros(1, 2, 1, 64))
+
+
+@pytest.mark.parametrize("width", [2, 20, 64, 80])
+def test_nothing_is_read_or_written_behind_what_is_held(processor: str, width: int) -> None:
+    for bits, capacity in itertools.product(packed_attention.BITS, (1, 5, 67)):
+        codec, sides = TurboQuant(width, bits), []
+        for _ in range(2):
+            first, last = (
+                before_the_end((2, 2, n, width), torch.float32).normal_() for n in (1, 3)
+            )
+            parts = tuple(before_the_end((2, 2, capacity, n), dtype) for n, dtype in codec.layout)
+            encode(codec, torch.randn(2, 2, capacity, width), parts)
+            sides.append(Held(codec, parts, first, last))
+        for tokens in (1, 2):
+            start = 1 + capacity + 2 - tokens
+            mask = before_the_end((4, tokens, start + tokens), torch.float32)
+            q = torch.randn(2, 4, tokens, width)
+            found = attend(q, *sides, start=start, capacity=capacity, window=2, mask=mask)
+            assert found.isfinite().all()
+
+
+def before_the_end(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Zeros, behind which there is memory that may not be touched."""
+    nbytes = math.prod(shape) * dtype.itemsize
+    end = -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, end + mmap.PAGESIZE)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(address + end), mmap.PAGESIZE, 0) == 0
+    whole = torch.frombuffer(memory, dtype=dtype, offset=end - nbytes, count=math.prod(shape))
+    return whole.view(shape)
 
 
 def both_ways(case: dict[str, Any], seed: int) -> tuple[Tensor, Tensor]:
