@@ -258,9 +258,10 @@ MINIATURES = (
     Miniature(
         "turboquant.qjl-budget",
         "full",
-        ({"compressed": "keys"}, {"compressed": "keys and values"}),
+        [{"compressed": compressed} for compressed in ("keys", "values", "keys and values")],
         rest=True,
         sizes={
+            "experiments.turboquant.qjl_budget.TOTAL_BITS": (3,),
             "experiments.turboquant.qjl_budget.SEEDS": 2,
             "experiments.turboquant.qjl_budget.WINDOWS": 3,
         },
