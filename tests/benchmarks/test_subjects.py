@@ -21,7 +21,13 @@ from benchmarks.experiments.int8 import lesson as int8
 from benchmarks.experiments.int8 import speed as int8_speed
 from benchmarks.experiments.int8.sensitivity import untied
 from benchmarks.experiments.lora.adapters import shapes_of
-from benchmarks.experiments.turboquant import kv_quality, kv_vectors
+from benchmarks.experiments.turboquant import (
+    kv_quality,
+    kv_vectors,
+    qjl_budget,
+    shares,
+    signs,
+)
 from benchmarks.instruments import limits
 from benchmarks.instruments.environment import run_stamp
 from benchmarks.judging.claims import load_claims
@@ -366,6 +372,31 @@ def test_a_family_that_is_not_built_here_is_measured_as_transformers_runs_it(
     assert by_bits == sorted(by_bits, reverse=True)
     keys, _ = kv_vectors.keys_and_values(settings, 50)
     assert keys.shape == (50, 16)
+
+
+@pytest.mark.parametrize("of_transformers", [False, True])
+def test_signs_and_bits_are_asked_of_another_model(
+    of_transformers: bool,
+    llama: Path,
+    gemma: Path,
+    text: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module, sizes in (
+        (signs, {"TURNED": 300, "ROTATIONS": 2, "PACKED": (3,)}),
+        (shares, {"PILOT_WINDOWS": 6, "PILOT_ROTATIONS": range(2)}),
+        (qjl_budget, {"WINDOWS": 6, "SEEDS": 2, "TOTAL_BITS": (3,), "COMPRESSED": ("keys",)}),
+    ):
+        for name, size in sizes.items():
+            monkeypatch.setattr(module, name, size)
+    asked_of = through(str(gemma), text) if of_transformers else asked(llama, text)
+    settings = replace(asked_of, profile="full")
+    found = {m.metric for m in (*signs.signs(settings), *shares.keys_need_more(settings))}
+    assert {"unsigned_over_signed", "loss_saved"} < found
+    # Neither has biases, and nothing was planned for them.
+    assert not [metric for metric in found if "biases" in metric or "power" in metric]
+    if not of_transformers:
+        assert "kl_ratio" in {m.metric for m in qjl_budget.qjl_budget(settings)}
 
 
 def test_a_model_of_both_ways_loses_the_same_by_int8_and_by_three_bits(

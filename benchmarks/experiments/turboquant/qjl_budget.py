@@ -23,6 +23,7 @@ from benchmarks.experiments.turboquant.kv_quality import (
     together,
 )
 from benchmarks.experiments.turboquant.lesson import PROJECTIONS
+from benchmarks.instruments.cache_quality import LEAST_DIVERGENCE
 from benchmarks.instruments.windows import Windows
 from benchmarks.judging.stats import Estimate, exponential, holm, student_p_value
 from benchmarks.record.results import Measurement, Parameter
@@ -133,14 +134,16 @@ def _ratios(
         if way.option == WITH_QJL:
             bits = int(way.parameters["bits"]) - FEWER_BITS[against]
             other = alone[way.parameters["compressed"], bits]
-            logs = np.log(of_way["divergences"]) - np.log(other)  # (seeds, windows)
-            found.append((way, windows.crossed_mean(logs)))
-    adjusted = holm([student_p_value(logs) for _, logs in found])
-    for (way, logs), p_value in zip(found, adjusted, strict=True):
+            pair = np.array([of_way["divergences"], other])  # (2, seeds, windows)
+            # What float32's rounding leaves of a divergence may be less than 0.
+            logs, of_other = np.log(np.maximum(pair, LEAST_DIVERGENCE))
+            found.append((way, windows.crossed_mean(logs - of_other)))
+    adjusted = holm([student_p_value(log) for _, log in found])
+    for (way, log), p_value in zip(found, adjusted, strict=True):
         record = partial(
             recorder(CLAIM),
             option=way.option,
             parameters={**way.parameters, "against": against, "seeds": SEEDS},
         )
-        yield record(exponential(logs), metric="kl_ratio", unit="ratio")
+        yield record(exponential(log), metric="kl_ratio", unit="ratio")
         yield record(float(p_value), metric="holm_p_value", unit="1", direction="none")

@@ -68,9 +68,10 @@ def text_of(settings: Settings) -> Windows:
 
 
 def cells(settings: Settings) -> list[Cell]:
-    """Five rotations each. With the first five, keys and values whose biases are kept, too."""
+    """Five rotations each. With the first five, biases are kept where there are any, too."""
     subject, rotations = subject_of(settings), rotations_of(settings)
-    kept = [(True, rotations[0])] if subject.is_built_here else []
+    has_biases = subject.is_built_here and subject.config.qkv_bias
+    kept = [(True, rotations[0])] if has_biases else []
     of_both = [(False, first) for first in rotations[::AT_ONCE]] + kept
     return [
         Cell({"biases_kept": biases, "first": first}, share=1 + len(ways(settings, biases, first)))
