@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,12 @@ Caches = Callable[[int], Any]  # what makes an empty cache for so many sequences
 Found = NDArray[np.bool_]  # (prompts, asks), whether each answer was found
 
 RECALL_MODEL = Path(__file__).with_name("recall_model")
-KEYS, VALUES = 64, 64  # of the vocabulary: keys first, then values
-PAIRS = 64  # of a prompt; so many keys are asked for again, in another order
+RECALL_DIGEST = "02131ca3feed0643"  # of its tensors: results rest on them as on code
+KEYS, VALUES = 256, 256  # of the vocabulary: keys first, then values
+PAIRS, ASKS = 256, 64  # of a prompt: the keys that are asked for are drawn from all over it
 
 NEEDLE_CONTEXT = 2048  # tokens of a prompt at most
-NEEDLES = 8  # of a prompt
+TOKENS_A_NEEDLE = 128  # so many needles that each has as many tokens of a prompt
 GIVEN, ANSWERED = 3, 3  # tokens of a needle that stand again at the end, and that shall follow
 
 TOKENS_AT_ONCE = 4096  # read side by side, of all prompts of a batch
@@ -65,6 +67,10 @@ class Prompts:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def __getitem__(self, chosen: slice) -> Prompts:
+        tokens, asked, clusters = self.tokens[chosen], self.asked[chosen], self.clusters[chosen]
+        return Prompts(tokens, asked, self.answered, clusters, self.population)
 
     @property
     def length(self) -> int:
@@ -134,16 +140,33 @@ def points_lost(
 
 
 def recall_model(dtype: torch.dtype = torch.float32) -> Model:
-    """The shipped model that was trained to recall (`benchmarks.training.train_recall`)."""
-    return load(RECALL_MODEL, dtype)
+    """The shipped model that was trained to recall (`benchmarks.training.train_recall`).
+
+    Raises `UserError` where it is not the one that RECALL_DIGEST tells.
+    """
+    model = load(RECALL_MODEL)
+    if (found := digest_of(model)) != RECALL_DIGEST:
+        raise UserError(
+            f"{RECALL_MODEL} holds another model (digest {found}, not {RECALL_DIGEST}); restore it "
+            "with git, or set RECALL_DIGEST where it was trained anew"
+        )
+    return model.to(dtype)
 
 
-def recall_prompts(count: int, seed: int, pairs: int = PAIRS, asks: int | None = None) -> Prompts:
-    """So many prompts of random ``pairs``, each of whose keys is asked for; or ``asks`` of them.
+def digest_of(model: Model) -> str:
+    """The start of the SHA-256 of a model's tensors in float32."""
+    digest = sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def recall_prompts(count: int, seed: int, pairs: int = PAIRS, asks: int = ASKS) -> Prompts:
+    """So many prompts of random ``pairs``, of whose keys ``asks`` are asked for.
 
     Keys and values are drawn without replacement: no value stands twice before it is asked for.
     """
-    asks = pairs if asks is None else asks
     if not 1 <= asks <= pairs <= min(KEYS, VALUES):
         raise UserError(
             f"a prompt of {pairs} pairs cannot ask for {asks}; use 1 to {min(KEYS, VALUES)} pairs, "
@@ -171,13 +194,14 @@ def _drawn(rows: int, count: int, generator: torch.Generator) -> Tensor:
 def needle_prompts(subject: Subject, count: int, seed: int) -> Prompts:
     """So many prompts as long as the subject's context, of NEEDLE_CONTEXT tokens at most.
 
-    Pieces of its text with NEEDLES needles of GIVEN + ANSWERED tokens; at the end each of them is
-    asked for, in another order. Their tokens are among those of the text, but stand nowhere else in
-    the prompt. Fewer prompts where the text has no more. Raises `UserError` where it has too few
+    Pieces of its text with needles of GIVEN + ANSWERED tokens; at the end each of them is asked
+    for, in another order. Their tokens are among those of the text, but stand nowhere else in the
+    prompt. Fewer prompts where the text has no more. Raises `UserError` where it has too few
     different tokens, or is too short for one prompt.
     """
-    length, needle = min(subject.context, NEEDLE_CONTEXT), GIVEN + ANSWERED
-    room = length - 2 * NEEDLES * needle
+    length = min(subject.context, NEEDLE_CONTEXT)
+    needles = max(1, length // TOKENS_A_NEEDLE)
+    room = length - 2 * needles * (GIVEN + ANSWERED)
     tokens = subject.tokens().cpu()
     if room < 1 or len(tokens) <= room:
         raise UserError(
@@ -187,27 +211,29 @@ def needle_prompts(subject: Subject, count: int, seed: int) -> Prompts:
     windows = spread(windows_of(tokens, room), count, seed)
     generator = torch.Generator().manual_seed(seed)
     vocabulary = tokens.unique()
-    planted = [_planted(text, vocabulary, generator) for text in windows.inputs]
+    planted = [_planted(text, needles, vocabulary, generator) for text in windows.inputs]
     rows, asked = zip(*planted, strict=True)
     population = f"needles in {len(windows)} pieces of the text"
     return Prompts(torch.stack(rows), torch.stack(asked), ANSWERED, windows.stretches, population)
 
 
-def _planted(text: Tensor, vocabulary: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """One prompt (T,), and where it asks (NEEDLES,)."""
-    needle = GIVEN + ANSWERED
+def _planted(
+    text: Tensor, needles: int, vocabulary: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """One prompt (T,), and where it asks (needles,)."""
+    each = GIVEN + ANSWERED
     unused = vocabulary[~torch.isin(vocabulary, text)]
-    if len(unused) < NEEDLES * needle:
+    if len(unused) < needles * each:
         raise UserError(
-            f"needles need {NEEDLES * needle} tokens that a piece of {len(text)} lacks, and the "
+            f"needles need {needles * each} tokens that a piece of {len(text)} lacks, and the "
             f"text has {len(unused)}; use a longer text"
         )
-    chosen = torch.randperm(len(unused), generator=generator)[: NEEDLES * needle]
-    needles = unused[chosen].view(NEEDLES, needle)
-    depths = torch.randint(len(text) + 1, (NEEDLES,), generator=generator).sort().values
-    pieces = text.tensor_split(depths)
-    with_needles = [part for pair in zip(pieces, needles, strict=False) for part in pair]
-    order = torch.randperm(NEEDLES, generator=generator)
-    prompt = torch.cat((*with_needles, pieces[-1], needles[order].flatten()))
-    first = len(prompt) - NEEDLES * needle + GIVEN - 1
-    return prompt, first + needle * torch.arange(NEEDLES)
+    drawn = unused[torch.randperm(len(unused), generator=generator)]
+    chosen = drawn[: needles * each].view(needles, each)
+    depths = torch.randint(len(text) + 1, (needles,), generator=generator).sort().values
+    *before, rest = text.tensor_split(depths)
+    with_needles = [part for pair in zip(before, chosen, strict=True) for part in pair]
+    order = torch.randperm(needles, generator=generator)
+    prompt = torch.cat((*with_needles, rest, chosen[order].flatten()))
+    first = len(prompt) - needles * each + GIVEN - 1
+    return prompt, first + each * torch.arange(needles)
