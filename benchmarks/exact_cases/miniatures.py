@@ -309,6 +309,21 @@ MINIATURES = (
             "referee.texts.WINDOWS": 3,
         },
     ),
+    Miniature(
+        "turboquant.recall",
+        "full",
+        ({"task": "associative recall"}, {"task": "needle"}),
+        rest=True,
+        sizes={
+            "experiments.turboquant.recall.SEEDS": {3: 2, 1: 1},
+            "experiments.turboquant.recall.PROMPTS": {"full": 4},
+            "experiments.turboquant.recall.LEAST_RECALLED": 0.5,
+            # So short a text that it lacks some of the letters.
+            "instruments.recall.NEEDLE_CONTEXT": 12,
+            "instruments.recall.GIVEN": 1,
+            "instruments.recall.ANSWERED": 1,
+        },
+    ),
     Miniature("int8.weights-quality", "smoke"),
     Miniature(
         "int8.weights-quality",

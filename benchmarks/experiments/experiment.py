@@ -41,6 +41,7 @@ LESSON_MODULES = (
     "turboquant.kv_quality",
     "turboquant.best_at_three",
     "turboquant.shares",
+    "turboquant.recall",
     "int8.lesson",
     "int8.speed",
     "int8.sensitivity",
