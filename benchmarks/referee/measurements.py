@@ -94,9 +94,9 @@ def _of_a_row(each: Measured, windows: Windows, record: Record) -> Iterator[Meas
     ):
         labels = {**each.labels, "seeds": len(until)}  # a large model writes through fewer
         yield share(texts.crossed_mean(values), metric=metric, unit=unit, parameters=labels)
-    if "recall" in found:
+    if found["recall"] is not None:
         yield share(
-            crossed_mean_interval(found["recall"]), metric="recall", unit="share of prompts"
+            crossed_mean_interval(found["recall"]), metric="recall", unit="share of answers"
         )
     once = {"metric": "bytes_once", "unit": "bytes", "source": "buffers"}
     yield record(found["bytes_once"], **once)
@@ -186,11 +186,12 @@ def _of_rivals(
     }
     for key, metric, unit, texts, lower_is_better in (
         ("divergences", "kl", NATS, windows, True),
-        ("recall", "recall", "share of prompts", None, False),
+        ("recall", "recall", "share of answers", None, False),
     ):
-        if key not in ours.found:
+        if ours.found[key] is None:
             continue
         values = {name: rival.found[key] for name, rival in rivals.items()}
+        values = {name: each for name, each in values.items() if each is not None}
         for name, of_rival in values.items():
             yield record(
                 paired(of_rival, ours.found[key], texts),

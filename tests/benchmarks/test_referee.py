@@ -19,7 +19,7 @@ from benchmarks.instruments.windows import Windows, windows_of
 from benchmarks.judging.claims import load_claims
 from benchmarks.judging.verdicts import judge_claim
 from benchmarks.record.results import Measurement, read_results
-from benchmarks.referee import controls, measurements, quality, texts
+from benchmarks.referee import controls, measurements, quality, recalling, texts
 from benchmarks.referee.formats import FORMATS
 from benchmarks.referee.rows import Row, bits_held, bytes_once, fits, row_of, rows, with_options
 from benchmarks.subjects.subject import subject_of
@@ -202,6 +202,18 @@ def test_predictions_are_by_seed_window_and_depth(model: GPT) -> None:
     assert len({*losses[:, 0]}) == OURS.seeds  # each seed has a rotation of its own
 
 
+# ---- recall
+
+
+def test_the_recall_of_a_row_is_a_share_for_each_seed_and_prompt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recalling, "PROMPTS", 2)
+    (found,) = recalling.recalls(Row("int8", 8, 8), "cpu", 0)
+    assert found == pytest.approx([1.0, 1.0], abs=0.02)
+    assert recalling.recalls(Row("kivi-128", 3, 3), "cpu", 0) is None  # its groups are too wide
+
+
 # ---- time
 
 
@@ -241,6 +253,7 @@ def found_of(
         "by_depth": [table.tolist()] * 8,
         "p99": [0.1, 0.09, 0.11, 5],
         "greedy": {"until": [[0.5] * 4] * row.seeds, "windows": [0, 1, 2, 3]},
+        "recall": None,
         "bits_held": row.key_bits + 0.25,
         "bytes_once": 100,
         "calibration_tokens": 0,

@@ -24,6 +24,7 @@ from benchmarks.referee.controls import WINDOWS as CONTROL_WINDOWS
 from benchmarks.referee.controls import controls
 from benchmarks.referee.measurements import measurements
 from benchmarks.referee.quality import greedy_texts, predictions
+from benchmarks.referee.recalling import recalls
 from benchmarks.referee.rows import (
     Row,
     bits_held,
@@ -91,11 +92,10 @@ def quality_of(settings: Settings, row: Row) -> Found:
     caches = {str(seed): make for seed, make in enumerate(made)}
     empty = caches["0"](1)
     writing = dict(list(caches.items())[: FEW_WRITING if subject.is_large else WRITING])
-    # Recall: what benchmarks/instruments/recall.py finds through these caches belongs here, as
-    # "recall": a table (seeds, prompts) of 0 and 1.
     return {
         **predictions(model, windows, caches, batch_size(settings)),
         "greedy": greedy_texts(model, windows, writing, subject.window),
+        "recall": recalls(row, settings.device, settings.seed),
         "bits_held": bits_held(empty, subject.window),
         "bytes_once": bytes_once(empty),
         "calibration_tokens": calibration[0].tokens if calibration else 0,
