@@ -197,12 +197,16 @@ MINIATURES = (
     Miniature(
         "cache.compressed-speed",
         "full",
-        [{"kernels": "plain", "part": part} for part in ("step", "encoding", "prefill", "peak")],
+        [
+            {"kernels": "plain", "part": part}
+            for part in ("step", "grouped step", "batched step", "encoding", "prefill", "peak")
+        ],
         rest=True,
         sizes={
             "experiments.cache.compressed_speed.TOKENS": (64, 256),
             "experiments.cache.compressed_speed.PROMPT": 128,
             "experiments.cache.compressed_speed.ENCODED": 64,
+            "experiments.cache.compressed_speed.OTHER_STEPS": 128,
         },
     ),
     Miniature("cache.memory-law", "smoke"),

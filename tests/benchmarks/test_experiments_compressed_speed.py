@@ -49,9 +49,10 @@ def combined(speeds: dict[str, float]) -> list[Measurement]:
     found = []
     for cell in experiments.cells(FULL):
         labels = cell.parameters
-        own = {metric: dict(of_bits) for metric, of_bits in FOUND[str(labels["part"])].items()}
+        part = str(labels["part"])
+        own = {m: dict(of_bits) for m, of_bits in FOUND[part.split()[-1]].items()}
         if "speed_over_uncompressed" in own:
-            speed = speeds[str(labels["kernels"])]
+            speed = speeds[part if part in speeds else str(labels["kernels"])]
             own["speed_over_uncompressed"][3] = speed * 1.1 ** (int(labels["process"]) % 2)
         found.append((labels, {"threads": 2, "found": own}))
     return experiments.compressed_speed.combine(FULL, found)
@@ -73,11 +74,17 @@ def test_a_speed_is_a_ratio_per_process_at_each_length_with_each_kind_of_kernels
     found = combined({"compiled": 2.0, "plain": 0.8})
     for tokens in experiments.TOKENS:
         (speed,) = chosen(
-            found, "speed_over_uncompressed", bits=3, tokens=tokens, kernels="compiled"
+            found,
+            "speed_over_uncompressed",
+            bits=3,
+            tokens=tokens,
+            kernels="compiled",
+            batch=1,
+            kv_heads="all",
         )
         assert speed.value == pytest.approx(2.0 * 1.1 ** (2 / 5))
         assert (speed.n, speed.parameters["threads"]) == (5, 2)
-    assert len(chosen(found, "speed_over_uncompressed", option="bfloat16", bits=16)) == 6
+    assert len(chosen(found, "speed_over_uncompressed", option="bfloat16", bits=16)) == 10
 
 
 def test_an_exact_number_has_no_interval_and_one_that_never_varied_an_interval_of_none() -> None:
@@ -91,6 +98,17 @@ def test_the_claim_is_judged_by_three_bits_as_they_are_read_by_default(
     speed: float, expected: str
 ) -> None:
     assert verdict(combined({"compiled": speed, "plain": 1 / speed})) == expected
+
+
+def test_steps_of_a_batch_and_of_grouped_queries_are_told_apart_and_judge_nothing() -> None:
+    others = {"batched step": 0.5, "grouped step": 0.6}
+    found = combined({"compiled": 2.0, "plain": 0.8, **others})
+    for shape, expected in (({"batch": 8}, 0.5), ({"kv_heads": "a quarter"}, 0.6)):
+        for kernels in experiments.KERNELS:
+            (speed,) = chosen(found, "speed_over_uncompressed", bits=3, kernels=kernels, **shape)
+            assert speed.value == pytest.approx(expected * 1.1 ** (2 / 5))
+            assert speed.parameters["tokens"] == 4096
+    assert verdict(found) == "refuted"
 
 
 # ---- one process
@@ -116,8 +134,8 @@ def test_a_step_is_the_one_after_so_many_tokens_over_the_cache_of_so_many_bits(
 ) -> None:
     build, caches = samples.cache_of, {}
 
-    def kept(model: Model, bits: int, capacity: int) -> KVCache:
-        return caches.setdefault(bits, build(model, bits, capacity))
+    def kept(model: Model, bits: int, capacity: int, batch: int) -> KVCache:
+        return caches.setdefault(bits, build(model, bits, capacity, batch))
 
     def durations(arms: dict[str, Any], rounds: int, warmup: int) -> dict[str, list[float]]:
         for bits, arm in arms.items():
@@ -136,6 +154,21 @@ def test_a_step_is_the_one_after_so_many_tokens_over_the_cache_of_so_many_bits(
         codec = cache.stores[0][0].codec
         assert isinstance(codec, TurboQuant)
         assert codec.bits == bits
+
+
+def test_a_step_may_be_that_of_a_batch_or_of_queries_that_share_keys() -> None:
+    steps = {part: samples.PARTS[part](FULL, 256) for part in experiments.STEPS}
+    held = {part: found["speed_by_bytes"][3] for part, found in steps.items()}
+    # The more of what is read are keys and values, the more is saved.
+    assert held["batched step"] > held["step"] > held["grouped step"] > 1
+    assert all(list(found["step_seconds"]) == list(BITS) for found in steps.values())
+    heads = {}
+    for given in (12, 25, 9, 2):
+        config = preset("toy").replace(n_head=given, n_kv_head=given, d_head=8)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(samples, "config_of", lambda settings, c=config: c)
+            heads[given] = samples.model_of(FULL, 8, grouped=True).config.n_kv_head
+    assert heads == {12: 3, 25: 5, 9: 1, 2: 1}
 
 
 def test_encoding_is_told_in_copies_and_a_prefill_in_ratios() -> None:

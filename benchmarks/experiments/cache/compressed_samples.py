@@ -5,6 +5,7 @@ Each is beside the uncompressed cache in float32, and takes turns with it in the
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -17,7 +18,7 @@ from torch import Tensor
 from benchmarks.experiments.cache.speed import config_of
 from benchmarks.experiments.experiment import Settings, Unavailable
 from benchmarks.instruments.clock import interleaved_durations
-from benchmarks.instruments.filling import fill
+from benchmarks.instruments.filling import fill, fill_by_repeating
 from benchmarks.instruments.memory import page_faults, peak_rss
 from benchmarks.instruments.readings import Unavailable as NoReading
 from benchmarks.subjects.built import Model
@@ -33,13 +34,22 @@ BITS = (UNCOMPRESSED, HALF, *PACKED)
 CLAIMED = 3
 ROUNDS = 12  # turns of each cache in one process
 STEPS = 64  # after a prefill whose peak is read
+BATCH = 8  # sequences at once, where it is not one
 
 Sample = dict[str, dict[int, float]]  # metric → bits → number
 
 
-def model_of(settings: Settings, tokens: int) -> Model:
-    """In float32 and of random weights, with a context of so many tokens."""
-    return Model(config_of(settings).replace(context_length=tokens)).eval()
+def model_of(settings: Settings, tokens: int, grouped: bool = False) -> Model:
+    """In float32 and of random weights, with a context of so many tokens.
+
+    ``grouped``: with a quarter of its heads of keys and values, or fewer where queries do not fit.
+    """
+    config = config_of(settings).replace(context_length=tokens)
+    if grouped:
+        most = max(1, config.n_kv_head // 4)
+        fewer = max(heads for heads in range(1, most + 1) if config.n_head % heads == 0)
+        config = config.replace(n_kv_head=fewer)
+    return Model(config).eval()
 
 
 def cache_of(model: Model, bits: int, capacity: int, batch_size: int = 1) -> KVCache:
@@ -50,12 +60,12 @@ def cache_of(model: Model, bits: int, capacity: int, batch_size: int = 1) -> KVC
     return QuantizedKVCache(model, batch_size, capacity, TurboQuant(model.config.d_head, bits))
 
 
-def step(settings: Settings, tokens: int) -> Sample:
-    """The token after so many others, over each cache in turns."""
-    model = model_of(settings, tokens + 1)
-    caches = {bits: cache_of(model, bits, tokens + 1) for bits in BITS}
+def step(settings: Settings, tokens: int, batch: int = 1, grouped: bool = False) -> Sample:
+    """The token after so many others, of each of a batch, over each cache in turns."""
+    model = model_of(settings, tokens + 1, grouped)
+    caches = {bits: cache_of(model, bits, tokens + 1, batch) for bits in BITS}
     faults: dict[int, list[int]] = {bits: [] for bits in BITS}
-    token = torch.zeros(1, 1, dtype=torch.int64)
+    token = torch.zeros(batch, 1, dtype=torch.int64)
 
     def one(bits: int) -> None:
         before = page_faults()
@@ -64,9 +74,13 @@ def step(settings: Settings, tokens: int) -> Sample:
         faults[bits].append(page_faults() - before)
 
     for cache in caches.values():
-        fill(cache, model, tokens)
+        if batch > 1 and isinstance(cache, QuantizedKVCache):
+            fill_by_repeating(cache, model, tokens)  # encoding all of them would take minutes
+        else:
+            fill(cache, model, tokens)
     nbytes = {bits: cache.nbytes_used for bits, cache in caches.items()}
-    seconds = _medians({bits: partial(one, bits) for bits in BITS}, ROUNDS, warmup=2)
+    rounds = ROUNDS if batch == 1 else math.ceil(ROUNDS / 3)
+    seconds = _medians({bits: partial(one, bits) for bits in BITS}, rounds, warmup=2)
     weights = read_weight_bytes(model.config)
     return {
         "speed_over_uncompressed": _over_each(seconds),
@@ -127,7 +141,12 @@ def generated(settings: dict[str, Any], bits: int, tokens: int) -> None:
 
 # Part → what measures it.
 PARTS: dict[str, Callable[[Settings, int], Sample]] = {
-    each.__name__: each for each in (step, encoding, prefill, peak)
+    "step": step,
+    "grouped step": partial(step, grouped=True),
+    "batched step": partial(step, batch=BATCH),
+    "encoding": encoding,
+    "prefill": prefill,
+    "peak": peak,
 }
 
 

@@ -11,7 +11,7 @@ from unittest import mock
 
 import torch
 
-from benchmarks.experiments.cache.compressed_samples import HALF, PARTS, UNCOMPRESSED
+from benchmarks.experiments.cache.compressed_samples import BATCH, HALF, PARTS, UNCOMPRESSED
 from benchmarks.experiments.experiment import (
     GIGABYTE,
     Cell,
@@ -30,7 +30,14 @@ CLAIM = "cache.compressed-speed"
 KERNELS = ("compiled", "plain")
 TOKENS = (1024, 4096, 16_384)  # that a cache holds before a step
 PROMPT, ENCODED = 4096, 1024  # tokens of a prefill, and of what is only encoded
+OTHER_STEPS = 4096  # tokens before a step of another shape
 PROCESSES = 5
+# Part → whose step it is.
+STEPS: dict[str, dict[str, Parameter]] = {
+    "step": {"batch": 1, "kv_heads": "all"},
+    "grouped step": {"batch": 1, "kv_heads": "a quarter"},
+    "batched step": {"batch": BATCH, "kv_heads": "all"},
+}
 OPTIONS = {UNCOMPRESSED: "float32", HALF: "bfloat16"}
 
 
@@ -55,12 +62,13 @@ def cells(settings: Settings) -> list[Cell]:
     """Each part with each kind of kernels, a process at a time."""
     parts = [("step", tokens, 8 + tokens / 1000) for tokens in TOKENS]
     parts += [("encoding", ENCODED, 6), ("prefill", PROMPT, 50), ("peak", PROMPT, 40)]
+    parts += [("grouped step", OTHER_STEPS, 8), ("batched step", OTHER_STEPS, 17)]
     return [
         Cell(
             {"part": part, "tokens": tokens, "kernels": kernels, "process": i},
             share,
             timed=True,
-            memory=5 * GIGABYTE,
+            memory=(6 if part == "batched step" else 5) * GIGABYTE,
         )
         for part, tokens, share in parts
         for kernels in KERNELS
@@ -88,19 +96,22 @@ def of_a_cell(settings: Settings, part: str, tokens: int, kernels: str, process:
     measure=of_a_cell,
     smoke=None,
     quick=None,
-    full=1300,
+    full=1550,
     of_any_model=True,
 )
 def compressed_speed(settings: Settings, found: CellsFound) -> list[Measurement]:
     """A decode step over TurboQuant's cache and over one in bfloat16, beside one over float32.
 
     GPT-2 small's shape with random weights, or another subject's: what they are does not matter to
-    how long they take. ``speed_by_bytes`` is the ideal of a step that does nothing but read weights
-    and cache. ``peak_over_uncompressed`` is of a prefill and some steps, above the weights.
+    how long they take. Two more steps are those of a batch, and of a quarter of the heads of keys
+    and values, which queries then share. ``speed_by_bytes`` is the ideal of a step that does
+    nothing but read weights and cache. ``peak_over_uncompressed`` is of a prefill and some steps,
+    above the weights.
     """
     samples: dict[str, tuple[dict[str, Parameter], list[float]]] = {}
     for labels, sample in found:
         shown = {"tokens": labels["tokens"], "kernels": labels["kernels"]}
+        shown |= STEPS.get(str(labels["part"]), {})
         for metric, of_bits in sample["found"].items():
             for bits, value in of_bits.items():
                 named = {"bits": int(bits), **shown, "threads": sample["threads"]}
