@@ -138,6 +138,14 @@ def test_a_part_reads_its_prompts_once_for_each_rotation(monkeypatch: pytest.Mon
     assert asked_bits == [(bits, seed) for bits, seeds in SEEDS.items() for seed in range(seeds)]
 
 
+def test_parts_are_all_prompts_each_once() -> None:
+    tokens, asked = torch.arange(11)[:, None].repeat(1, 4), torch.zeros(11, 1).long()
+    prompts = Prompts(tokens, asked, 1, np.arange(11), "")
+    parts = [experiments.part_of(prompts, part) for part in range(PARTS)]
+    assert torch.cat([part.tokens for part in parts]).equal(tokens)
+    assert [*np.concatenate([part.clusters for part in parts])] == [*range(11)]
+
+
 def test_a_model_that_does_not_recall_is_refused_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

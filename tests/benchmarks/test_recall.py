@@ -178,6 +178,32 @@ def test_a_prompt_reads_the_same_alone_or_beside_others(
     assert (recalled(model, prompts[1:2], sixteen_bits(model, prompts)) == together[1:2]).all()
 
 
+class Forgetful(Copier):
+    """Predicts nothing after one token."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.at = at
+
+    def forward(self, tokens: Tensor, cache: None = None) -> Tensor:
+        logits = super().forward(tokens)
+        logits[:, self.at] = 0
+        return logits
+
+
+def test_an_answer_is_found_where_each_of_its_tokens_is(subject: Any) -> None:
+    prompts = needle_prompts(subject, 1, seed=0)
+    for place in range(prompts.answered):
+        reader = Forgetful(int(prompts.asked[0, 1]) + place)
+        assert by(reader, prompts).tolist() == [[True, False]]
+    assert by(Forgetful(int(prompts.asked[0, 1]) - 1), prompts).all()
+
+
+def test_sixteen_bits_are_held_for_each_number(model: GPT) -> None:
+    cache = sixteen_bits(model, recall_prompts(1, seed=0))(1)
+    assert {store.codec.bits_per_value for stores in cache.stores for store in stores} == {16}
+
+
 def made_up(count: int) -> Prompts:
     """Of two answers each, all apart."""
     tokens, asked = torch.zeros(count, 4, dtype=torch.int64), torch.tensor([[0, 2]] * count)
