@@ -94,7 +94,7 @@ def of_a_seed(settings: Settings, compressed: str, seed: int) -> Found:
     measure=of_a_seed,
     smoke=None,
     quick=None,
-    full=420,
+    full=330,
     of_any_model=True,
 )
 def qjl_budget(settings: Settings, found: CellsFound) -> list[Measurement]:

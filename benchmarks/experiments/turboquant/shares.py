@@ -110,7 +110,7 @@ def of_rotations(settings: Settings, biases_kept: bool, first: int) -> Found:
     measure=of_rotations,
     smoke=None,
     quick=None,
-    full=480,
+    full=430,
     protocol=2,
     of_any_model=True,
     as_run_elsewhere=True,

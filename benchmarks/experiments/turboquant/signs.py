@@ -69,7 +69,7 @@ def of_vectors(settings: Settings, vectors: str, biases_kept: bool = False) -> F
     measure=of_vectors,
     smoke=None,
     quick=None,
-    full=60,
+    full=15,
     of_any_model=True,
     as_run_elsewhere=True,
 )
