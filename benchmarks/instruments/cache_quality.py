@@ -28,6 +28,7 @@ Array = NDArray[np.float64]
 # Mean KL, nats: float32's rounding alone leaves 1e-8 at the most, as do keys and values in float16,
 # and 8 bits leave 1e-5. Below it a cache has compressed nothing that could be seen.
 LEAST_DIVERGENCE = 1e-7
+EXACT_BITS = 16  # a value, of tokens that are held exactly: the model's own
 
 
 @dataclass
@@ -81,6 +82,17 @@ def qualities(
                 f"{name}: predictions are what they were without it, so that nothing was compressed"
             )
     return _array(torch.cat(plain)), found_qualities
+
+
+def mean_bits(coded: float, encoded: Callable[[int], int], tokens: int) -> float:
+    """Bits a value that are held while a text of so many tokens is read: a mean over its positions.
+
+    ``coded`` are those of what is encoded, scales included. Of the first n tokens ``encoded(n)``
+    are; the others are held exactly. Early on most of what is read is recent.
+    """
+    lengths = range(1, tokens + 1)
+    shares = np.array([encoded(length) / length for length in lengths])
+    return float((coded * shares + EXACT_BITS * (1 - shares)).mean())
 
 
 def _array(values: Tensor) -> Array:

@@ -172,10 +172,15 @@ def difference_p_value(value: Array, error: Array, expected: float) -> Array:
 
 
 def student_p_value(found: Estimate, expected: float = 0.0, level: float = 0.95) -> float:
-    """Two-sided, of an estimate whose interval at ``level`` is Student's with n − 1 degrees."""
+    """Two-sided, of an estimate whose interval at ``level`` is Student's with n − 1 degrees.
+
+    Without any scatter it is 1 where all values are the expected one, and otherwise 0.
+    """
     from scipy import stats
 
     low, high = found.interval
+    if low == high:
+        return float(found.value == expected)
     error = (high - low) / 2 / stats.t.ppf((1 + level) / 2, found.n - 1)
     return float(2 * stats.t.sf(abs(found.value - expected) / error, found.n - 1))
 

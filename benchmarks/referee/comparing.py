@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from benchmarks.instruments.windows import Windows
-from benchmarks.judging.stats import Estimate, crossed_mean_interval, holm
+from benchmarks.judging.stats import Estimate, crossed_mean_interval, holm, student_p_value
 
 Array = NDArray[np.float64]
 Outcome = Literal["decided", "equal", "open"]
@@ -49,17 +49,6 @@ def paired(
     return crossed_mean_interval(difference, windows.stretches, level).of(windows.population)
 
 
-def p_value(difference: Estimate) -> float:
-    """Two-sided, of a 95 % interval by Student's distribution: what its ``n`` is the number of."""
-    from scipy import stats
-
-    half = (difference.interval[1] - difference.interval[0]) / 2
-    if half == 0:
-        return float(difference.value == 0)
-    error = half / stats.t.ppf((1 + LEVEL) / 2, difference.n - 1)
-    return float(2 * stats.t.sf(abs(difference.value) / error, difference.n - 1))
-
-
 def all_pairs(values: Mapping[str, ArrayLike], windows: Windows) -> list[Pair]:
     """Of rows by name, compared with each other."""
     return [
@@ -74,7 +63,7 @@ def outcomes(differences: Sequence[Estimate]) -> list[Outcome]:
     equal: the 95 % interval lies within the margin; decided: otherwise, where it is no chance after
     Holm's correction over all of the set.
     """
-    adjusted = holm([p_value(difference) for difference in differences])
+    adjusted = holm([student_p_value(difference) for difference in differences])
     return [_outcome(each, float(p)) for each, p in zip(differences, adjusted, strict=True)]
 
 

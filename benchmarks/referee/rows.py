@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from benchmarks.instruments.cache_quality import mean_bits
 from benchmarks.referee.formats import FORMATS, Format
 from reference_model.errors import UserError
 from reference_model.quantization.baselines import Int8
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 # Of what a format draws. They scatter more than windows do: more of them decide sooner.
 SEEDS = 6
-EXACT = 16  # bits a value of tokens that are read exactly: the model's own
 MOST_EXACT = 0.75  # of a window before the first token that is read decoded
 CLAIMED = 3  # bits that the claim is about
 TURBOQUANT = "turboquant"  # names of its own variants begin with it
@@ -135,18 +135,10 @@ class Row:
 
 
 def bits_held(cache: QuantizedKVCache, tokens: int) -> float:
-    """Bits a value while a text of so many tokens is read: a mean over its positions.
-
-    Scales are counted, and tokens that are read exactly, at 16 bits; what is held once is not.
-    Early on most of what is read is recent.
-    """
+    """Bits a value while a text of so many tokens is read; what is held once is not counted."""
     codecs = [store.codec for of_layer in cache.stores for store in of_layer]
     coded = sum(codec.bits_per_value for codec in codecs) / len(codecs)
-    held = 0.0
-    for length in range(1, tokens + 1):
-        share = cache.encoded(length) / length
-        held += coded * share + EXACT * (1 - share)
-    return held / tokens
+    return mean_bits(coded, cache.encoded, tokens)
 
 
 def bytes_once(cache: QuantizedKVCache) -> int:

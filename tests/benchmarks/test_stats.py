@@ -226,6 +226,8 @@ def test_a_student_interval_that_ends_where_it_is_expected_has_a_p_value_of_its_
         assert student_p_value(found, end) == pytest.approx(0.05)
     assert student_p_value(found, found.value) == pytest.approx(1)
     assert student_p_value(found) == pytest.approx(stats.ttest_1samp([1, 2, 4, 7], 0).pvalue)
+    alike = mean_interval([2.0, 2.0, 2.0])
+    assert (student_p_value(alike, 2.0), student_p_value(alike)) == (1, 0)
 
 
 def test_equivalence_is_wrongly_shown_at_the_border_as_often_as_it_says_and_surely_within() -> None:

@@ -18,7 +18,7 @@ from benchmarks.experiments.experiment import (
     Settings,
     experiment_of_cells,
 )
-from benchmarks.instruments.cache_quality import attention_errors, qualities
+from benchmarks.instruments.cache_quality import attention_errors, mean_bits, qualities
 from benchmarks.instruments.windows import Windows
 from benchmarks.record.results import Measurement, Parameter, measured
 from benchmarks.subjects.built import Model
@@ -210,16 +210,13 @@ def _formats(subject: Subject, seeds: int, full: bool) -> Iterator[Way]:
 
 
 def _bits_held(keys: Codec, values: Codec, recent: int, window: int) -> float:
-    """Bits a value, scales and exact tokens (at 16 bits) included, while a window fills up.
-
-    A mean over the positions at which the loss is taken: early on, most of what is read is recent.
-    """
+    """Bits a value, scales and exact tokens included, while a window fills up."""
     coded = (keys.bits_per_value + values.bits_per_value) / 2
-    shares = []
-    for length in range(1, window + 1):
-        exact = length - max(0, (length - recent) // keys.block * keys.block)
-        shares.append((coded * (length - exact) + 16 * exact) / length)
-    return float(np.mean(shares))
+
+    def encoded(length: int) -> int:
+        return max(0, (length - recent) // keys.block * keys.block)
+
+    return mean_bits(coded, encoded, window)
 
 
 def _variations(width: int, seeds: int) -> Iterator[Way]:
