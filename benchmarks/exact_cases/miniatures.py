@@ -297,8 +297,9 @@ MINIATURES = (
             {"part": "controls"},
             *(
                 {"part": part, "format": "turboquant", "key_bits": 3}
-                for part in ("quality", "step", "peak")
+                for part in ("quality", "needles", "step", "peak")
             ),
+            {"part": "needles"},
         ],
         rest=True,
         sizes={
@@ -308,6 +309,7 @@ MINIATURES = (
             "referee.quality.NEW_TOKENS": 4,
             "referee.quality.PROMPTS": (8, 12),
             "referee.quality.TEXTS": 2,
+            "referee.recalling.NEEDLE_PROMPTS": 2,
             "referee.rows.SEEDS": 2,
             "referee.speed.LENGTHS": (256, 512),
             "referee.texts.WINDOWS": 3,

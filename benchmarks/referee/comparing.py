@@ -1,7 +1,7 @@
 """Which of two formats is better: paired differences, and what holds for all pairs at once.
 
-Values are (seeds, windows): every row read the same windows. A row that draws nothing has one seed
-and stands beside each seed of another.
+Values are (seeds, units): every row read the same windows, or was asked the same. A row that draws
+nothing has one seed and stands beside each seed of another.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from benchmarks.instruments.windows import Windows
 from benchmarks.judging.stats import Estimate, crossed_mean_interval, holm, student_p_value
 
 Array = NDArray[np.float64]
@@ -24,6 +23,21 @@ LEVEL = 0.95
 MARGIN = 0.002  # nats a token: KL that are no further apart count as the same
 BETWEEN = " − "  # the names of a pair
 REACH = 0.35  # bits a value around TurboQuant's, of what is near to its 3 bits, or to its 4
+AS_LARGE = (
+    0.1  # bits a value: rows further apart are not compared, but stand on the frontier or not
+)
+
+
+@dataclass(frozen=True)
+class Units:
+    """What was drawn beside the seeds: windows of text, prompts, or needles.
+
+    ``clusters`` (units,): those of one number are alike; None: each stands alone. ``population`` is
+    what an interval over them speaks of.
+    """
+
+    clusters: NDArray[np.int64] | None
+    population: str
 
 
 @dataclass(frozen=True)
@@ -39,21 +53,20 @@ class Pair:
         return f"{self.first}{BETWEEN}{self.second}"
 
 
-def paired(
-    first: ArrayLike, second: ArrayLike, windows: Windows | None, level: float = LEVEL
-) -> Estimate:
-    """Mean of ``first`` − ``second``, (seeds, windows) each; None: prompts that are no text's."""
+def paired(first: ArrayLike, second: ArrayLike, units: Units, level: float = LEVEL) -> Estimate:
+    """Mean of ``first`` − ``second``, (seeds, units) each."""
     difference = np.asarray(first) - np.asarray(second)
-    if windows is None:
-        return crossed_mean_interval(difference, level=level)
-    return crossed_mean_interval(difference, windows.stretches, level).of(windows.population)
+    return crossed_mean_interval(difference, units.clusters, level).of(units.population)
 
 
-def all_pairs(values: Mapping[str, ArrayLike], windows: Windows) -> list[Pair]:
-    """Of rows by name, compared with each other."""
+def all_pairs(
+    values: Mapping[str, ArrayLike], bits: Mapping[str, float], units: Units
+) -> list[Pair]:
+    """Of rows by name, those that hold as many bits compared with each other."""
     return [
-        Pair(one, other, paired(values[one], values[other], windows))
+        Pair(one, other, paired(values[one], values[other], units))
         for one, other in combinations(values, 2)
+        if round(abs(bits[one] - bits[other]), 4) <= AS_LARGE
     ]
 
 
@@ -77,7 +90,7 @@ def _outcome(difference: Estimate, p: float) -> Outcome:
 def strongest(
     rivals: Mapping[str, ArrayLike],
     ours: ArrayLike,
-    windows: Windows | None,
+    units: Units,
     lower_is_better: bool = True,
 ) -> tuple[str, Estimate] | None:
     """The rival that speaks most against ours, and its difference from ours.
@@ -90,7 +103,7 @@ def strongest(
     if not rivals:
         return None
     level = 1 - (1 - LEVEL) / len(rivals)
-    found = {name: paired(each, ours, windows, level) for name, each in rivals.items()}
+    found = {name: paired(each, ours, units, level) for name, each in rivals.items()}
     sign = 1 if lower_is_better else -1
 
     def ends(name: str) -> tuple[float, float]:

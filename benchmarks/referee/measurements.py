@@ -18,8 +18,9 @@ from benchmarks.judging.stats import (
     mean_interval,
 )
 from benchmarks.record.results import Measurement, Parameter, measured
-from benchmarks.referee.comparing import all_pairs, near, outcomes, paired, strongest
-from benchmarks.referee.rows import CLAIMED, TURBOQUANT, Row, one_of_each_format, row_of
+from benchmarks.referee.comparing import Units, all_pairs, near, outcomes
+from benchmarks.referee.rivals import Compared, needles_of, recall_of, rivals_of
+from benchmarks.referee.rows import TURBOQUANT, Row, one_of_each_format, row_of
 from benchmarks.referee.speed import PROMPT
 
 NEAR = (3, 4)  # bits of a code of TurboQuant's: around what it holds at them all pairs are compared
@@ -65,7 +66,7 @@ def measurements(claim: str, windows: Windows, found: CellsFound) -> list[Measur
         if each.row in in_depth:
             result += _by_depth(each, windows, record)
     result += _of_pairs(rows_found, windows, record)
-    result += _of_rivals(rows_found, windows, record)
+    result += _of_rivals(rows_found, by_part.get("needles", []), windows, record)
     for _, of_controls in by_part.get("controls", []):
         result += _of_controls(of_controls, record)
     result += _of_steps(by_part.get("step", []), record)
@@ -94,10 +95,6 @@ def _of_a_row(each: Measured, windows: Windows, record: Record) -> Iterator[Meas
     ):
         labels = {**each.labels, "seeds": len(until)}  # a large model writes through fewer
         yield share(texts.crossed_mean(values), metric=metric, unit=unit, parameters=labels)
-    if found["recall"] is not None:
-        yield share(
-            crossed_mean_interval(found["recall"]), metric="recall", unit="share of answers"
-        )
     once = {"metric": "bytes_once", "unit": "bytes", "source": "buffers"}
     yield record(found["bytes_once"], **once)
     if row.of.calibrated:
@@ -126,7 +123,7 @@ def _by_depth(each: Measured, windows: Windows, record: Record) -> Iterator[Meas
 def _of_pairs(
     rows_found: Sequence[Measured], windows: Windows, record: Record
 ) -> Iterator[Measurement]:
-    """All pairs of rows that hold about what TurboQuant holds at 3 bits, and at 4."""
+    """Pairs of rows as large as each other, near what TurboQuant holds at 3 bits, and at 4."""
     by_name = {each.row.name: each for each in rows_found}
     bits = {name: each.bits for name, each in by_name.items()}
     for code_bits in NEAR:
@@ -135,7 +132,7 @@ def _of_pairs(
             continue
         chosen = near(bits, bits[center.name])
         compared_here = {name: by_name[name].found["divergences"] for name in chosen}
-        pairs = all_pairs(compared_here, windows)
+        pairs = all_pairs(compared_here, bits, units_of(windows))
         for pair in pairs:
             yield record(
                 pair.difference,
@@ -171,46 +168,40 @@ def _turboquant_at(bits: int, chosen: Sequence[Row]) -> Row | None:
 
 
 def _of_rivals(
-    rows_found: Sequence[Measured], windows: Windows, record: Record
+    rows_found: Sequence[Measured], needle_cells: CellsFound, windows: Windows, record: Record
 ) -> Iterator[Measurement]:
-    """The claim's own numbers: what holds no more than TurboQuant at 3 bits, beside it."""
-    ours = next(
-        (each for each in rows_found if each.row == Row(TURBOQUANT, CLAIMED, CLAIMED)), None
-    )
-    if ours is None:
-        return
-    rivals = {
-        each.row.name: each
-        for each in rows_found
-        if not each.row.is_turboquant and round(each.bits, 4) <= round(ours.bits, 4)
-    }
-    for key, metric, unit, texts, lower_is_better in (
-        ("divergences", "kl", NATS, windows, True),
-        ("recall", "recall", "share of answers", None, False),
-    ):
-        if ours.found[key] is None:
+    """The claim's own numbers, and the share that each row recalls."""
+    bits = {each.row: each.bits for each in rows_found}
+    labels = {each.row: each.labels for each in rows_found}
+    found = {each.row: each.found for each in rows_found}
+    kl = {row: each["divergences"] for row, each in found.items()}
+    compared = [Compared("kl", NATS, units_of(windows), kl, True, {}), recall_of(found)]
+    asked = [(_row_or_none(of), each) for of, each in needle_cells]
+    planted = needles_of([(row, each) for row, each in asked if row is None or row in bits])
+    if planted is not None:
+        exact, needles = planted
+        yield record(
+            int(exact.sum()),
+            metric="needles_found",
+            unit="answers",
+            direction="none",
+            option="float16",
+            parameters={"asked": len(exact)},
+            source="checkpoint",
+        )
+        compared.append(needles)
+    for each in compared:
+        yield from rivals_of(bits, each, record)
+        if each.metric != "recall":
             continue
-        values = {name: rival.found[key] for name, rival in rivals.items()}
-        values = {name: each for name, each in values.items() if each is not None}
-        for name, of_rival in values.items():
+        for row, values in each.values.items():
             yield record(
-                paired(of_rival, ours.found[key], texts),
-                metric=f"{metric}_over_turboquant",
-                unit=unit,
-                direction="lower" if lower_is_better else "higher",
-                option=name,
-                parameters={"bits_held": round(rivals[name].bits, 4)},
-                source="checkpoint",
-            )
-        found = strongest(values, ours.found[key], texts, lower_is_better)
-        if found is not None:
-            yield record(
-                found[1],
-                metric=f"strongest_rival_{metric}",
-                unit=unit,
-                direction="none",
-                option=found[0],
-                parameters={"rivals": len(rivals)},
+                crossed_mean_interval(values, each.units.clusters).of(each.units.population),
+                metric="recall",
+                unit=each.unit,
+                direction="higher",
+                option=row.of.title,
+                parameters={**labels[row], **each.labels, "seeds": len(np.asarray(values))},
                 source="checkpoint",
             )
 
@@ -270,6 +261,15 @@ def _by_row(found: CellsFound) -> list[tuple[Row | None, list[Any]]]:
     """What was found of each row, process by process."""
     of_rows: dict[Row | None, list[Any]] = {}
     for labels, of_process in found:
-        row = row_of(labels) if "format" in labels else None
+        row = _row_or_none(labels)
         of_rows.setdefault(row, []).append(of_process)
     return list(of_rows.items())
+
+
+def _row_or_none(labels: Mapping[str, Any]) -> Row | None:
+    """None: the uncompressed cache."""
+    return row_of(dict(labels)) if "format" in labels else None
+
+
+def units_of(windows: Windows) -> Units:
+    return Units(windows.stretches, windows.population)

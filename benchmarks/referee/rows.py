@@ -215,12 +215,15 @@ def fits(each: Format, width: int) -> bool:
 
 
 def one_of_each_format(chosen: Sequence[Row]) -> list[Row]:
-    """Bare, at 3 bits or the nearest to them: what is timed, and told in depth."""
+    """At 3 bits or the nearest to them: what is timed, and told in depth.
+
+    Bare, or with the options that all rows were given.
+    """
+    own = [row for row in chosen if row.bare] or chosen
     nearest: dict[str, Row] = {}
-    for row in sorted(chosen, key=lambda row: abs(row.key_bits - CLAIMED)):
-        if row.bare and row.key_bits == row.value_bits:
-            nearest.setdefault(row.format, row)
-    return [nearest[name] for name in dict.fromkeys(row.format for row in chosen if row.bare)]
+    for row in sorted(own, key=lambda row: abs(row.key_bits - CLAIMED)):
+        nearest.setdefault(row.format, row)
+    return [nearest[name] for name in dict.fromkeys(row.format for row in own)]
 
 
 def row_of(labels: dict[str, Any]) -> Row:

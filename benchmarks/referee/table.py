@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.experiments.turboquant.recall import NEEDLE, RECALL
 from benchmarks.judging.rounding import number
 from benchmarks.judging.stats import Estimate
 from benchmarks.referee.comparing import BETWEEN, outcomes
@@ -21,6 +22,8 @@ HEADERS = (
     "± KL",
     "KL p99",
     "greedy",
+    "recall",
+    "needles",
     "speed",
     "beside TurboQuant",
     "",
@@ -34,6 +37,7 @@ Key = tuple[str, str, str]  # title, bits, and what is kept exactly
 def table(measurements: Sequence[Measurement]) -> str:
     """Of the measurements in results.json; empty where there are none of rows.
 
+    Recall and needles are shares that are found, of needles those that are found uncompressed.
     Lower, higher, equal or open says how a row's KL is beside TurboQuant's, where it holds about as
     many bits. The frontier are the rows that none beats in both, KL and bits.
     """
@@ -63,7 +67,7 @@ def _rows(measurements: Sequence[Measurement]) -> dict[Key, dict[str, Any]]:
         if "kept" in labels and "eighth" not in labels:
             key = each["option"], str(labels["bits"]), labels["kept"]
             of = found.setdefault(key, {"bits_held": labels["bits_held"]})
-            of[each["metric"]] = each
+            of[labels.get("task", each["metric"])] = each
     return {key: of for key, of in found.items() if "prediction_kl" in of}
 
 
@@ -77,6 +81,7 @@ def _numbers(of: Mapping[str, Any]) -> tuple[str, ...]:
         f"{(high - low) / 2:.5f}",
         f"{of['kl_p99']['value']:.4f}",
         f"{of['greedy_agreement']['value']:.2f}",
+        *(f"{of[task]['value']:.3f}" if task in of else "" for task in (RECALL, NEEDLE)),
     )
 
 

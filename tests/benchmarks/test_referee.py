@@ -21,7 +21,16 @@ from benchmarks.judging.verdicts import judge_claim
 from benchmarks.record.results import Measurement, read_results
 from benchmarks.referee import controls, measurements, quality, recalling, texts
 from benchmarks.referee.formats import FORMATS
-from benchmarks.referee.rows import Row, bits_held, bytes_once, fits, row_of, rows, with_options
+from benchmarks.referee.rows import (
+    Row,
+    bits_held,
+    bytes_once,
+    fits,
+    one_of_each_format,
+    row_of,
+    rows,
+    with_options,
+)
 from benchmarks.subjects.subject import subject_of
 from reference_model.checkpoints import load_reference
 from reference_model.config import GPTConfig
@@ -79,6 +88,7 @@ def test_rows_of_some_bits_are_those_alone_and_options_are_the_same_for_all() ->
     assert {(row.key_bits, row.value_bits) for row in chosen} == {(3, 3)}
     found = with_options(chosen, 4, 32, None)
     assert {(row.sinks, row.window, row.layers) for row in found} == {(4, 32, 0)}
+    assert {row.format for row in one_of_each_format(found)} == {row.format for row in found}
     assert len(found) == len([row for row in chosen if row.bare])
 
 
@@ -205,6 +215,25 @@ def test_predictions_are_by_seed_window_and_depth(model: GPT) -> None:
 # ---- recall
 
 
+def test_a_row_and_no_compression_are_asked_for_the_same_needles(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recalling, "NEEDLE_PROMPTS", 2)
+    found = [recalling.needles(row, FULL) for row in (None, Row("int8", 8, 8), OURS)]
+    assert len({tuple(each["clusters"]) for each in found}) == 1
+    assert [len(each["found"]) for each in found] == [len(found[0]["clusters"])] * 3
+    assert found[0]["population"] == "needles in 2 pieces of the text"
+
+
+def test_a_text_too_short_for_needles_is_not_asked(tmp_path: Path) -> None:
+    path = tmp_path / "short"
+    path.write_text("word " * 100)
+    assert recalling.needles(None, Settings("full", "cpu", 0, text=str(path))) is None
+    assert measurements.measurements(
+        best_at_three.CLAIM, text(COMPARED, 8), [found_of(OURS, 0.02), ({"part": "needles"}, None)]
+    )
+
+
 def test_the_recall_of_a_row_is_a_share_for_each_seed_and_prompt(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -267,6 +296,14 @@ CONTROLS: tuple[dict[str, Any], dict[str, Any]] = (
 )
 
 
+def needles_of(row: Row | None, found: int, of: int = 40) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A cell in which the first so many needles are found, in prompts of 4."""
+    shares = [int(i < found) for i in range(of)]
+    clusters = [i // 4 for i in range(of)]
+    labels = {"part": "needles"} | (row.parameters if row else {})
+    return labels, {"found": shares, "clusters": clusters, "population": "needles"}
+
+
 def judged(*cells: tuple[dict[str, Any], dict[str, Any]]) -> tuple[str, list[Measurement]]:
     windows = text(COMPARED, 8)
     found = measurements.measurements(best_at_three.CLAIM, windows, [*cells, CONTROLS])
@@ -299,6 +336,29 @@ def test_the_claim_falls_with_one_rival_of_no_more_bits_that_is_better(
     assert verdict == expected
     beside = [m.option for m in found if m.metric == "kl_over_turboquant"]
     assert beside == [RIVAL.name]
+
+
+@pytest.mark.parametrize(("exact", "expected"), [(36, "depends"), (12, "confirmed")])
+def test_the_claim_depends_where_a_rival_finds_more_needles_and_enough_are_found(
+    exact: int, expected: str
+) -> None:
+    cells = [
+        found_of(OURS, 0.02, **recalled(OURS, 0.8)),
+        found_of(RIVAL, 0.03, **recalled(RIVAL, 0.5)),
+        needles_of(None, exact),
+        needles_of(OURS, 10),
+        needles_of(RIVAL, 40),
+    ]
+    verdict, found = judged(*cells)
+    assert verdict == expected
+    told = {m.option: m.value for m in found if m.parameters.get("task") == "needle"}
+    if expected == "depends":  # of those that are found without compression
+        assert told[OURS.of.title] == pytest.approx(10 / 36)
+        assert told[RIVAL.of.title] == 1
+    else:
+        assert told == {}
+    (count,) = (m for m in found if m.metric == "needles_found")
+    assert (count.value, count.parameters) == (exact, {"asked": 40})
 
 
 def test_controls_that_fail_leave_the_claim_open(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,7 +407,13 @@ def measured_at_once(settings: Settings, part: str, **labels: Any) -> Any:
         row = row_of(labels)
         kl, held = {"float8": (1e-3, 8.0), "int8": (1e-4, 8.25)}.get(row.format, (2e-4, 8.5))
         return found_of(row, kl, texts.WINDOWS, bits_held=held)[1]
-    return {"controls": CONTROLS[1], "step": {"4096": [1.0, 2.0]}, "peak": [1e6]}[part]
+    asked = needles_of(row_of(labels) if labels.get("format") else None, 30)[1]
+    return {
+        "controls": CONTROLS[1],
+        "needles": asked,
+        "step": {"4096": [1.0, 2.0]},
+        "peak": [1e6],
+    }[part]
 
 
 def test_the_command_measures_and_prints_a_line_a_row(

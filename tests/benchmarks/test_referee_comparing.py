@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
-from benchmarks.instruments.windows import Windows
 from benchmarks.referee.comparing import (
     MARGIN,
+    Units,
     all_pairs,
     near,
     outcomes,
@@ -28,10 +27,9 @@ def _draws_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "DRAWS", np.random.default_rng(0))
 
 
-def windows(count: int = COUNT) -> Windows:
+def windows(count: int = COUNT) -> Units:
     """Two windows of each stretch of text."""
-    nothing = torch.zeros(count, 8, dtype=torch.int64)
-    return Windows(nothing, nothing, np.arange(count) // 2, "a text")
+    return Units(np.arange(count) // 2, "a text")
 
 
 def planted(mean: float, scatter: float, seeds: int = SEEDS) -> np.ndarray:
@@ -41,7 +39,7 @@ def planted(mean: float, scatter: float, seeds: int = SEEDS) -> np.ndarray:
 
 
 def told(values: dict[str, np.ndarray]) -> dict[str, str]:
-    pairs = all_pairs(values, windows())
+    pairs = all_pairs(values, dict.fromkeys(values, 3.25), windows())
     found = outcomes([pair.difference for pair in pairs])
     return {pair.name: outcome for pair, outcome in zip(pairs, found, strict=True)}
 
@@ -59,6 +57,18 @@ def test_a_difference_is_decided_none_is_equal_and_what_scatter_hides_is_open() 
     assert found["better − as good"] == "equal"
     assert found["better − scattered"] == "open"
     assert len(found) == 6
+
+
+def test_rows_that_are_not_as_large_as_each_other_are_not_compared() -> None:
+    bits = {"a": 3.25, "b": 3.3, "c": 3.35, "d": 3.375}
+    found = all_pairs({name: planted(0.0, 1e-3) for name in bits}, bits, windows())
+    assert {(pair.first, pair.second) for pair in found} == {
+        ("a", "b"),
+        ("a", "c"),
+        ("b", "c"),
+        ("b", "d"),
+        ("c", "d"),
+    }
 
 
 def test_no_pair_of_many_without_a_difference_is_decided() -> None:
@@ -127,10 +137,10 @@ def test_near_are_those_that_hold_about_as_much() -> None:
 
 def test_a_percentile_is_over_all_tokens_and_its_interval_over_seeds_and_stretches() -> None:
     values = DRAWS.exponential(size=(SEEDS, COUNT, 100))
-    found = percentile(values, 0.99, windows().stretches)
+    found = percentile(values, 0.99, windows().clusters)
     assert found.value == pytest.approx(np.quantile(values, 0.99))
     assert found.interval[0] < -np.log(0.01) < found.interval[1]
     assert found.n == SEEDS
-    scattered = percentile(values * np.arange(1, 6)[:, None, None], 0.99, windows().stretches)
+    scattered = percentile(values * np.arange(1, 6)[:, None, None], 0.99, windows().clusters)
     assert scattered.interval[1] / scattered.interval[0] > 1.2  # by the seeds
-    assert percentile(values[:1], 0.99, windows().stretches).n == COUNT // 2
+    assert percentile(values[:1], 0.99, windows().clusters).n == COUNT // 2

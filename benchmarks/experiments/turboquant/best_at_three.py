@@ -24,7 +24,7 @@ from benchmarks.referee.controls import WINDOWS as CONTROL_WINDOWS
 from benchmarks.referee.controls import controls
 from benchmarks.referee.measurements import measurements
 from benchmarks.referee.quality import greedy_texts, predictions
-from benchmarks.referee.recalling import recalls
+from benchmarks.referee.recalling import needles, recalls
 from benchmarks.referee.rows import (
     Row,
     bits_held,
@@ -51,18 +51,23 @@ def cells(settings: Settings) -> list[Cell]:
 
 
 def cells_of(settings: Settings, chosen: Sequence[Row]) -> list[Cell]:
-    """A cell for each row's quality; the controls; and processes for each format's speed and peak.
+    """A cell for each row's quality; the controls; and of each format needles, speed and peak.
 
-    These are measured on a CPU alone: elsewhere other code reads the cache, format by format.
+    The last two are measured on a CPU alone: elsewhere other code reads the cache, by format.
     """
     found = [Cell({"part": "controls"}, share=4, memory=2 * GIGABYTE)]
     for row in chosen:
         share = 2.0 + row.seeds * SLOW.get(row.format, 1)
         labels = {"part": "quality", **row.parameters}
         found.append(Cell(labels, share, memory=3 * GIGABYTE))
+    in_depth = one_of_each_format(chosen)
+    found.append(Cell({"part": "needles"}, share=1, memory=3 * GIGABYTE))
+    for row in in_depth:
+        share = 1.0 * SLOW.get(row.format, 1)
+        found.append(Cell({"part": "needles", **row.parameters}, share, memory=3 * GIGABYTE))
     if settings.device != "cpu":
         return found
-    for row in one_of_each_format(chosen):
+    for row in in_depth:
         for part, share in (("step", 1.0), ("peak", 1.5)):
             for process in range(PROCESSES[part]):
                 labels = {"part": part, **row.parameters, "process": process}
@@ -78,6 +83,8 @@ def of_a_cell(settings: Settings, part: str, process: int = 0, **labels: Any) ->
     if part == "controls":
         text = calibration_text(settings)[np.arange(CONTROL_WINDOWS)]
         return controls(subject_of(settings).model(), text, batch_size(settings))
+    if part == "needles":
+        return needles(row, settings)
     assert row is not None
     if part == "step":
         return speed.steps(settings, row)
