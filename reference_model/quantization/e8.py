@@ -75,21 +75,24 @@ class E8Box(HadamardRotated):
 
     def quantize(self, x: Tensor) -> Parts:
         size = nonzero(torch.linalg.vector_norm(x, dim=-1, keepdim=True) / math.sqrt(self.width))
-        best, words, scale = torch.full_like(size, -1), None, size
+        y = (x / size).unflatten(-1, (-1, DIMENSIONS))
+        step = self._best_step(y) if len(self.steps) > 1 else self.steps[0]
+        n, coset = nearest(y / step, self.bits)
+        product, length = _products(y, points_of(n, coset))
+        scale = (size[..., None] * product / length)[..., 0]
+        return bytes_of(words_of(n, coset, self.bits), self.bits), scale.half()
+
+    def _best_step(self, y: Tensor) -> Tensor:
+        """Of each vector of y (…, D/8, 8): (…, 1, 1)."""
+        best = chosen = torch.full_like(y[..., :1, :1], -1)
         for step in self.steps:
-            n, coset = nearest((x / (size * step)).unflatten(-1, (-1, DIMENSIONS)), self.bits)
-            points = points_of(n, coset).flatten(-2)
-            product = torch.linalg.vecdot(x, points)[..., None]
-            length = points.square().sum(-1, keepdim=True)
-            # ‖x − s p‖² is least at s = ⟨x, p⟩/‖p‖², and then ‖x‖² less what is gained.
+            product, length = _products(y, points_of(*nearest(y / step, self.bits)))
+            # ‖y − s p‖² is least at s = ⟨y, p⟩/‖p‖², and then ‖y‖² less what is gained.
             gained = product**2 / length
             better = ~(gained <= best)  # what is no number takes the place, and stays
-            found = words_of(n, coset, self.bits)
-            words = found if words is None else torch.where(better, found, words)
-            scale = torch.where(better, product / length, scale)
+            chosen = torch.where(better, step, chosen)
             best = torch.where(better, gained, best)
-        assert words is not None
-        return bytes_of(words, self.bits), scale.half()
+        return chosen
 
     def dequantize(self, parts: Parts) -> Tensor:
         held, scale = parts
@@ -111,15 +114,26 @@ def nearest(y: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
 def _of_coset(y: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
     """The nearest whole numbers in the box with an even sum, and their squared distance (…, 1)."""
-    n = y.round().clamp(low, high)
-    rest = y - n
-    # What a step of one costs: where the sum is odd, the cheapest is taken.
-    up = torch.where(n < high, 1 - 2 * rest, torch.inf)
-    down = torch.where(n > low, 1 + 2 * rest, torch.inf)
-    cost, at = torch.minimum(up, down).min(dim=-1, keepdim=True)
-    odd = n.sum(-1, keepdim=True) % 2
-    move = torch.where((up <= down).gather(-1, at), odd, -odd)
-    return n.scatter_add(-1, at, move), rest.square().sum(-1, keepdim=True) + odd * cost
+    inside = y.clamp(low, high)
+    outside = y - inside
+    n = inside.round()
+    rest = inside.sub_(n)
+    distance = (rest + outside).square_().sum(-1, keepdim=True)
+    # A step of one costs 1 − 2|y − n| where it leads towards y, and 1 + 2|y − n| where the box ends
+    # before y. Where the sum is odd, the cheapest is taken.
+    towards = outside.abs_().neg_().add_(rest.abs())
+    furthest, at = towards.max(dim=-1, keepdim=True)
+    odd = n.sum(-1, keepdim=True).remainder_(2)
+    downwards = (rest.gather(-1, at) < 0) | (n.gather(-1, at) == high)
+    n.scatter_add_(-1, at, torch.where(downwards, -odd, odd))
+    return n, distance.addcmul_(odd, 1 - 2 * furthest)
+
+
+def _products(y: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """⟨y, p⟩ and ‖p‖² of vectors (…, D/8, 8): (…, 1, 1) each."""
+    y, points = y.flatten(-2), points.flatten(-2)
+    product, length = torch.linalg.vecdot(y, points), torch.linalg.vecdot(points, points)
+    return product[..., None, None], length[..., None, None]
 
 
 def points_of(n: Tensor, coset: Tensor) -> Tensor:

@@ -109,9 +109,9 @@ def even_factors(m: Tensor, iterations: int, relative_floor: bool) -> tuple[Tens
     log_rows, log_columns, best = rows.log(), columns.log(), imbalance(m)
     for _ in range(iterations):
         even = m / log_columns.exp() / log_rows.exp()
-        log_columns = _nearer(log_columns, even.std(dim=-2, keepdim=True))
+        log_columns = _nearer(log_columns, _deviation(even, -2))
         even = m / log_columns.exp() / log_rows.exp()
-        log_rows = _nearer(log_rows, even.std(dim=-1, keepdim=True))
+        log_rows = _nearer(log_rows, _deviation(even, -1))
         even = m / log_columns.exp() / log_rows.exp()
         found = imbalance(even)
         better = found <= best
@@ -123,11 +123,21 @@ def even_factors(m: Tensor, iterations: int, relative_floor: bool) -> tuple[Tens
 
 def imbalance(m: Tensor) -> Tensor:
     """How many times the largest deviation is the smallest, of columns and of rows: (…, 1, 1)."""
-    parts = [m.std(dim=dim, keepdim=True).clamp(min=1e-8) for dim in (-2, -1)]
+    parts = [_deviation(m, dim).clamp(min=1e-8) for dim in (-2, -1)]
     return sum(
         (part.amax((-2, -1), keepdim=True) / part.amin((-2, -1), keepdim=True) for part in parts),
         start=torch.zeros_like(m[..., :1, :1]),
     )
+
+
+def _deviation(m: Tensor, dim: int) -> Tensor:
+    """What ``m.std(dim, keepdim=True)`` returns, in a third of its time on a CPU.
+
+    Squares are added in float64: where deviations are alike, the last digit decides which iteration
+    is the best.
+    """
+    squares = (m - m.mean(dim, keepdim=True)).square_().sum(dim, keepdim=True, dtype=torch.float64)
+    return (squares / (m.shape[dim] - 1)).sqrt().float()
 
 
 def _nearer(logs: Tensor, deviation: Tensor) -> Tensor:
@@ -140,7 +150,7 @@ def _smallest_deviation(m: Tensor) -> Tensor:
 
     (…, 1, 1). What is constant has none, or one of rounding, and says nothing of the tile's size.
     """
-    found = torch.cat([m.std(dim=dim) for dim in (-2, -1)], dim=-1)
+    found = torch.cat([_deviation(m, dim).flatten(-2) for dim in (-2, -1)], dim=-1)
     reached = found > found.amax(-1, keepdim=True) * math.exp(-CEILING)
     smallest = torch.where(reached, found, torch.inf).amin(-1)[..., None, None]
     return torch.where(smallest.isfinite(), smallest, 1.0)
