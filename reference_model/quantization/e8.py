@@ -141,27 +141,28 @@ def points_of(n: Tensor, coset: Tensor) -> Tensor:
 
 
 def words_of(n: Tensor, coset: Tensor, bits: int) -> Tensor:
-    """(…, D/8) int64: the coset, seven n of b bits, and the eighth without its lowest bit."""
-    codes = (n + 2 ** (bits - 1)).long()
+    """(…, D/8) int32: the coset, seven n of b bits, and the eighth without its lowest bit."""
+    codes = (n + 2 ** (bits - 1)).int()
     codes[..., -1] >>= 1  # the even sum gives it back
-    return (codes << _shifts(bits, n.device)).sum(-1) + coset[..., 0].long()
+    return (codes << _shifts(bits, n.device)).sum(-1, dtype=torch.int32) + coset[..., 0].int()
 
 
 def of_words(held: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """Bytes (…, b D/8) → n (…, D/8, 8) and cosets (…, D/8, 1), float32."""
-    places = 8 * torch.arange(bits, device=held.device)
-    words = (held.unflatten(-1, (-1, bits)).long() << places).sum(-1, keepdim=True)
+    places = 8 * torch.arange(bits, device=held.device, dtype=torch.int32)
+    in_bytes = held.unflatten(-1, (-1, bits)).int() << places
+    words = in_bytes.sum(-1, keepdim=True, dtype=torch.int32)
     codes = (words >> _shifts(bits, held.device)) & (2**bits - 1)
-    last = codes[..., -1] << 1
-    codes[..., -1] = last + codes[..., :-1].sum(-1) % 2
+    last, rest = codes[..., -1:], codes[..., :-1].sum(-1, keepdim=True, dtype=torch.int32)
+    last.bitwise_left_shift_(1).bitwise_and_(2**bits - 1).bitwise_or_(rest & 1)
     return codes.float() - 2 ** (bits - 1), (words & 1).float()
 
 
 def bytes_of(words: Tensor, bits: int) -> Tensor:
     """(…, D/8) → (…, b D/8) uint8, the lowest byte of a word first."""
-    places = 8 * torch.arange(bits, device=words.device)
+    places = 8 * torch.arange(bits, device=words.device, dtype=torch.int32)
     return ((words[..., None] >> places) & 255).to(torch.uint8).flatten(-2)
 
 
 def _shifts(bits: int, device: torch.device) -> Tensor:
-    return 1 + bits * torch.arange(DIMENSIONS, device=device)
+    return 1 + bits * torch.arange(DIMENSIONS, device=device, dtype=torch.int32)
