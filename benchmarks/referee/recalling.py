@@ -25,7 +25,7 @@ from reference_model.quantization.calibration import Calibration, calibrate
 
 PROMPTS, CALIBRATED, AT_ONCE = 48, 16, 4  # prompts that are compared, and that codecs are fitted to
 FITTED = 1_000_003  # seed of the latter: other pairs
-NEEDLE_PROMPTS, FEW_NEEDLE_PROMPTS = 24, 6  # fewer of a large model, whose prompts are longer
+NEEDLE_PROMPTS, FEW_NEEDLE_PROMPTS = 12, 6  # fewer of a large model, whose prompts are longer
 
 
 def recalls(row: Row, device: str, seed: int) -> Found:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from benchmarks.subjects.built import Model
 
 # Of what a format draws. They scatter more than windows do: more of them decide sooner.
-SEEDS = 6
+SEEDS = 5
 MOST_EXACT = 0.75  # of a window before the first token that is read decoded
 CLAIMED = 3  # bits that the claim is about
 TURBOQUANT = "turboquant"  # names of its own variants begin with it

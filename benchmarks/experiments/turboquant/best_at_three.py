@@ -37,11 +37,11 @@ from benchmarks.referee.texts import calibration_text, calibrations, compared
 from benchmarks.subjects.subject import subject_of
 
 CLAIM = "turboquant.best-at-three"
-WRITING, FEW_WRITING = 3, 2  # seeds through which texts are written; fewer by a large model
+WRITING, FEW_WRITING = 2, 1  # seeds through which texts are written; fewer by a large model
 PROCESSES = {"step": 3, "peak": 2}
 # What a pass over the windows takes beside TurboQuant's, where it is much: for the progress told.
-SLOW = {"e8": 7, "e8-one-step": 3} | dict.fromkeys(
-    ("kvarn", "kvarn-signs", "kvarn-tile-64", "kvarn-relative-floor"), 4
+SLOW = {"e8": 7, "e8-one-step": 2} | dict.fromkeys(
+    ("kvarn", "kvarn-signs", "kvarn-tile-64", "kvarn-relative-floor"), 2.5
 )
 
 
