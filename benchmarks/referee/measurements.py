@@ -93,7 +93,7 @@ def _of_a_row(each: Measured, windows: Windows, record: Record) -> Iterator[Meas
         ("greedy_agreement", until, "share of tokens"),
         ("greedy_texts_equal", (until == 1).astype(float), "share of texts"),
     ):
-        labels = {**each.labels, "seeds": len(until)}  # a large model writes through fewer
+        labels = {**each.labels, "seeds": len(until)}  # one writes for all
         yield share(texts.crossed_mean(values), metric=metric, unit=unit, parameters=labels)
     once = {"metric": "bytes_once", "unit": "bytes", "source": "buffers"}
     yield record(found["bytes_once"], **once)

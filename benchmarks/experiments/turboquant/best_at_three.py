@@ -37,7 +37,6 @@ from benchmarks.referee.texts import calibration_text, calibrations, compared
 from benchmarks.subjects.subject import subject_of
 
 CLAIM = "turboquant.best-at-three"
-WRITING, FEW_WRITING = 2, 1  # seeds through which texts are written; fewer by a large model
 PROCESSES = {"step": 3, "peak": 2}
 # What a pass over the windows takes beside TurboQuant's, where it is much: for the progress told.
 SLOW = {"e8": 7, "e8-one-step": 2} | dict.fromkeys(
@@ -98,10 +97,9 @@ def quality_of(settings: Settings, row: Row) -> Found:
     made = row.caches(model, subject.window, calibration)
     caches = {str(seed): make for seed, make in enumerate(made)}
     empty = caches["0"](1)
-    writing = dict(list(caches.items())[: FEW_WRITING if subject.is_large else WRITING])
     return {
         **predictions(model, windows, caches, batch_size(settings)),
-        "greedy": greedy_texts(model, windows, writing, subject.window),
+        "greedy": greedy_texts(model, windows, {"0": caches["0"]}, subject.window),
         "recall": recalls(row, settings.device, settings.seed),
         "bits_held": bits_held(empty, subject.window),
         "bytes_once": bytes_once(empty),
