@@ -71,6 +71,8 @@ readme: environment ## write tables and marked figures of the pages anew from re
 		--into benchmarks/experiments/README.md
 	$(RUN) -m reports measurements reports/published/turboquant.json turboquant.zero-loss \
 		format_loss_increase format_prediction_kl format_top1_agreement --into reports/published/kv_codecs.md
+	$(RUN) -m reports measurements reports/published/turboquant_formats.json turboquant.best-at-three \
+		prediction_kl loss_increase kl_p99 top1_agreement --into reports/published/kv_formats.md
 	$(RUN) -m benchmarks.exact_cases benchmarks/exact_cases/README.md
 	$(RUN) -m reports figures $$(git ls-files --cached --others --exclude-standard '*.md')
 
