@@ -31,7 +31,7 @@ ONE_STEP: dict[int, float] = {2: 0.98, 3: 0.575, 4: 0.325}
 class E8Box(HadamardRotated):
     """Of a vector: words of 8 coordinates, and one float16 step that is fitted by least squares.
 
-    ``search``: encode at `TRIED` steps and keep the best; otherwise at one, in a thirteenth of the
+    ``search``: encode at `TRIED` steps and keep the best; otherwise at one, in a sixth of the
     time. ``seed`` draws the rotation.
     """
 
