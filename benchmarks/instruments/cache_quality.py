@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from benchmarks.instruments.windows import Windows
 from benchmarks.subjects.built import Model
@@ -57,15 +56,15 @@ def qualities(
     rows: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name in caches}
     for x, y in windows.batches(batch_size, next(model.parameters()).device):
         logits = model(x).float()  # (B, T, V)
-        plain.append(cross_entropy(logits.mT, y, reduction="none"))
         expected = logits.log_softmax(-1)
+        plain.append(_losses(expected, y))
         likely, probabilities = logits.argmax(-1), expected.exp()
         for name, make in caches.items():
             found = model(x, make(len(x))).float()
             log_found = found.log_softmax(-1)
             rows[name].append(
                 (
-                    -log_found.gather(-1, y[..., None])[..., 0],
+                    _losses(log_found, y),
                     (probabilities * (expected - log_found)).sum(-1),
                     found.argmax(-1) == likely,
                 )
@@ -82,6 +81,11 @@ def qualities(
                 f"{name}: predictions are what they were without it, so that nothing was compressed"
             )
     return _array(torch.cat(plain)), found_qualities
+
+
+def _losses(logs: Tensor, y: Tensor) -> Tensor:
+    """Of logs of probabilities (B, T, V) and targets (B, T): (B, T)."""
+    return -logs.gather(-1, y[..., None])[..., 0]
 
 
 def mean_bits(coded: float, encoded: Callable[[int], int], tokens: int) -> float:

@@ -40,7 +40,10 @@ def token_losses(
                 logits = model(x)  # (B, T, V)
                 if logits.dtype != torch.float64:
                     logits = logits.float()
-                losses.append(cross_entropy(logits.mT, y, reduction="none").double().cpu())
+                # Not of logits.mT: with strides float32 adds a large vocabulary up one by one,
+                # and errs by 1e-4 nats.
+                each = cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
+                losses.append(each.view(y.shape).double().cpu())
     finally:
         model.train(was_training)
     result = torch.cat(losses).numpy()

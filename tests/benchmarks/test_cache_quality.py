@@ -22,6 +22,7 @@ from benchmarks.instruments.perplexity import token_losses
 from benchmarks.instruments.windows import windows_of
 from reference_model.cache import KVCache
 from reference_model.checkpoints import REFERENCE_FOLDER, load_reference
+from reference_model.config import GPTConfig
 from reference_model.model import GPT
 from reference_model.quantization.baselines import Int8, PerChannel, Plain
 from reference_model.quantization.codec import Codec
@@ -54,6 +55,16 @@ def through(model: GPT, tokens: Tensor, codec: Codec, **how: int) -> tuple[np.nd
         {"it": lambda n: QuantizedKVCache(model, n, WINDOW, codec, **how)},
     )
     return baseline, found["it"]
+
+
+def test_an_exact_cache_changes_no_loss_of_a_large_vocabulary() -> None:
+    config = GPTConfig(vocab_size=50_000, context_length=WINDOW, n_layer=1, n_head=1, n_embd=64)
+    model = GPT(config).eval()
+    torch.nn.init.normal_(model.wte.weight, std=0.5)  # so that predictions are no even ones
+    tokens = torch.randint(50_000, (WINDOW + 1,), generator=torch.Generator().manual_seed(0))
+    exact = {"it": empty(model, Plain(64, torch.float32))}
+    baseline, found = qualities(model, windows_of(tokens, WINDOW), exact, may_be_exact=exact)
+    assert abs((found["it"].losses - baseline).mean()) < 2e-6
 
 
 def test_reading_a_window_at_once_is_reading_it_token_by_token(model: GPT, tokens: Tensor) -> None:

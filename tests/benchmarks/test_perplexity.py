@@ -32,6 +32,17 @@ def text(length: int) -> Tensor:
     return torch.randint(VOCABULARY, (length,), generator=torch.Generator().manual_seed(1))
 
 
+def test_a_large_vocabulary_is_added_up_as_float64_would() -> None:
+    draws = torch.Generator().manual_seed(2)
+    logits = 4 * torch.randn(VOCABULARY, 50_000, generator=draws)
+    windows = windows_of(text(41), 10)
+    exact = Bigram(logits.double())(windows.inputs).log_softmax(-1)
+    expected = -exact.gather(-1, windows.targets[..., None])[..., 0]
+    errors = token_losses(Bigram(logits), windows) - expected.detach().numpy()
+    assert abs(errors).max() < 2e-5  # with strides in between it is 1e-4
+    assert abs(errors.mean()) < 5e-6
+
+
 def test_a_model_that_knows_nothing_pays_the_log_of_the_vocabulary() -> None:
     losses = token_losses(Bigram(torch.zeros(VOCABULARY, VOCABULARY)), windows_of(text(41), 10))
     assert losses.shape == (4, 10)

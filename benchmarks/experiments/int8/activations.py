@@ -246,7 +246,7 @@ def block_gradients(model: Model, x: Tensor, y: Tensor) -> Gradients:
     In the model's dtype.
     """
     of_blocks = [list(block.parameters()) for block in model.h]
-    loss = F.cross_entropy(model(x).mT, y)
+    loss = F.cross_entropy(model(x).flatten(0, 1), y.flatten())
     found = iter(torch.autograd.grad(loss, [p for block in of_blocks for p in block]))
     return [torch.cat([next(found).flatten() for _ in block]) for block in of_blocks]
 
