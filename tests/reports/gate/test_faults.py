@@ -200,13 +200,22 @@ def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Non
     monkeypatch.setattr(sys, "executable", str(program))
 
 
+@pytest.mark.parametrize(
+    ("failing", "asked"),
+    [
+        ("test_near", ["tests/test_near.py"]),
+        ("micro", ["tests/test_near.py", "tests benchmarks/micro"]),
+    ],
+)
 def test_tests_that_fail_are_named_and_run_as_make_test_runs_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    failing: str, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The nearest ones alone, and then all of them where none of those fails."""
     monkeypatch.setenv("PYTHONPATH", "somewhere")
     script = (
-        'echo "$@" $PYTHONHASHSEED:$PYTHONPATH >asked\n'
-        "echo 'FAILED tests/test_a.py::test_b[x] - assert 1 == 2'\nexit 2"
+        'echo "$@" $PYTHONHASHSEED:$PYTHONPATH >>asked\n'
+        f'case "$*" in *{failing}*)\n'
+        "echo 'FAILED tests/test_a.py::test_b[x] - assert 1 == 2'\nexit 2;; esac"
     )
     clone = tmp_path / "clone"
     clone.mkdir()
@@ -214,10 +223,11 @@ def test_tests_that_fail_are_named_and_run_as_make_test_runs_them(
     monkeypatch.setattr(fault_runs, "nearest", lambda clone: ["tests/test_near.py"])
     found = fault_runs.tests_of(clone)
     assert (found["exit_status"], found["failing"]) == (2, ["tests/test_a.py::test_b[x]"])
-    asked = (clone / "asked").read_text()
-    assert asked.startswith("-m pytest -q -x ")
-    assert "--ignore-glob=tests/reports/gate/*" in asked
-    assert asked.endswith(" tests/test_near.py tests benchmarks/micro 0:\n")
+    runs = (clone / "asked").read_text().splitlines()
+    assert all(run.startswith("-m pytest -q -x ") for run in runs)
+    assert all("--ignore-glob=tests/reports/gate/*" in run for run in runs)
+    last = [run.partition("_in_browser.py ")[2] for run in runs]
+    assert last == [f"{files} 0:" for files in asked]
 
 
 def test_tests_of_what_was_changed_come_first(repository) -> None:
