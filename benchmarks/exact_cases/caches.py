@@ -29,6 +29,7 @@ FORMATS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "kvarn values, signs": ("kvarn", "KVarNValues", {"tile": 16, "seed": 0}),
     "e8": ("e8", "E8Box", {}),
     "e8, one step": ("e8", "E8Box", {"search": False}),
+    "e8, unbiased": ("e8", "E8Box", {"scale": "unbiased"}),
     "e8, haar": ("e8", "E8Box", {"rotation": "haar"}),
     "nvfp4": ("fp4", "NVFP4", {"scale": 0.01}),
     "mxfp4": ("fp4", "MXFP4", {}),
@@ -110,6 +111,7 @@ CODECS = (
     "kvarn values, signs 3",
     *(f"e8 {bits}" for bits in (2, 3, 4)),
     "e8, one step 3",
+    "e8, unbiased 3",
     "e8, haar 2",
     *("nvfp4", "mxfp4", "mxfp4, even", "q4_0", "q4_1", "q8_0"),
 )

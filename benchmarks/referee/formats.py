@@ -155,14 +155,19 @@ def _nvfp4() -> tuple[Build, Build]:
 
 _TURBOQUANT = _alike(lambda a: TurboQuant(a.width, a.bits, seed=a.seed))
 _LEAST_SQUARES = _alike(lambda a: TurboQuant(a.width, a.bits, scale="least_squares", seed=a.seed))
+_UNBIASED = _alike(lambda a: TurboQuant(a.width, a.bits, scale="unbiased", seed=a.seed))
 _QJL = _alike(lambda a: TurboQuantProd(a.width, a.bits, seed=a.seed))
 _E8 = _alike(lambda a: E8Box(a.width, a.bits, seed=a.seed))
+_E8_UNBIASED = _alike(lambda a: E8Box(a.width, a.bits, scale="unbiased", seed=a.seed))
 _E8_ONE_STEP = _alike(lambda a: E8Box(a.width, a.bits, search=False, seed=a.seed))
 
 FORMATS: dict[str, Format] = {
     "turboquant": Format("TurboQuant", SMALL, _TURBOQUANT, draws=True),
     "turboquant-least-squares": Format(
         "TurboQuant, least-squares scale", SMALL, _LEAST_SQUARES, published=False, draws=True
+    ),
+    "turboquant-unbiased": Format(
+        "TurboQuant, unbiased scale", SMALL, _UNBIASED, published=False, draws=True
     ),
     "turboquant-qjl": Format("TurboQuant, one bit of them QJL", SMALL, _QJL, draws=True),
     "kivi-32": Format("KIVI, groups of 32", SMALL, _kivi(32), block=32, window=128),
@@ -214,6 +219,9 @@ FORMATS: dict[str, Format] = {
         window=256,
     ),
     "e8": Format("E8 in a box", SMALL, _E8, published=False, draws=True),
+    "e8-unbiased": Format(
+        "E8 in a box, unbiased scale", SMALL, _E8_UNBIASED, published=False, draws=True
+    ),
     "e8-one-step": Format(
         "E8 in a box, one step", SMALL, _E8_ONE_STEP, published=False, draws=True
     ),

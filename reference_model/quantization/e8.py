@@ -21,6 +21,9 @@ from reference_model.quantization.rotation import HADAMARD_ROUNDS, haar
 
 DIMENSIONS = 8
 Rotation = Literal["hadamard", "haar"]
+# With x the vector and p its point: ⟨x, p⟩/‖p‖², the least error, or ‖x‖²/⟨x, p⟩, with which
+# ⟨x, x̂⟩ = ‖x‖². The same step is best for both.
+Scale = Literal["least_squares", "unbiased"]
 # Steps that are tried, in root mean squares of a vector: for each number of bits the range in which
 # the best one lies, and the one that is best for all normal vectors together.
 STEPS: dict[int, tuple[float, float]] = {2: (0.7, 1.3), 3: (0.4, 0.8), 4: (0.2, 0.5)}
@@ -29,10 +32,10 @@ ONE_STEP: dict[int, float] = {2: 0.98, 3: 0.575, 4: 0.325}
 
 
 class E8Box(HadamardRotated):
-    """Of a vector: words of 8 coordinates, and one float16 step that is fitted by least squares.
+    """Of a vector: words of 8 coordinates, and one float16 step that is fitted to them.
 
-    ``search``: encode at `TRIED` steps and keep the best; otherwise at one, in a sixth of the
-    time. ``seed`` draws the rotation.
+    ``scale``: what it is fitted by. ``search``: encode at `TRIED` steps and keep the best;
+    otherwise at one, in a sixth of the time. ``seed`` draws the rotation.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class E8Box(HadamardRotated):
         bits: int,
         *,
         search: bool = True,
+        scale: Scale = "least_squares",
         rotation: Rotation = "hadamard",
         seed: int = 0,
     ) -> None:
@@ -48,13 +52,14 @@ class E8Box(HadamardRotated):
             raise UserError(f"bits={bits!r} has no box; use one of {', '.join(map(str, STEPS))}")
         if width % DIMENSIONS:
             raise UserError(f"{width} channels are no multiple of {DIMENSIONS}; use one that is")
-        if rotation not in get_args(Rotation):
-            raise UserError(
-                f"rotation={rotation!r} is not a known choice; use one of "
-                f"{', '.join(get_args(Rotation))}"
-            )
+        for name, value, allowed in (("scale", scale, Scale), ("rotation", rotation, Rotation)):
+            if value not in get_args(allowed):
+                raise UserError(
+                    f"{name}={value!r} is not a known choice; use one of "
+                    f"{', '.join(get_args(allowed))}"
+                )
         self.name = f"E8, {bits} bits{'' if search else ', one step'}"
-        self.width, self.bits = width, bits
+        self.width, self.bits, self.scale = width, bits, scale
         self.matrix = haar(width, seed).float() if rotation == "haar" else None
         if self.matrix is None:
             self.set_basis(width, width, seed, HADAMARD_ROUNDS)
@@ -79,7 +84,12 @@ class E8Box(HadamardRotated):
         step = self._best_step(y) if len(self.steps) > 1 else self.steps[0]
         n, coset = nearest(y / step, self.bits)
         product, length = _products(y, points_of(n, coset))
-        scale = (size[..., None] * product / length)[..., 0]
+        if self.scale == "least_squares":
+            fitted = product / length
+        else:
+            squared = y.square().sum((-1, -2), keepdim=True)
+            fitted = torch.where(squared == 0, 0, squared / product)  # a NaN stays one
+        scale = (size[..., None] * fitted)[..., 0]
         return bytes_of(words_of(n, coset, self.bits), self.bits), scale.half()
 
     def _best_step(self, y: Tensor) -> Tensor:

@@ -59,11 +59,13 @@ BYTES: dict[str, dict[int, dict[int, tuple[int, int]]]] = {
 }
 SAME_BYTES = {
     "turboquant-least-squares": "turboquant",
+    "turboquant-unbiased": "turboquant",
     "kvarn-relative-floor": "kvarn",
     "kvarn-signs": "kvarn",
     "oscar-signs": "oscar",
     "oscar-uncalibrated": "oscar",
     "e8": "turboquant",
+    "e8-unbiased": "turboquant",
     "e8-one-step": "turboquant",
     "nvfp4-scale-1": "nvfp4",
     "mxfp4-even": "mxfp4",
@@ -72,11 +74,11 @@ SAME_BYTES = {
 }
 # What is held once for 64-wide keys and as much for values, a layer; None: a look-up table, too.
 ONCE: dict[str, int | None] = {
-    **dict.fromkeys(("turboquant", "turboquant-least-squares", "turboquant-qjl"), None),
+    **dict.fromkeys((n for n in FORMATS if n.startswith("turboquant")), None),
     **dict.fromkeys(("oscar", "oscar-bfloat16", "oscar-signs", "oscar-uncalibrated"), 64 * 64 * 4),
     **dict.fromkeys(("nvfp4", "nvfp4-scale-1"), 4),
     **dict.fromkeys(("kvarn-signs", "q4_0-rotated-signs"), 64),  # a sign a channel
-    **dict.fromkeys(("e8", "e8-one-step"), 3 * 64),
+    **dict.fromkeys(("e8", "e8-unbiased", "e8-one-step"), 3 * 64),
 }
 # By a matrix product, which rounds in other places for other shapes.
 BY_PRODUCT = ("turboquant", "oscar")

@@ -108,6 +108,18 @@ def test_the_one_step_is_near_the_best_of_all_single_ones(bits: int) -> None:
     assert min(found, key=lambda factor: found[factor]) == 1
 
 
+@pytest.mark.parametrize("bits", STEPS)
+def test_an_unbiased_scale_gives_each_vector_its_product_with_itself(bits: int) -> None:
+    x = torch.randn(1000, 64)
+    x[0] = 0
+    plain, unbiased = (E8Box(64, bits, scale=scale) for scale in ("least_squares", "unbiased"))
+    found = unbiased.decode(unbiased.encode(x))
+    assert torch.linalg.vecdot(x, found) == pytest.approx(x.square().sum(-1), rel=2e-3)
+    # ‖x − x̂‖² is ‖x‖² D by the least squares, and ‖x‖² D / (1 − D) so.
+    error = relative_error(plain, x)
+    assert relative_error(unbiased, x) == pytest.approx(error / (1 - error), rel=0.01)
+
+
 def test_either_rotation_will_do_and_holds_what_it_holds() -> None:
     x = torch.randn(2000, 64)
     codecs = [E8Box(64, 3, rotation=rotation) for rotation in ("hadamard", "haar")]
@@ -145,6 +157,7 @@ def test_a_vector_holds_turboquants_bytes(width: int, nbytes: tuple[int, ...]) -
         ({"width": 64, "bits": 5}, "bits=5 has no box; use one of 2, 3, 4"),
         ({"width": 60, "bits": 2}, "60 channels are no multiple of 8"),
         ({"width": 64, "bits": 2, "rotation": "none"}, "use one of hadamard, haar"),
+        ({"width": 64, "bits": 2, "scale": "norm"}, "use one of least_squares, unbiased"),
         ({"width": 96, "bits": 2}, "Hadamard's matrix over 96 of 96 channels does not exist"),
     ],
 )
