@@ -35,7 +35,7 @@ def recalls(row: Row, device: str, seed: int) -> Found:
         return None
     prompts = recall_prompts(PROMPTS, seed)
     calibration = _calibrated(device, seed) if row.of.calibrated else None
-    made = row.caches(model, prompts.length, calibration)
+    made = row.caches(model, prompts.length, calibration, decoded=True)
     return [recalled(model, prompts, make).mean(axis=1).tolist() for make in made]
 
 
@@ -61,7 +61,7 @@ def needles(row: Row | None, settings: Settings) -> Found:
         make = sixteen_bits(model, prompts)
     else:
         calibration = calibrations(settings) if row.of.calibrated else None
-        make = next(row.caches(model, prompts.length, calibration))
+        make = next(row.caches(model, prompts.length, calibration, decoded=True))
     found = recalled(model, prompts, make)  # (prompts, needles of each)
     return {
         "found": found.astype(int).ravel().tolist(),

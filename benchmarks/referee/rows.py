@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benchmarks.instruments.cache_quality import mean_bits
+from benchmarks.referee.decoded_once import decoded_once
 from benchmarks.referee.formats import FORMATS, Format
 from reference_model.errors import UserError
 from reference_model.quantization.baselines import Int8
@@ -94,11 +95,22 @@ class Row:
         return self.format.startswith(TURBOQUANT)
 
     def caches(
-        self, model: Model, capacity: int, calibration: Sequence[Calibration] | None
+        self,
+        model: Model,
+        capacity: int,
+        calibration: Sequence[Calibration] | None,
+        *,
+        decoded: bool = False,
     ) -> Iterator[Callable[[int], QuantizedKVCache]]:
-        """For each seed what makes an empty cache for so many sequences of ``capacity`` tokens."""
+        """For each seed what makes an empty cache for so many sequences of ``capacity`` tokens.
+
+        ``decoded``: it holds what its codecs give back, which quality alone may ask for.
+        """
         for seed in range(self.seeds):
             codecs = self.codecs(model, seed, calibration)
+            if decoded:
+                of = {codec: decoded_once(codec) for of_role in codecs for codec in of_role}
+                codecs = [[of[codec] for codec in of_role] for of_role in codecs]
             yield partial(self._empty, model, capacity, codecs)
 
     def codecs(

@@ -31,6 +31,7 @@ from reference_model.config import GPTConfig
 from reference_model.errors import UserError
 from reference_model.model import GPT
 from reference_model.quantization.baselines import Int8, Plain
+from reference_model.quantization.calibration import calibrate
 from reference_model.quantization.kv_cache import QuantizedKVCache
 from reference_model.quantization.turboquant import TurboQuant
 from tests.benchmarks.small_models import shipped_tokens
@@ -203,6 +204,25 @@ def test_predictions_are_by_seed_window_and_depth(model: GPT) -> None:
     assert by_depth.shape == (8, OURS.seeds, 3)
     assert by_depth.mean(axis=0) == pytest.approx(divergences)
     assert len({*losses[:, 0]}) == OURS.seeds  # each seed has a rotation of its own
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", [*FORMATS])
+def test_what_is_decoded_once_is_what_a_cache_would_decode_again(name: str) -> None:
+    width = 128 if name == "kivi-128" else 64
+    config = GPTConfig(vocab_size=50, context_length=256, n_layer=2, n_head=2, n_embd=2 * width)
+    model = GPT(config).eval()
+    enlarge(model)
+    tokens = text(2, 256).inputs
+    calibration = calibrate(model, [tokens]) if FORMATS[name].calibrated else None
+    row = Row(name, FORMATS[name].bits[0], FORMATS[name].bits[-1], sinks=3, window=5)
+    makers = [next(row.caches(model, 256, calibration, decoded=given)) for given in (False, True)]
+    packed, decoded = (make(2) for make in makers)
+    for piece in tokens.split([150, 1, 1, 90, 1, 13], dim=1):
+        found = [model(piece, cache) for cache in (packed, decoded)]
+        assert (found[0] - found[1]).abs().max() < 1e-4 * found[0].abs().max()
+    assert bits_held(packed, 256) == bits_held(decoded, 256)
+    assert bytes_once(packed) == bytes_once(decoded)
 
 
 # ---- recall

@@ -94,7 +94,7 @@ def quality_of(settings: Settings, row: Row) -> Found:
     subject, windows = subject_of(settings), compared(settings)
     model = subject.model()
     calibration = calibrations(settings) if row.of.calibrated else None
-    made = row.caches(model, subject.window, calibration)
+    made = row.caches(model, subject.window, calibration, decoded=True)
     caches = {str(seed): make for seed, make in enumerate(made)}
     empty = caches["0"](1)
     return {
