@@ -158,8 +158,8 @@ _LEAST_SQUARES = _alike(lambda a: TurboQuant(a.width, a.bits, scale="least_squar
 _UNBIASED = _alike(lambda a: TurboQuant(a.width, a.bits, scale="unbiased", seed=a.seed))
 _QJL = _alike(lambda a: TurboQuantProd(a.width, a.bits, seed=a.seed))
 _E8 = _alike(lambda a: E8Box(a.width, a.bits, seed=a.seed))
-_E8_UNBIASED = _alike(lambda a: E8Box(a.width, a.bits, scale="unbiased", seed=a.seed))
 _E8_ONE_STEP = _alike(lambda a: E8Box(a.width, a.bits, search=False, seed=a.seed))
+_E8_UNBIASED = _alike(lambda a: E8Box(a.width, a.bits, search=False, scale="unbiased", seed=a.seed))
 
 FORMATS: dict[str, Format] = {
     "turboquant": Format("TurboQuant", SMALL, _TURBOQUANT, draws=True),
@@ -219,11 +219,11 @@ FORMATS: dict[str, Format] = {
         window=256,
     ),
     "e8": Format("E8 in a box", SMALL, _E8, published=False, draws=True),
-    "e8-unbiased": Format(
-        "E8 in a box, unbiased scale", SMALL, _E8_UNBIASED, published=False, draws=True
-    ),
     "e8-one-step": Format(
         "E8 in a box, one step", SMALL, _E8_ONE_STEP, published=False, draws=True
+    ),
+    "e8-unbiased": Format(
+        "E8 in a box, one step, unbiased scale", SMALL, _E8_UNBIASED, published=False, draws=True
     ),
     "nvfp4": Format("NVFP4", (4,), _nvfp4(), calibrated=True),
     "nvfp4-scale-1": Format("NVFP4, scale 1", (4,), _alike(lambda a: NVFP4(a.width))),

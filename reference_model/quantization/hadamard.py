@@ -14,14 +14,27 @@ from reference_model.errors import UserError
 from reference_model.quantization.codec import Codec
 from reference_model.quantization.rotation import random_signs
 
+VALUES_AT_ONCE = 2**16  # what lies between the steps stays in a CPU's cache
+
 
 def walsh_hadamard(x: Tensor, size: int) -> Tensor:
     """Blocks of ``size`` of x (…, D) times Sylvester's matrix over √size: its own inverse."""
-    y, half = x.unflatten(-1, (-1, size)), 1
-    while half < size:
-        low, high = y.unflatten(-1, (-1, 2, half)).unbind(-2)
-        y, half = torch.stack((low + high, low - high), dim=-2).flatten(-3), 2 * half
-    return (y / math.sqrt(size)).flatten(-2)
+    blocks = x.reshape(-1, size)
+    pieces = blocks.split(max(1, VALUES_AT_ONCE // size))
+    return torch.cat([_sums(piece.mT.contiguous()).mT for piece in pieces]).view(x.shape)
+
+
+def _sums(y: Tensor) -> Tensor:
+    """Of columns y (size, N). Side by side they are added up far faster than one by one.
+
+    A step adds and subtracts neighbours. It leaves sums in the first half and differences in the
+    last, so that the next one finds its neighbours side by side as well.
+    """
+    size = len(y)
+    for _ in range(size.bit_length() - 1):
+        even, odd = y[0::2], y[1::2]
+        y = torch.cat((even + odd, even - odd))
+    return y / math.sqrt(size)
 
 
 class HadamardRotated(Codec):
