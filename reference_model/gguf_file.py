@@ -119,7 +119,8 @@ def _numbers(content: bytes, encoding: int) -> Tensor:
         return torch.frombuffer(bytearray(content), dtype=dtype)
     from gguf import GGMLQuantizationType, dequantize
 
-    blocks = np.frombuffer(content, np.uint8).reshape(-1, GGML_TYPES[encoding].type_size)
+    # One long row: the package takes 16 rows at a time, however short they are.
+    blocks = np.frombuffer(content, np.uint8)[None]
     return torch.from_numpy(dequantize(blocks, GGMLQuantizationType(encoding))).flatten()
 
 
