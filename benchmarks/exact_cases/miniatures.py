@@ -307,7 +307,7 @@ MINIATURES = (
             "referee.comparing.REACH": 0.005,
             "referee.controls.SEEDS": 2,
             "referee.quality.NEW_TOKENS": 4,
-            "referee.quality.PROMPTS": (8, 12),
+            "referee.quality.PROMPT": 12,
             "referee.quality.TEXTS": 2,
             "referee.recalling.NEEDLE_PROMPTS": 2,
             "referee.rows.SEEDS": 2,

@@ -28,8 +28,7 @@ Caches = Mapping[str, Callable[[int], "QuantizedKVCache"]]  # by seed
 DEPTHS = 8  # equal parts of a window
 TAIL = 0.99
 RESAMPLES = 400
-PROMPTS = (64, 128)  # tokens; a batch of texts each
-TEXTS = 8  # in a batch
+TEXTS, PROMPT = 16, 128  # that a model writes, and tokens that each begins with
 NEW_TOKENS = 64  # of each text
 
 
@@ -86,18 +85,13 @@ def greedy_texts(model: Model, windows: Windows, caches: Caches, room: int) -> F
     are those that the prompts begin. A cache has ``room`` for so many tokens.
     """
     device = next(model.parameters()).device
-    chosen = np.arange(min(len(windows), TEXTS * len(PROMPTS)))
-    batches = []
-    for at, length in zip(np.array_split(chosen, len(PROMPTS)), PROMPTS, strict=True):
-        new_tokens = min(NEW_TOKENS, room - length)
-        prompt = windows[at].inputs[:, :length].to(device)
-        batches.append((prompt, new_tokens, generate(model, prompt, new_tokens)))
+    chosen = np.arange(min(len(windows), TEXTS))
+    prompt = windows[chosen].inputs[:, :PROMPT].to(device)
+    new_tokens = min(NEW_TOKENS, room - PROMPT)
+    expected = generate(model, prompt, new_tokens)
     until = []
     for make in caches.values():
-        shares: list[float] = []
-        for prompt, new_tokens, expected in batches:
-            found = generate(model, prompt, new_tokens, cache=make(len(prompt)))
-            same = (found == expected)[:, -new_tokens:].cumprod(dim=1)
-            shares += same.double().mean(dim=1).tolist()
-        until.append(shares)
+        found = generate(model, prompt, new_tokens, cache=make(len(prompt)))
+        same = (found == expected)[:, -new_tokens:].cumprod(dim=1)
+        until.append(same.double().mean(dim=1).tolist())
     return {"until": until, "windows": chosen.tolist()}

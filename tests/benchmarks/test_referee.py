@@ -179,17 +179,17 @@ def test_texts_agree_until_the_first_token_that_differs(
             written[0, 1] = 1  # and the same again from there on
         return torch.cat([prompt, written], dim=1)
 
-    monkeypatch.setattr(quality, "PROMPTS", (4, 6))
-    monkeypatch.setattr(quality, "TEXTS", 2)
+    monkeypatch.setattr(quality, "PROMPT", 6)
+    monkeypatch.setattr(quality, "TEXTS", 3)
     monkeypatch.setattr(quality, "NEW_TOKENS", 4)
     monkeypatch.setattr(quality, "generate", generated)
     caches = {"0": lambda n: QuantizedKVCache(model, n, 16, TurboQuant(64, 3))}
     found = quality.greedy_texts(model, text(4, 12), caches, 16)
-    assert found == {"until": [[0.25, 1.0, 0.25, 1.0]], "windows": [0, 1, 2, 3]}
+    assert found == {"until": [[0.25, 1.0, 1.0]], "windows": [0, 1, 2]}
 
 
 def test_an_exact_cache_writes_the_same_texts(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quality, "PROMPTS", (4, 6))
+    monkeypatch.setattr(quality, "PROMPT", 6)
     monkeypatch.setattr(quality, "NEW_TOKENS", 4)
     caches = {"0": lambda n: QuantizedKVCache(model, n, 16, Plain(64, torch.float32))}
     assert quality.greedy_texts(model, text(4, 12), caches, 16)["until"] == [[1.0] * 4]
