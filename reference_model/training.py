@@ -1,14 +1,16 @@
 """The training loop: deterministic, resumable, and unaware of text.
 
 Batches are a function of the step alone, so a run that was stopped and resumed sees the same
-tokens in the same order as one that was not.
+tokens in the same order as one that was not. `Training` is the loop; `train` evaluates on its way,
+keeps the best weights and what it needs to go on.
 """
 
 import dataclasses
 import io
 import math
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -44,8 +46,9 @@ class Recipe:
     optimizer: Literal["adamw", "muon"] = "adamw"
     matrix_learning_rate: float = 0.02  # of Muon
     warmup_steps: int = 100
+    decay_steps: int | None = None  # the last ones, down to 0; None: all after the warm-up
     weight_decay: float = 0.1  # of matrices; norms and biases have none
-    gradient_clip: float = 1.0
+    gradient_clip: float | None = 1.0  # the largest norm of all gradients together; None: any
     precision: Literal["float32", "bfloat16"] = "float32"  # of the forward pass (autocast)
     seed: int = 0
     evaluate_every: int = 250
@@ -68,10 +71,13 @@ class Progress:
 
 
 def learning_rate_factor(step: int, recipe: Recipe) -> float:
-    """Share of the peak learning rate at a step: linear warm-up, then linear down to 0."""
+    """Share of the peak learning rate at a step: linear warm-up, 1, then linear down to 0."""
     if step < recipe.warmup_steps:
         return (step + 1) / recipe.warmup_steps
-    return (recipe.steps - step) / max(1, recipe.steps - recipe.warmup_steps)
+    decay = recipe.steps - recipe.warmup_steps
+    if recipe.decay_steps is not None:
+        decay = recipe.decay_steps
+    return min(1.0, (recipe.steps - step) / max(1, decay))
 
 
 def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -106,9 +112,6 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimi
                 momentum=0.95,
             )
         )
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["peak_lr"] = group["lr"]
     return optimizers
 
 
@@ -139,6 +142,72 @@ def mean_loss(model: GPT, tokens: Tensor, batch_size: int = 16) -> float:
     return sum(losses) / count
 
 
+class Training:
+    """A model in training. What is to be seen on the way is looked at between two losses.
+
+    >>> training = Training(model, batches, recipe)
+    >>> for loss in training.losses():
+    ...     print(training.step, loss)
+
+    ``optimizers``: other ones than the recipe's. A copy (`copy.deepcopy`) goes on by itself.
+    """
+
+    def __init__(
+        self,
+        model: GPT,
+        batches: Batches,
+        recipe: Recipe,
+        optimizers: Sequence[torch.optim.Optimizer] | None = None,
+    ) -> None:
+        self.model, self.batches, self.recipe = model, batches, recipe
+        self.optimizers = [*(make_optimizers(model, recipe) if optimizers is None else optimizers)]
+        for group in self._groups():
+            group["peak_lr"] = group["lr"]
+        self.step, self.tokens = 0, 0  # taken so far
+
+    def losses(self, until: int | None = None) -> Iterator[float]:
+        """Nats per token of each batch before its step, up to step ``until``, or to the end.
+
+        One that is not finite is the last, and reaches no weight.
+        """
+        self.model.train()
+        device = next(self.model.parameters()).device
+        while self.step < (self.recipe.steps if until is None else until):
+            # Dropout: the same after a resume.
+            torch.manual_seed(self.recipe.seed * 1_000_003 + self.step)
+            batch = self.batches(self.step).to(device)
+            with self._precision(device):
+                loss = batch_loss(self.model, batch)
+            value = loss.item()
+            if math.isfinite(value):
+                self._follow(loss)
+                self.step += 1
+                self.tokens += batch[:, 1:].numel()
+            yield value
+            if not math.isfinite(value):
+                return
+
+    def _precision(self, device: torch.device) -> AbstractContextManager[object]:
+        if self.recipe.precision == "float32":
+            return nullcontext()
+        return torch.autocast(device.type, torch.bfloat16)
+
+    def _follow(self, loss: Tensor) -> None:
+        """Take the step that lowers it."""
+        factor = learning_rate_factor(self.step, self.recipe)
+        for group in self._groups():
+            group["lr"] = group["peak_lr"] * factor
+        loss.backward()
+        if self.recipe.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.gradient_clip)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    def _groups(self) -> Iterator[dict[str, Any]]:
+        return (group for optimizer in self.optimizers for group in optimizer.param_groups)
+
+
 def train(
     model: GPT,
     batches: Batches,
@@ -154,39 +223,23 @@ def train(
     Raises `UserError` when the loss is no longer finite, or when the folder holds another run.
     """
     run = {**dataclasses.asdict(model.config), **dataclasses.asdict(recipe), "data": data}
-    optimizers = make_optimizers(model, recipe)
+    training = Training(model, batches, recipe)
     progress = Progress()
     best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     if folder is not None and (folder / STATE_FILE).exists():
-        progress, best = _resume(folder, model, optimizers, run)
+        progress, best = _resume(folder, model, training.optimizers, run)
+        training.step, training.tokens = progress.step, progress.tokens
         yield progress
     recent: list[float] = []
-    model.train()
+    losses = training.losses()
     while progress.step < recipe.steps and progress.evaluations_since_best < recipe.patience:
-        step = progress.step
-        torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout: the same after a resume
-        factor = learning_rate_factor(step, recipe)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak_lr"] * factor
-        batch = batches(step)
-        with torch.autocast(
-            batch.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"
-        ):
-            loss = batch_loss(model, batch)
-        recent.append(_finite(loss.item(), "loss", step, recipe))
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        progress.step += 1
-        progress.tokens += batch[:, 1:].numel()
+        recent.append(_finite(next(losses), "loss", progress.step, recipe))
+        progress.step, progress.tokens = training.step, training.tokens
         if progress.step % recipe.evaluate_every == 0 or progress.step == recipe.steps:
             _evaluate(model, validation_tokens, progress, recent, best, recipe)
             recent.clear()
             if folder is not None:
-                _save(folder, model, optimizers, run, progress, best)
+                _save(folder, model, training.optimizers, run, progress, best)
         yield progress
     model.load_state_dict(best)
 

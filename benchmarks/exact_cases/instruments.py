@@ -294,12 +294,15 @@ def _fine_tunes() -> object:
     model: Any = small_model()
     lora.add_adapters(model, lora.LoRAConfig(3, init_b="gaussian"), _generator())
     found: list[object] = []
-    for name in ("sgd", "adamw"):
-        optimizer = finetuning.make_optimizer(model, name, 1e-2)
-        steps = finetuning.optimizer_steps(model, optimizer, lambda step: tokens_of(model, 2, 8), 3)
+    names: tuple[finetuning.Optimizer, ...] = ("sgd", "adamw")
+    for name in names:
+        recipe = finetuning.at_constant_rate(1e-2, steps=3)
+        training = finetuning.adapter_training(
+            model, lambda step: tokens_of(model, 2, 8), recipe, name
+        )
         found += [
-            list(steps),
-            finetuning.state_bytes(optimizer),
+            list(training.losses()),
+            finetuning.state_bytes(training),
             list(lora.adapter_parameters(model)),
         ]
     outcome = finetuning.Outcome([1.0, 2.0], [], 1, 2, 3)

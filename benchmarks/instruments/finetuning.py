@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -27,7 +27,7 @@ from reference_model.lora import (
     add_adapters,
     merge_adapters,
 )
-from reference_model.training import Batches, Recipe, batch_loss, learning_rate_factor
+from reference_model.training import Batches, Recipe, Training
 
 Optimizer = Literal["sgd", "adamw"]
 
@@ -87,11 +87,22 @@ def adapted(
     return model.to(device)
 
 
-def make_optimizer(model: Model, optimizer: Optimizer, rate: float) -> torch.optim.Optimizer:
-    """Plain SGD, or AdamW without weight decay, over the adapters alone."""
-    if optimizer == "sgd":
-        return torch.optim.SGD(adapter_parameters(model), lr=rate)
-    return torch.optim.AdamW(adapter_parameters(model), lr=rate, weight_decay=0.0)
+def adapter_training(
+    model: Model, batches: Batches, recipe: Recipe, optimizer: Optimizer = "adamw"
+) -> Training:
+    """Of the adapters alone, by plain SGD or by AdamW without weight decay."""
+    parameters, rate = adapter_parameters(model), recipe.learning_rate
+    of_adapters: torch.optim.Optimizer = (
+        torch.optim.SGD(parameters, lr=rate)
+        if optimizer == "sgd"
+        else torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
+    )
+    return Training(model, batches, recipe, [of_adapters])
+
+
+def at_constant_rate(rate: float, steps: int) -> Recipe:
+    """Neither warm-up nor decay, and gradients as they are."""
+    return Recipe(steps, rate, warmup_steps=0, decay_steps=0, gradient_clip=None)
 
 
 def topic_batches(batch_size: int, length: int, seed: int) -> Batches:
@@ -105,23 +116,11 @@ def topic_probe(size: int, length: int) -> Tensor:
     return torch.cat([windows.inputs, windows.targets[:, -1:]], dim=1)
 
 
-def optimizer_steps(
-    model: Model, optimizer: torch.optim.Optimizer, batches: Batches, count: int
-) -> Iterator[float]:
-    """Loss (nats per token) of each of ``count`` batches, after its step; constant rate."""
-    device = next(model.parameters()).device
-    for step in range(count):
-        loss = batch_loss(model, batches(step).to(device))
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        yield loss.item()
-
-
-def state_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """Bytes of what an optimiser keeps between two steps, as held."""
+def state_bytes(training: Training) -> int:
+    """Bytes of what its optimisers keep between two steps, as held."""
     return sum(
         value.nbytes
+        for optimizer in training.optimizers
         for state in optimizer.state.values()
         for value in state.values()
         if isinstance(value, Tensor)
@@ -138,42 +137,32 @@ def spread_windows(tokens: Tensor, count: int) -> Tensor:
 
 def run(spec: FineTune, device: str = "cpu") -> Outcome:
     """Train, merge and evaluate; a training loss that is not finite ends it without losses."""
-    model, optimizer, steps = _begun(spec, device)
-    parameters = adapter_parameters(model)
-    diverged = not all(math.isfinite(loss) for loss in steps)  # which stops at the first
+    training = _begun(spec, device)
+    model, parameters = training.model, adapter_parameters(training.model)
+    diverged = not all(math.isfinite(loss) for loss in training.losses())
     return Outcome(
         *([], []) if diverged else _losses(model, spec.evaluation_windows),
         trained_parameters=sum(p.numel() for p in parameters),
         frozen_parameters=sum(p.numel() for p in model.parameters() if not p.requires_grad),
-        optimizer_bytes=state_bytes(optimizer),
+        optimizer_bytes=state_bytes(training),
     )
 
 
 def step_seconds(specs: Sequence[FineTune], device: str = "cpu") -> list[float]:
     """Median seconds of a step of each fine-tune; they take turns, step by step."""
-    begun = [_begun(spec, device) for spec in specs]
-    arms = {str(index): partial(next, steps) for index, (*_, steps) in enumerate(begun)}
+    begun = [_begun(spec, device).losses() for spec in specs]
+    arms = {str(index): partial(next, losses) for index, losses in enumerate(begun)}
     taken = interleaved_durations(arms, min(spec.steps for spec in specs) - 1)
     return [statistics.median(taken[name]) for name in arms]
 
 
-def _begun(spec: FineTune, device: str) -> tuple[Model, torch.optim.Optimizer, Iterator[float]]:
-    """The model, its optimiser, and the loss of each step, which is taken when it is asked for."""
+def _begun(spec: FineTune, device: str) -> Training:
     config = LoRAConfig(spec.rank, spec.alpha, spec.scaling, ALL_LINEARS)
     model = adapted(config, spec.seed, device=device)
-    optimizer = make_optimizer(model, "adamw", spec.learning_rate)
-    recipe = Recipe(spec.steps, spec.learning_rate, warmup_steps=spec.warmup_steps)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_factor(step, recipe)
+    recipe = Recipe(
+        spec.steps, spec.learning_rate, warmup_steps=spec.warmup_steps, gradient_clip=None
     )
-
-    def steps() -> Iterator[float]:
-        batches = topic_batches(spec.batch_size, spec.length, spec.seed)
-        for loss in optimizer_steps(model, optimizer, batches, spec.steps):
-            schedule.step()
-            yield loss
-
-    return model, optimizer, steps()
+    return adapter_training(model, topic_batches(spec.batch_size, spec.length, spec.seed), recipe)
 
 
 def _losses(model: Model, windows: tuple[int, int]) -> tuple[list[float], list[float]]:

@@ -27,10 +27,11 @@ def batches(step: int) -> torch.Tensor:
 def test_a_fine_tune_steps_where_its_model_lies() -> None:
     model = finetuning.adapted(CONFIG, seed=0, device="meta")
     assert {p.device.type for p in model.parameters()} == {"meta"}
+    recipe = finetuning.at_constant_rate(1e-2, steps=1)
     for name in ("sgd", "adamw"):
-        optimizer = finetuning.make_optimizer(model, name, 1e-2)
+        training = finetuning.adapter_training(model, batches, recipe, name)
         with pytest.raises(RuntimeError, match=READS_A_NUMBER):
-            next(finetuning.optimizer_steps(model, optimizer, batches, 1))
+            next(training.losses())
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from benchmarks.instruments.finetuning import (
     FineTune,
     Outcome,
     adapted,
-    make_optimizer,
-    optimizer_steps,
+    adapter_training,
+    at_constant_rate,
     spread_windows,
     state_bytes,
     topic_batches,
@@ -55,9 +55,10 @@ def test_the_same_fine_tune_ends_the_same_and_another_seed_does_not(outcome: Out
 
 def test_plain_sgd_keeps_nothing_between_steps() -> None:
     model = adapted(LoRAConfig(2), 0)
-    optimizer = make_optimizer(model, "sgd", 0.1)
-    assert len(list(optimizer_steps(model, optimizer, topic_batches(1, 8, 0), 2))) == 2
-    assert state_bytes(optimizer) == 0
+    recipe = at_constant_rate(0.1, steps=2)
+    training = adapter_training(model, topic_batches(1, 8, 0), recipe, "sgd")
+    assert len(list(training.losses())) == 2
+    assert state_bytes(training) == 0
 
 
 def test_a_step_of_every_fine_tune_is_timed() -> None:

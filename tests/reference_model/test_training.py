@@ -1,4 +1,4 @@
-"""The training loop: what it repeats, when it stops, and what it refuses."""
+"""Runs of training: when they stop, how they go on, and what they refuse."""
 
 from __future__ import annotations
 
@@ -17,152 +17,24 @@ import torch
 from torch import Tensor, nn
 
 from reference_model import training
-from reference_model.config import GPTConfig
 from reference_model.errors import UserError
 from reference_model.model import GPT
 from reference_model.training import (
     Progress,
     Recipe,
     batch_loss,
-    learning_rate_factor,
-    make_optimizers,
     mean_loss,
     train,
 )
-
-CONFIG = GPTConfig(vocab_size=11, context_length=8, n_layer=2, n_head=2, n_embd=16)
-RECIPE = Recipe(steps=10, learning_rate=1e-2, warmup_steps=2, evaluate_every=2, patience=99)
-VALIDATION = (torch.arange(50) * 3) % 11
-
-
-def counting_batches(step: int) -> Tensor:
-    """Batches (4, 9) of texts in which each token is the one before plus three."""
-    starts = torch.randint(11, (4, 1), generator=torch.Generator().manual_seed(step))
-    return (starts + 3 * torch.arange(9)) % 11
-
-
-def new_model(**choices: object) -> GPT:
-    torch.manual_seed(7)
-    return GPT(CONFIG.replace(**choices))
-
-
-def run(model: GPT, recipe: Recipe, folder: Path | None = None, stop_at: int = 999) -> Progress:
-    """Train until the end, or leave the loop after a step, as when the process is ended."""
-    progress = Progress()
-    for progress in train(model, counting_batches, VALIDATION, recipe, folder):
-        if progress.step == stop_at:
-            break
-    return progress
-
-
-def assert_same_weights(one: GPT, other: GPT) -> None:
-    for (name, a), b in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
-        assert torch.equal(a, b), name
-
-
-# ---- learning
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_the_loss_of_a_learnable_text_goes_down(optimizer: str) -> None:
-    recipe = dataclasses.replace(RECIPE, optimizer=optimizer, steps=60, evaluate_every=20)
-    model = new_model()
-    before = mean_loss(model, VALIDATION)
-    progress = run(model, recipe)
-    assert before == pytest.approx(math.log(11), abs=0.1)
-    assert progress.best_validation < 0.5 * before
-    assert mean_loss(model, VALIDATION) == progress.best_validation
-    assert progress.step == 60
-    assert progress.tokens == 60 * 4 * 8
-
-
-@pytest.mark.parametrize("position", ["learned", "rope", "alibi"])
-def test_the_forward_pass_may_run_in_bfloat16(position: str) -> None:
-    recipe = dataclasses.replace(RECIPE, precision="bfloat16")
-    losses = []
-    for precision in ("float32", "bfloat16"):
-        model = new_model(position=position)
-        recipe = dataclasses.replace(RECIPE, precision=precision)
-        losses.append(run(model, recipe).curve[-1]["train"])
-        assert model.wte.weight.dtype == torch.float32
-    assert losses[0] != losses[1]
-    assert losses[0] == pytest.approx(losses[1], rel=0.05)
-
-
-def test_the_learning_rate_rises_evenly_and_falls_evenly() -> None:
-    recipe = Recipe(steps=10, learning_rate=1.0, warmup_steps=4)
-    falling = [learning_rate_factor(step, recipe) for step in range(10)]
-    assert falling == pytest.approx([1 / 4, 2 / 4, 3 / 4, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
-    assert learning_rate_factor(0, dataclasses.replace(recipe, warmup_steps=0)) == 1.0
-
-
-def test_each_step_uses_the_learning_rate_of_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
-    used: list[float] = []
-    step = torch.optim.AdamW.step
-
-    def spy(self: torch.optim.AdamW, *arguments: object) -> object:
-        used.append(self.param_groups[0]["lr"])
-        return step(self, *arguments)
-
-    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
-    run(new_model(), dataclasses.replace(RECIPE, steps=4))
-    expected = [1e-2 * learning_rate_factor(s, Recipe(4, 1e-2, warmup_steps=2)) for s in range(4)]
-    assert used == pytest.approx(expected)
-
-
-def test_gradients_are_clipped_to_the_norm_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    norms: list[float] = []
-    step = torch.optim.AdamW.step
-
-    def spy(self: torch.optim.AdamW, *arguments: object) -> object:
-        gradients = [p.grad.norm() for group in self.param_groups for p in group["params"]]
-        norms.append(float(torch.stack(gradients).norm()))
-        return step(self, *arguments)
-
-    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
-    run(new_model(), dataclasses.replace(RECIPE, steps=3, gradient_clip=0.01))
-    assert norms == pytest.approx([0.01] * 3, rel=1e-3)
-
-
-# ---- weight decay
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("head", ["tied", "untied"])
-def test_weight_decay_shrinks_matrices_and_spares_norms_and_biases(
-    optimizer: str, head: str
-) -> None:
-    recipe = Recipe(
-        steps=1,
-        learning_rate=0.1,
-        optimizer=optimizer,
-        matrix_learning_rate=0.3,
-        weight_decay=0.5,
-    )
-    model = new_model(head=head)
-    for parameter in model.parameters():
-        nn.init.constant_(parameter, 2.0)
-        parameter.grad = torch.zeros_like(parameter)  # what changes is decay alone
-    for each in make_optimizers(model, recipe):
-        each.step()
-    for name, parameter in model.named_parameters():
-        by_muon = optimizer == "muon" and name.startswith("h.")
-        kept = 1 - (0.3 if by_muon else 0.1) * 0.5 if parameter.ndim == 2 else 1.0
-        assert (parameter - 2.0 * kept).abs().max() < 1e-6, name
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("head", ["tied", "untied"])
-def test_each_parameter_has_one_optimizer(optimizer: str, head: str) -> None:
-    model = new_model(head=head)
-    owned = [
-        id(parameter)
-        for each in make_optimizers(model, dataclasses.replace(RECIPE, optimizer=optimizer))
-        for group in each.param_groups
-        for parameter in group["params"]
-    ]
-    assert sorted(owned) == sorted(id(parameter) for parameter in model.parameters())
-
+from tests.reference_model.counting import (
+    CONFIG,
+    RECIPE,
+    VALIDATION,
+    assert_same_weights,
+    counting_batches,
+    new_model,
+    run,
+)
 
 # ---- stopping and going on
 

@@ -33,8 +33,8 @@ from benchmarks.experiments.lora.training import EQUAL_RATE, SCALINGS
 from benchmarks.instruments.finetuning import (
     Optimizer,
     adapted,
-    make_optimizer,
-    optimizer_steps,
+    adapter_training,
+    at_constant_rate,
     topic_batches,
 )
 from benchmarks.instruments.topics import topics_source
@@ -101,7 +101,8 @@ def update_after_one_step(
 ) -> list[tuple[Tensor, Tensor]]:
     """What a real optimiser makes of real adapters, float64: A and ΔW of each slice."""
     model = adapted(config, seed, torch.float64, device)
-    for _ in optimizer_steps(model, make_optimizer(model, optimizer, RATES[optimizer]), batches, 1):
+    recipe = at_constant_rate(RATES[optimizer], steps=1)
+    for _ in adapter_training(model, batches, recipe, optimizer).losses():
         pass
     return [(part.A.detach(), update) for part, update in updates_of(model)]
 
@@ -349,11 +350,12 @@ def walk(
 ) -> list[tuple[float, float]]:
     """Gain and squared norm after each number of steps in ``marks``, of one fine-tune."""
     model = adapted(config, seed, device=start[0].device.type)
-    stepper = make_optimizer(model, optimizer, RATES[optimizer])
+    batches = topic_batches(BATCH_SIZE, LENGTH, seed)
+    recipe = at_constant_rate(RATES[optimizer], max(marks))
+    training = adapter_training(model, batches, recipe, optimizer)
     found = []
-    steps = optimizer_steps(model, stepper, topic_batches(BATCH_SIZE, LENGTH, seed), max(marks))
-    for step, _ in enumerate(steps, start=1):
-        if step in marks:
+    for _ in training.losses():
+        if training.step in marks:
             updates = [update for _, update in updates_of(model)]
             pairs = zip(start, updates, strict=True)
             gain = -sum(float((gradient * update).sum()) for gradient, update in pairs)

@@ -21,8 +21,8 @@ from benchmarks.instruments.finetuning import (
     ALL_LINEARS,
     Optimizer,
     adapted,
-    make_optimizer,
-    optimizer_steps,
+    adapter_training,
+    at_constant_rate,
     topic_batches,
     topic_probe,
 )
@@ -131,13 +131,13 @@ def moments_along(
 ) -> list[tuple[float, float]]:
     """`adapter_moments` on validation text after each number of steps in ``marks``."""
     model = adapted(config, seed, device=device)
-    stepper = make_optimizer(model, optimizer, MOMENT_RATES[optimizer])
     size, length = batch
+    recipe = at_constant_rate(MOMENT_RATES[optimizer], max(marks))
+    training = adapter_training(model, topic_batches(size, length, seed), recipe, optimizer)
     probe = topic_probe(size, length).to(device)
     found = []
-    steps = optimizer_steps(model, stepper, topic_batches(size, length, seed), max(marks))
-    for step, _ in enumerate(steps, start=1):
-        if step in marks:
+    for _ in training.losses():
+        if training.step in marks:
             found.append(adapter_moments(model, probe))
     return found
 

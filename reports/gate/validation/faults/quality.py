@@ -257,13 +257,19 @@ TRAINING_FAULTS = (
         "A training run that is resumed starts its schedule anew.",
         (
             TRAINING,
-            "    recent: list[float] = []\n    model.train()\n",
-            "    recent: list[float] = []\n    begun = progress.step\n    model.train()\n",
+            "        self.step, self.tokens = 0, 0  # taken so far\n",
+            "        self.step, self.tokens, self.begun = 0, 0, 0\n",
         ),
         (
             TRAINING,
-            "        factor = learning_rate_factor(step, recipe)\n",
-            "        factor = learning_rate_factor(step - begun, recipe)\n",
+            "        training.step, training.tokens = progress.step, progress.tokens\n",
+            "        training.step, training.tokens = progress.step, progress.tokens\n"
+            "        training.begun = progress.step\n",
+        ),
+        (
+            TRAINING,
+            "        factor = learning_rate_factor(self.step, self.recipe)\n",
+            "        factor = learning_rate_factor(self.step - self.begun, self.recipe)\n",
         ),
     ),
     fault(
