@@ -6,6 +6,8 @@ are GPT-2's own.
 """
 
 import math
+from collections.abc import Iterator
+from hashlib import sha256
 
 import torch
 import torch.nn.functional as F
@@ -196,24 +198,54 @@ class GPT(nn.Module):
         Xavier treats query, key and value as three matrices of their own, and is normal, not
         uniform. An untied head is an embedding of the output side: N(0, 0.02²).
         """
+        for _, weight, spread in self._matrices():
+            nn.init.normal_(weight, std=spread, generator=generator)
+        self._reset_vectors()
+
+    @torch.no_grad()
+    def initialize_by_name(self, seed: int) -> None:
+        """The same, each matrix by its name alone: models that share it begin with the same values.
+
+        A matrix that is held twice has the name that comes first.
+        """
+        drawn: set[int] = set()
+        for name, weight, spread in self._matrices():
+            if weight.data_ptr() not in drawn:
+                drawn.add(weight.data_ptr())
+                digest = sha256(f"{seed} {name}".encode()).digest()
+                generator = torch.Generator(weight.device)
+                generator.manual_seed(int.from_bytes(digest[:8], "big", signed=True))
+                nn.init.normal_(weight, std=spread, generator=generator)
+        self._reset_vectors()
+
+    def _matrices(self) -> Iterator[tuple[str, Tensor, float]]:
+        """Name, values and standard deviation of each that is drawn, in their order."""
         config, scheme = self.config, self.config.initialization_in_force
         gain = deepnorm_gain(config) if scheme == "deepnorm" else 1.0
         widths = [n * config.d_head for n in (config.n_head, config.n_kv_head, config.n_kv_head)]
         for name, module in self.named_modules():
             if isinstance(module, nn.Embedding) or name == "lm_head":
-                nn.init.normal_(module.weight, std=0.02, generator=generator)
+                yield name, module.weight, 0.02
             elif isinstance(module, nn.Linear):
                 if scheme == "gpt2":
                     depth = 2 * self.config.n_layer if name.endswith("c_proj") else 1
-                    std = 0.02 / math.sqrt(depth)
-                    nn.init.normal_(module.weight, std=std, generator=generator)
+                    yield name, module.weight, 0.02 / math.sqrt(depth)
                 elif name.endswith("c_attn"):
                     parts = module.weight.split(widths)
-                    for part, part_gain in zip(parts, (1, 1, gain), strict=True):
-                        nn.init.xavier_normal_(part, part_gain, generator=generator)
+                    gains = {"query": 1.0, "key": 1.0, "value": gain}
+                    for (role, of), part in zip(gains.items(), parts, strict=True):
+                        yield f"{name}.{role}", part, xavier_spread(part, of)
                 else:
-                    nn.init.xavier_normal_(module.weight, gain, generator=generator)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+                    yield name, module.weight, xavier_spread(module.weight, gain)
+
+    def _reset_vectors(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
             elif isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
                 module.reset_parameters()
+
+
+def xavier_spread(weight: Tensor, gain: float) -> float:
+    """Standard deviation of a matrix's values."""
+    return gain * math.sqrt(2.0 / sum(weight.shape))

@@ -142,3 +142,48 @@ def test_a_new_model_draws_from_the_global_seed() -> None:
     assert torch.equal(first.wte.weight, again.wte.weight)
     assert torch.equal(first.h[-1].mlp.c_proj.weight, again.h[-1].mlp.c_proj.weight)
     assert not torch.equal(first.wte.weight, other.wte.weight)
+
+
+def named(model: GPT, seed: int) -> dict[str, Tensor]:
+    model.initialize_by_name(seed)
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"head": "untied"},
+        {"position": "rope"},
+        {"norm": "rmsnorm", "norm_placement": "double"},
+        {"n_kv_head": 1},
+        {"mlp": "swiglu"},
+    ],
+    ids=str,
+)
+def test_what_models_share_begins_with_the_same_values(choices: dict[str, object]) -> None:
+    """Though an option adds or drops a matrix, and so draws more or fewer numbers."""
+    plain, other = named(model_with("gpt2"), 5), named(model_with("gpt2", **choices), 5)
+    shared = [n for n in plain if n in other and plain[n].shape == other[n].shape]
+    assert {"wte.weight", "h.5.attn.c_proj.weight"} <= {*shared}
+    assert all(torch.equal(plain[name], other[name]) for name in shared)
+    assert not torch.equal(plain["h.0.mlp.c_proj.weight"], plain["h.1.mlp.c_proj.weight"])
+
+
+@pytest.mark.parametrize("scheme", ["gpt2", "xavier", "deepnorm"])
+def test_by_name_each_matrix_has_the_spread_that_it_has_in_order(scheme: str) -> None:
+    model = model_with(scheme)
+    in_order = {
+        name: float(p.detach().std()) for name, p in model.named_parameters() if p.ndim == 2
+    }
+    found = named(model, 0)
+    for name, spread in in_order.items():
+        assert float(found[name].std()) == pytest.approx(spread, rel=0.05), name
+    vectors = [p for n, p in found.items() if p.ndim == 1 and "ln_" not in n]
+    assert all((p == 0).all() for p in vectors)
+
+
+def test_another_seed_draws_other_values_and_the_same_one_the_same() -> None:
+    model = model_with("deepnorm")
+    first, other, again = (named(model, seed) for seed in (1, 2, 1))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["wte.weight"], other["wte.weight"])
