@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,26 +172,26 @@ def _run(
     settings = settings_of(options)
     environment = run_stamp(settings)
     planned = plan(settings, claims, selected, listed or experiments(), environment)
-    part = planned
-    if options.shard is not None:
-        part = [each.of(lambda key: in_shard(key, *options.shard)) for each in planned]
+    shard = options.shard or (1, 1)
     jobs = options.jobs or (usable_cores() if settings.device == "cpu" else 1)
     rules = Rules(options.fresh, options.accept_code)
     steal = StealClock()
     with closing(Record(options.record)) as record, ending_is_raised():
         try:
             executor = _executor(options, jobs, settings.device)
-            state = measure(part, record, executor, rules, environment, jobs)
+            chosen = partial(in_shard, index=shard[0], count=shard[1])
+            state = measure(planned, record, executor, rules, environment, jobs, chosen)
         except (Ended, KeyboardInterrupt) as end:
             told = "what was finished is kept, and the same command goes on from there"
             warn(f"error: interrupted; {told} ({options.record})")
             return end.status if isinstance(end, Ended) else 130
-    results = results_of(planned, state, settings, environment)
+    results = results_of(state.planned, state, settings, environment)
     if results["environment"] == environment:  # it measured most of them itself
         results["environment"] = {**environment, "steal_during_run": steal.share()}
     write_results(options.out, results)
     say(verdicts(results, {claim.id for claim in selected}))
-    failed = list(failures(planned, state)) + list(_failed_claims(planned, state, results))
+    failed = list(failures(state.planned, state))
+    failed += list(_failed_claims(state.planned, state, results))
     for name, error in failed:
         warn(f"error: {name} failed: {error}")
     if failed:

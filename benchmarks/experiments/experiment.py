@@ -91,13 +91,15 @@ class Cell:
     """A piece of an experiment that is finished, or not, as a whole.
 
     ``share`` is its part of the experiment's seconds, in any unit. A ``timed`` cell runs alone and
-    has all cores; any other has one thread, since sums depend on how many there are.
+    has all cores; any other has one thread, since sums depend on how many there are. ``shared``
+    names the module that measures it for several claims: it is measured once for all of them.
     """
 
     parameters: dict[str, Parameter] = field(default_factory=dict)
     share: float = 1.0
     timed: bool = False
     memory: int = GIGABYTE  # bytes at its peak; a cell that does not fit waits
+    shared: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ class Experiment:
     ``measure`` is given the settings and a cell's parameters, in a process of its own, and returns
     what JSON can hold; ``combine`` makes measurements of what all cells returned, in their order.
     ``seconds`` are those of two CPU cores; None: too long for that profile, where its claim stays
-    open.
+    open. ``further`` names the cells that follow from what all cells before them found, such as
+    those at the best of several rates; no more: none.
     """
 
     claim: str
@@ -119,11 +122,16 @@ class Experiment:
     protocol: int = 1
     of_any_model: bool = False  # whether it asks the run's subject, and so says something of it,
     as_run_elsewhere: bool = False  # also where transformers runs it
+    further: Callable[[Settings, CellsFound], Sequence[Cell]] | None = None
 
     def __call__(self, settings: Settings) -> list[Measurement]:
         """All of it in this process, cell after cell."""
-        cells = self.cells(settings)
-        found = [(each.parameters, self.measure(settings, **each.parameters)) for each in cells]
+        cells, found = [*self.cells(settings)], []
+        while cells:
+            found += [
+                (each.parameters, self.measure(settings, **each.parameters)) for each in cells
+            ]
+            cells = [*self.further(settings, found)] if self.further else []
         return self.combine(settings, found)
 
 
@@ -190,6 +198,7 @@ def experiment_of_cells(
     protocol: int = 1,
     of_any_model: bool = False,
     as_run_elsewhere: bool = False,
+    further: Callable[[Settings, CellsFound], Sequence[Cell]] | None = None,
 ) -> Callable[[Callable[[Settings, CellsFound], list[Measurement]]], Experiment]:
     """Turn the function below, which combines what ``measure`` found in ``cells``, into one."""
 
@@ -205,6 +214,7 @@ def experiment_of_cells(
             protocol,
             of_any_model,
             as_run_elsewhere,
+            further,
         )
 
     return decorate

@@ -162,7 +162,7 @@ def _results(record: Record, claims: list[Claim], options: argparse.Namespace) -
     selected = select(claims, options.only)
     planned = plan(settings, claims, selected, all_experiments(), environment)
     state = known(planned, record, Rules(accept_code=options.accept_code, any_machine=True))
-    write_results(options.out, results_of(planned, state, settings, environment))
-    cells = sum(len(each.cells) for each in planned)
+    write_results(options.out, results_of(state.planned, state, settings, environment))
+    cells = sum(len(each.cells) for each in state.planned)
     say(f"{len(state.lines)} of {cells} cells are in {options.out}")
     return 0

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
 from benchmarks.executors.executor import Task
-from benchmarks.experiments.experiment import PROFILES, Experiment, Settings
+from benchmarks.experiments.experiment import PROFILES, Cell, CellsFound, Experiment, Settings
 from benchmarks.judging.claims import Claim
 from benchmarks.judging.verdicts import NOT_BUILT
 from benchmarks.record.code_digest import code_digest
-from benchmarks.record.store import Key, canonical
+from benchmarks.record.store import Key, Line, canonical
 from benchmarks.subjects.subject import digest_of, subject_of
 
 MACHINE = ("cpu", "cores", "memory_bytes", "gpu", "driver")
@@ -25,17 +26,17 @@ NOT_OF_THIS_MODEL = "says nothing of this model: it trains or builds models of i
 
 @dataclass(frozen=True)
 class PlannedClaim:
-    """A claim and its cells; without cells, ``absent`` says why it is not measured."""
+    """A claim and its cells; without cells, ``absent`` says why it is not measured.
+
+    ``further`` are the cells that follow from what those before them found.
+    """
 
     claim: Claim
     experiment: Experiment | None
     cells: list[tuple[Task, Key]]
     absent: str = ""
     subject: dict[str, Any] | None = None  # the model of a run that asks about another
-
-    def of(self, chosen: Callable[[Key], bool]) -> PlannedClaim:
-        """The same with those cells alone whose keys are chosen."""
-        return replace(self, cells=[each for each in self.cells if chosen(each[1])])
+    further: Callable[[CellsFound], list[tuple[Task, Key]]] | None = None
 
     @property
     def missing_requirement(self) -> str:
@@ -98,28 +99,61 @@ def plan(
             why = f"too long for the {settings.profile} profile; run {longer}"
             found.append(PlannedClaim(claim, each, [], why))
         else:
-            cells = [
-                (task, key_of(task, subject, environment))
-                for task in _tasks(each, settings, environment["cores"])
-            ]
-            found.append(PlannedClaim(claim, each, cells, subject=told))
+            keyed = partial(_keyed, each, settings, subject, environment)
+            further = partial(_further, each, settings, keyed) if each.further else None
+            cells = keyed(each.cells(settings))
+            found.append(PlannedClaim(claim, each, cells, subject=told, further=further))
     return found
 
 
-def _tasks(each: Experiment, settings: Settings, cores: int) -> list[Task]:
-    cells = each.cells(settings)
-    seconds, shares = each.seconds[settings.profile] or 0.0, sum(cell.share for cell in cells)
-    return [
+def grown(planned: Sequence[PlannedClaim], lines: Mapping[Key, Line]) -> Sequence[PlannedClaim]:
+    """The plan with the cells that follow from what is done; the same one where none do."""
+    more = [_grown(each, lines) for each in planned]
+    return more if any(new is not old for new, old in zip(more, planned, strict=True)) else planned
+
+
+def _grown(planned: PlannedClaim, lines: Mapping[Key, Line]) -> PlannedClaim:
+    of_cells = [lines.get(key) for _, key in planned.cells]
+    done = [line.found for line in of_cells if line is not None and line.outcome == "done"]
+    if planned.further is None or not done or len(done) < len(of_cells):
+        return planned
+    parameters = [task.cell.parameters for task, _ in planned.cells]
+    further = planned.further(list(zip(parameters, done, strict=True)))
+    return replace(planned, cells=[*planned.cells, *further]) if further else planned
+
+
+def _further(
+    each: Experiment,
+    settings: Settings,
+    keyed: Callable[[Sequence[Cell]], list[tuple[Task, Key]]],
+    found: CellsFound,
+) -> list[tuple[Task, Key]]:
+    assert each.further is not None
+    return keyed(each.further(settings, found))
+
+
+def _keyed(
+    each: Experiment,
+    settings: Settings,
+    subject: str,
+    environment: dict[str, Any],
+    cells: Sequence[Cell],
+) -> list[tuple[Task, Key]]:
+    """Shares are parts of what the first cells have in all."""
+    shares = sum(cell.share for cell in each.cells(settings))
+    seconds, cores = each.seconds[settings.profile] or 0.0, environment["cores"]
+    tasks = [
         Task(each, cell, settings, cores if cell.timed else 1, seconds * cell.share / shares)
         for cell in cells
     ]
+    return [(task, key_of(task, subject, environment)) for task in tasks]
 
 
 def key_of(task: Task, subject: str, environment: dict[str, Any]) -> Key:
-    settings = task.settings
+    settings, shared = task.settings, task.cell.shared
     versions = {"python": environment["python"], **environment["packages"]}
     return Key(
-        claim=task.experiment.claim,
+        claim=shared or task.experiment.claim,
         parameters=canonical(task.cell.parameters),
         subject=subject,
         profile=settings.profile,
@@ -129,7 +163,7 @@ def key_of(task: Task, subject: str, environment: dict[str, Any]) -> Key:
         protocol=task.experiment.protocol,
         versions=canonical(versions),
         machine=machine_of(environment) if task.cell.timed else "",
-        code=code_digest(task.experiment.module),
+        code=code_digest(shared or task.experiment.module),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.executors.executor import Ended, Executor, Task
 from benchmarks.experiments.experiment import REFERENCE, Settings
 from benchmarks.record.store import Key, Line, Record, canonical
-from benchmarks.running.plan import PlannedClaim, machine_of
+from benchmarks.running.plan import PlannedClaim, grown, machine_of
 from benchmarks.running.progress import Progress
 
 OF_THE_CODE = ("commit", "dirty")  # which a copy of it on another machine does not know
@@ -35,8 +35,12 @@ class Rules:
 
 @dataclass
 class State:
-    """What is known of a run's cells: those of the record, and what it could not measure."""
+    """What is known of a run's cells: those of the record, and what it could not measure.
 
+    ``planned`` has the cells that follow from what is known, too.
+    """
+
+    planned: Sequence[PlannedClaim]
     lines: dict[Key, Line] = field(default_factory=dict)
     unavailable: dict[Key, str] = field(default_factory=dict)
 
@@ -67,15 +71,19 @@ def _resolved(name: str) -> str:
 
 def known(planned: Sequence[PlannedClaim], record: Record, rules: Rules, after: int = 0) -> State:
     """What the record has of the plan, of lines with a number above ``after``."""
-    state = State()
-    for claim in planned:
-        for _, key in claim.cells:
-            line = record.latest(
-                key, any_code=rules.accept_code, any_machine=rules.any_machine, after=after
-            )
-            if line is not None:
-                state.lines[key] = line
-    return state
+    state = State(planned)
+    while True:
+        for claim in state.planned:
+            for _, key in claim.cells:
+                line = record.latest(
+                    key, any_code=rules.accept_code, any_machine=rules.any_machine, after=after
+                )
+                if line is not None:
+                    state.lines[key] = line
+        more = grown(state.planned, state.lines)
+        if more is state.planned:
+            return state
+        state.planned = more
 
 
 def measure(
@@ -85,21 +93,52 @@ def measure(
     rules: Rules,
     environment: Mapping[str, Any],
     jobs: int,
+    chosen: Callable[[Key], bool] = lambda key: True,
 ) -> State:
-    """Measure every cell of the plan that is not done; a failed one is kept as failed.
+    """Measure every chosen cell of the plan that is not done; a failed one is kept as failed.
 
     Cells that take times come last and alone. What another run into the same record is measuring
     is waited for, and is not measured twice. UserError where the record cannot be written.
     """
     after = record.last_number if rules.fresh else 0
     state = known(planned, record, rules, after)
-    due = [
-        (task, key)
-        for claim in planned
+    tried: set[Key] = set()
+    try:
+        while due := _due(state, chosen, tried):
+            tried |= {key for _, key in due}
+            _measure(due, state, record, executor, rules, environment, jobs, after)
+            state.planned = known(state.planned, record, rules, after).planned
+    finally:
+        executor.close()
+    return state
+
+
+def _due(
+    state: State, chosen: Callable[[Key], bool], tried: Container[Key]
+) -> list[tuple[Task, Key]]:
+    """Each cell once, also one that several claims share."""
+    due = {
+        key: task
+        for claim in state.planned
         for task, key in claim.cells
-        if key not in state.lines or state.lines[key].outcome == "failed"
-    ]
-    due.sort(key=lambda each: (each[0].cell.timed, -each[0].expected))
+        if chosen(key)
+        and key not in tried
+        and (key not in state.lines or state.lines[key].outcome == "failed")
+    }
+    of_keys = [(task, key) for key, task in due.items()]
+    return sorted(of_keys, key=lambda each: (each[0].cell.timed, -each[0].expected))
+
+
+def _measure(
+    due: Sequence[tuple[Task, Key]],
+    state: State,
+    record: Record,
+    executor: Executor,
+    rules: Rules,
+    environment: Mapping[str, Any],
+    jobs: int,
+    after: int,
+) -> None:
     progress = Progress([task for task, _ in due], jobs)
     turns = _Turns(record.path)
     keys = {id(task): key for task, key in due}
@@ -129,10 +168,8 @@ def measure(
                 turns.give_back(end.task)
             progress.show()
     finally:
-        executor.close()
         turns.close()
         progress.close()
-    return state
 
 
 def _keep(

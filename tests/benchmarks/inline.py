@@ -66,4 +66,5 @@ def one_cell(
 def nothing_measured(settings: Settings) -> dict[str, Any]:
     """results.json of a run that selected no claim."""
     stamp = run_stamp(settings)
-    return results_of(plan(settings, load_claims(), [], [], stamp), State(), settings, stamp)
+    planned = plan(settings, load_claims(), [], [], stamp)
+    return results_of(planned, State(planned), settings, stamp)

@@ -17,6 +17,7 @@ from benchmarks.experiments.experiment import (
     PROFILES,
     Cell,
     CellsFound,
+    Experiment,
     Found,
     Settings,
     experiment,
@@ -32,6 +33,7 @@ GRID, TIMED, FAILING, ENDED = (
     "tying.saving-small",
     "tying.quality",
 )
+STAGED, SHARING = "norm.quality", "norm.variants"
 
 
 def note(text: str) -> None:
@@ -97,6 +99,32 @@ def ended(settings: Settings) -> list[Measurement]:
     return []
 
 
+def rates(settings: Settings) -> list[Cell]:
+    return [Cell({"rate": rate}, shared=__name__) for rate in (1, 2, 4)]
+
+
+def at_the_best(settings: Settings, found: CellsFound) -> list[Cell]:
+    """Two seeds at the rate with the least loss."""
+    if len(found) > len(rates(settings)):
+        return []
+    best, _ = min(found, key=lambda each: each[1][0])
+    return [Cell({**best, "seed": seed}, shared=__name__) for seed in range(2)]
+
+
+def loss(settings: Settings, rate: int, seed: int = 7) -> Found:
+    note(f"rate {rate}, seed {seed}")
+    return [abs(rate - 2) + seed / 100]
+
+
+def _staged(claim: str) -> Experiment:
+    def combine(settings: Settings, found: CellsFound) -> list[Measurement]:
+        return [number(claim, value, **labels) for labels, (value,) in found]
+
+    decorate = experiment_of_cells(claim, cells=rates, measure=loss, further=at_the_best, **SECONDS)
+    return decorate(combine)
+
+
+staged, sharing = _staged(STAGED), _staged(SHARING)
 GOOD = [grid, timed]
 ALL = [*GOOD, failing, ended]
 

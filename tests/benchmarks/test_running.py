@@ -82,6 +82,36 @@ def test_what_is_in_the_record_is_not_measured_again_and_gives_the_same_results(
     assert second["environment"]["utc"] == first["environment"]["utc"]
 
 
+RATES = {"rate 1, seed 7": 1, "rate 2, seed 7": 1, "rate 4, seed 7": 1}
+AT_THE_BEST = {"rate 2, seed 0": 1, "rate 2, seed 1": 1}
+
+
+def test_cells_that_follow_from_others_are_measured_after_them(run: Run) -> None:
+    assert run([small.staged]) == 0
+    assert run.measured == RATES | AT_THE_BEST
+    assert len(run.results()["measurements"]) == 5
+    assert run([small.staged]) == 0
+    assert run.measured == {}
+    where = ["--record", str(run.record), "--profile", "smoke", "--out", str(run.out)]
+    assert command_line.main(["record", "results", *where]) == 0
+    assert len(run.results()["measurements"]) == 5
+    assert len(small.staged(SETTINGS)) == 5  # in this process
+
+
+def test_cells_that_claims_share_are_measured_once(run: Run) -> None:
+    assert run([small.staged, small.sharing]) == 0
+    assert run.measured == RATES | AT_THE_BEST
+    claims = Counter(each["claim"] for each in run.results()["measurements"])
+    assert claims == {small.STAGED: 5, small.SHARING: 5}
+
+
+def test_a_shard_leaves_what_follows_from_the_others_to_them(run: Run) -> None:
+    for shard in ("1/2", "2/2", "1/2"):
+        assert run([small.staged], "--shard", shard) == 0
+    assert run([small.staged]) == 0
+    assert run.measured == RATES | AT_THE_BEST
+
+
 def test_fresh_measures_all_of_it_anew(run: Run) -> None:
     run(small.GOOD)
     assert run.measured
