@@ -161,7 +161,11 @@ INSTRUMENTS = (
     fault(
         "schedule of a fine-tune stands still",
         "A fine-tune keeps the learning rate of its first step.",
-        (FINETUNING, "            schedule.step()\n", ""),
+        (
+            FINETUNING,
+            "        spec.steps, spec.learning_rate, warmup_steps=spec.warmup_steps, ",
+            "        spec.steps, spec.learning_rate / 4, warmup_steps=0, decay_steps=0, ",
+        ),
     ),
     fault(
         "fine-tunes validated on held-out text",
