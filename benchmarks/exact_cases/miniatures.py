@@ -45,11 +45,16 @@ def found_by(miniature: Miniature) -> object:
     claim = _claims()[miniature.claim]
     settings = Settings(miniature.profile, "cpu", 0)  # type: ignore[arg-type]
     with in_miniature(miniature.sizes):
+        found: list[tuple[Any, Any]] = []
         cells = [cell.parameters for cell in experiment.cells(settings)]
-        chosen = [_first(cells, labels) for labels in miniature.cells] or cells
-        found: list[tuple[Any, Any]] = [(c, experiment.measure(settings, **c)) for c in chosen]
-        if miniature.rest:
-            found = [(labels, _like(labels, found)) for labels in cells]
+        while cells:
+            chosen = [each for labels in miniature.cells for each in _first(cells, labels)] or cells
+            of_chosen = [(c, experiment.measure(settings, **c)) for c in chosen]
+            of_all = [(labels, _like(labels, of_chosen)) for labels in cells]
+            found += of_all if miniature.rest else of_chosen
+            # Made for old commits as well, whose experiments name all their cells at once.
+            further = getattr(experiment, "further", None)
+            cells = [cell.parameters for cell in further(settings, found)] if further else []
         measured = experiment.combine(settings, found)
     judged, _ = judge_claim(claim, measured)
     return [{m.id: [m.value, m.interval, m.n, m.unit] for m in measured}, judged.verdict]
@@ -62,8 +67,9 @@ def _claims() -> dict[str, Claim]:
     return {each.id: each for each in load_claims()}
 
 
-def _first(cells: Sequence[Labels], labels: Labels) -> Labels:
-    return next(each for each in cells if labels.items() <= each.items())
+def _first(cells: Sequence[Labels], labels: Labels) -> list[Labels]:
+    """The first with these labels; none where no cell has them."""
+    return [each for each in cells if labels.items() <= each.items()][:1]
 
 
 def _like(labels: Labels, found: Sequence[tuple[Labels, Any]]) -> Any:
@@ -93,6 +99,11 @@ FIRST_STEP = {
     "experiments.lora.first_step.LEAST_ADAMW_DRAWS": 4,
     "experiments.lora.first_step.LENGTH": 32,
     "experiments.lora.first_step.BATCH_SIZE": 2,
+}
+TRAINED = {
+    "instruments.trained_models.HALF": 5 * 1024,
+    "instruments.trained_models.WHOLE": 10 * 1024,
+    "instruments.trained_models.CURVE": 2,
 }
 MINIATURES = (
     Miniature(
@@ -146,6 +157,10 @@ MINIATURES = (
         "position.embedding-untouched",
         "quick",
         sizes={"experiments.positions.lesson.TRAINING": Smaller(steps=2, seeds={"sqrt_width": 2})},
+    ),
+    *(
+        Miniature(claim, "full", ({"option": "baseline"},), rest=True, sizes=TRAINED)
+        for claim in ("position.quality", "tying.quality", "norm.quality")
     ),
     Miniature(
         "norm.gradient-profile",

@@ -1,0 +1,39 @@
+"""L4: whether Post-LN ends better than Pre-LN, each at its own best learning rate."""
+
+from __future__ import annotations
+
+from benchmarks.experiments.experiment import CellsFound, Settings, experiment_of_cells
+from benchmarks.instruments import trained_models
+from benchmarks.instruments.comparison import Comparison, arms, of_a_cell
+from benchmarks.instruments.trained_models import BASELINE
+from benchmarks.record.results import Measurement
+
+RATES = (1e-3, 2e-3, 4e-3)
+POST_RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
+POST_WARMUPS = (100, 400)  # steps: Post-LN is said to need more of it
+COMPARED = Comparison(
+    "norm.quality",
+    {
+        "pre": arms(BASELINE, RATES),
+        "post": arms("post", POST_RATES, POST_WARMUPS)
+        + arms("post, xavier", POST_RATES, POST_WARMUPS),
+    },
+    seeds=5,
+)
+
+
+@experiment_of_cells(
+    COMPARED.claim,
+    cells=COMPARED.cells,
+    measure=of_a_cell,
+    further=COMPARED.further,
+    smoke=None,
+    quick=None,
+    full=COMPARED.seconds,
+)
+def norm_quality(settings: Settings, found: CellsFound) -> list[Measurement]:
+    """What Post-LN loses less than Pre-LN, under the better of two initialisations for it."""
+    measurements = list(COMPARED.told(found))
+    for tokens in (trained_models.HALF, trained_models.WHOLE):
+        measurements += COMPARED.advantage(found, "post", "pre", tokens, comparisons=2)
+    return measurements

@@ -1,0 +1,224 @@
+"""Options trained side by side: first the best rate of each, then all of them on other seeds.
+
+>>> compared = Comparison("tying.quality", {name: arms(name, RATES) for name in OPTIONS}, seeds=10)
+>>> found = ...                         # of compared.cells(settings), and then of the further ones
+>>> compared.advantage(found, "untied", "tied", tokens, comparisons=2)
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.experiments.experiment import GIGABYTE, Cell, CellsFound, Settings
+from benchmarks.instruments import trained_models
+from benchmarks.instruments.trained_models import WARMUP_STEPS, held_out, losses_after
+from benchmarks.judging.stats import Estimate, crossed_mean_interval
+from benchmarks.record.results import Measurement, Parameter, measured
+
+Array = NDArray[np.float64]
+
+TUNING_SEEDS = (100, 101)
+FIRST_SEED = 110  # of those that decide
+# Seconds of one thread. A branch for half of the tokens is part of a whole run.
+WHOLE_SECONDS, HALF_SECONDS = 260.0, 125.0
+NATS = "nats/token"
+
+
+class Arm(NamedTuple):
+    """How an option may be trained; ``trained`` is its name in `trained_models.OPTIONS`."""
+
+    trained: str
+    rate: float
+    warmup: int = WARMUP_STEPS
+
+    def labels(self, seed: int, tokens: int) -> dict[str, Parameter]:
+        """The parameters of a cell."""
+        return {
+            "option": self.trained,
+            "rate": self.rate,
+            "seed": seed,
+            "tokens": tokens,
+            "warmup": self.warmup,
+        }
+
+
+def arms(
+    trained: str, rates: Sequence[float], warmups: Sequence[int] = (WARMUP_STEPS,)
+) -> list[Arm]:
+    """An option at each of these rates, after each of these warm-ups."""
+    return [Arm(trained, rate, warmup) for warmup in warmups for rate in rates]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``options`` by name, and the arms that are tried of each.
+
+    Equal tokens, the same text in the same order, and the same first values by seed.
+    """
+
+    claim: str
+    options: Mapping[str, Sequence[Arm]]
+    seeds: int
+
+    def cells(self, settings: Settings) -> list[Cell]:
+        """Every arm of every option, after half of the tokens, on seeds for tuning alone."""
+        return [
+            _cell(arm, seed, trained_models.HALF, HALF_SECONDS)
+            for tried in self.options.values()
+            for arm in tried
+            for seed in TUNING_SEEDS
+        ]
+
+    def further(self, settings: Settings, found: CellsFound) -> list[Cell]:
+        """Each option at its best arm, on the seeds that decide; none once they are there."""
+        if len(found) > len(self.cells(settings)):
+            return []
+        return [
+            _cell(self.best(found, option), seed, trained_models.WHOLE, WHOLE_SECONDS)
+            for option in self.options
+            for seed in self._seeds
+        ]
+
+    @property
+    def seconds(self) -> float:
+        """Of two cores."""
+        tried = sum(map(len, self.options.values())) * len(TUNING_SEEDS)
+        return (tried * HALF_SECONDS + len(self.options) * self.seeds * WHOLE_SECONDS) / 2
+
+    @property
+    def _seeds(self) -> range:
+        return range(FIRST_SEED, FIRST_SEED + self.seeds)
+
+    def best(self, found: CellsFound, option: str) -> Arm:
+        """The arm with the lowest loss, a mean over the seeds for tuning."""
+        return min(self.options[option], key=lambda arm: tuned_loss(found, arm))
+
+    def losses(self, found: CellsFound, option: str, tokens: int) -> Array | None:
+        """(seeds, windows) of held-out text; None where a run diverged."""
+        runs = [losses_after(of_cell, tokens) for of_cell in self._judged(found, option)]
+        return np.array(runs) if all(runs) else None
+
+    def _judged(self, found: CellsFound, option: str) -> list[Any]:
+        best = self.best(found, option)
+        return _of([best.labels(seed, trained_models.WHOLE) for seed in self._seeds], found)
+
+    def advantage(
+        self,
+        found: CellsFound,
+        option: str,
+        other: str,
+        tokens: int,
+        comparisons: int,
+        labels: Mapping[str, Parameter] | None = None,
+    ) -> list[Measurement]:
+        """What ``option`` loses less than ``other``; the intervals of so many hold together.
+
+        Paired over seeds and windows. Nothing where a run of either diverged.
+        """
+        ours, theirs = (self.losses(found, name, tokens) for name in (option, other))
+        if ours is None or theirs is None:
+            return []
+        windows, level = held_out(), 1 - 0.05 / comparisons
+        saved = crossed_mean_interval(theirs - ours, windows.stretches, level)
+        return [
+            self.measured(
+                saved.of(windows.population),
+                metric="loss_advantage",
+                option=option,
+                parameters={**(labels or {}), "tokens": tokens, "seeds": self.seeds},
+                direction="higher",
+            )
+        ]
+
+    def told(self, found: CellsFound) -> Iterator[Measurement]:
+        """Of every option its loss, the arm that it was judged at, and runs that did not train."""
+        for option, tried in self.options.items():
+            best = _told(self.best(found, option))
+            for tokens in (trained_models.HALF, trained_models.WHOLE):
+                losses = self.losses(found, option, tokens)
+                labels: dict[str, Parameter] = {"tokens": tokens, "seeds": self.seeds}
+                if losses is not None:
+                    yield self.measured(
+                        held_out().crossed_mean(losses),
+                        metric="held_out_loss",
+                        option=option,
+                        parameters={**labels, **best},
+                        direction="lower",
+                    )
+                outcomes = [
+                    each["by_tokens"][str(tokens)]["outcome"]
+                    for each in self._judged(found, option)
+                ]
+                yield self.measured(
+                    sum(outcome != "trained" for outcome in outcomes),
+                    metric="runs_not_trained",
+                    option=option,
+                    parameters=labels,
+                    unit="runs",
+                    source="counted",
+                )
+            for arm in tried:
+                loss = tuned_loss(found, arm)
+                if math.isfinite(loss):
+                    yield self.measured(
+                        loss, metric="tuning_loss", option=option, parameters=_told(arm)
+                    )
+
+    def measured(
+        self,
+        found: float | Estimate,
+        *,
+        metric: str,
+        option: str,
+        parameters: Mapping[str, Parameter],
+        direction: str = "none",
+        unit: str = NATS,
+        source: str = "training",
+    ) -> Measurement:
+        """A measurement of the claim."""
+        return measured(
+            found,
+            claim=self.claim,
+            metric=metric,
+            unit=unit,
+            direction=direction,  # type: ignore[arg-type]
+            choice="trained",
+            option=option,
+            parameters=parameters,
+            source=source,
+        )
+
+
+def tuned_loss(found: CellsFound, arm: Arm) -> float:
+    """Nats per token after half of the tokens, of the seeds for tuning; infinite: one diverged."""
+    half = trained_models.HALF
+    runs = _of([arm.labels(seed, half) for seed in TUNING_SEEDS], found)
+    losses = [losses_after(run, half) for run in runs]
+    return statistics.fmean(statistics.fmean(each) if each else math.inf for each in losses)
+
+
+def of_a_cell(settings: Settings, **labels: Any) -> Any:
+    """What a cell finds, whichever claim asks first."""
+    return trained_models.measure(settings, **labels)
+
+
+def _of(wanted: Sequence[Mapping[str, Parameter]], found: CellsFound) -> list[Any]:
+    """What the cells with these labels found, in their order."""
+    by_labels = {tuple(sorted(labels.items())): of_cell for labels, of_cell in found}
+    return [by_labels[tuple(sorted(labels.items()))] for labels in wanted]
+
+
+def _cell(arm: Arm, seed: int, tokens: int, seconds: float) -> Cell:
+    labels = arm.labels(seed, tokens)
+    return Cell(labels, share=seconds, memory=GIGABYTE, shared=trained_models.__name__)
+
+
+def _told(arm: Arm) -> dict[str, Parameter]:
+    return {"trained": arm.trained, "rate": arm.rate, "warmup_steps": arm.warmup}
