@@ -22,10 +22,12 @@ from benchmarks.instruments.trained_models import (
     smaller_tokenizer,
 )
 from benchmarks.subjects.built import Model
+from benchmarks.training import loop_speed, plain_loop
 from benchmarks.training.train_reference import train_tokenizer
 from reference_model.checkpoints import reference_tokenizer
 from reference_model.costs import parameter_count
 from reference_model.errors import UserError
+from reference_model.training import Training
 
 HERE = Settings("full", "cpu", 0)
 STEPS = 10  # of a whole run
@@ -149,3 +151,29 @@ def test_a_smaller_vocabulary_is_the_one_that_the_same_text_gives(text: str) -> 
     assert found.get_vocab() == expected.get_vocab()
     assert found.encode(text).ids == expected.encode(text).ids
     assert found.decode(found.encode("Ho, ❦ there!").ids) == "Ho, ❦ there!"
+
+
+# ---- the loop
+
+
+def test_the_plain_loop_takes_the_very_steps_of_ours(short: None) -> None:
+    recipe = trained_models.recipe_of(4, rate=4e-3, seed=1)
+    models = [Model(config_of(BASELINE)) for _ in range(2)]
+    for model in models:
+        model.initialize_by_name(0)
+    batches = trained_models.batches_of(1)
+    ours = list(Training(models[0], batches, recipe).losses())
+    assert list(plain_loop.losses(models[1], batches, recipe)) == ours
+    weights = zip(models[0].parameters(), models[1].parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in weights)
+
+
+def test_each_loop_is_timed_and_its_work_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_speed, "STEPS", 1)
+    monkeypatch.setattr(loop_speed, "TURNS", 1)
+    found = loop_speed.observed()
+    assert found["tokens"] == STEP_TOKENS
+    assert min(found.values()) > 0
+    # Three passes of two FLOPs for each weight and token, attention and the table apart.
+    weights = parameter_count(config_of(BASELINE)) - 128 * 128
+    assert 6 * weights * STEP_TOKENS < found["flops"] < 7 * weights * STEP_TOKENS
