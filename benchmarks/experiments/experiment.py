@@ -31,6 +31,8 @@ LESSON_MODULES = (
     "tying.quality",
     "norms.lesson",
     "norms.quality",
+    "norms.stable_range",
+    "norms.variants",
     "cache.lesson",
     "cache.complexity",
     "cache.speed",

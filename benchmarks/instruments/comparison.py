@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,12 +60,14 @@ def arms(
 class Comparison:
     """``options`` by name, and the arms that are tried of each.
 
-    Equal tokens, the same text in the same order, and the same first values by seed.
+    Equal tokens, the same text in the same order, and the same first values by seed. ``seeds``
+    decide; ``more`` of them where an option has to be told from one that is as good.
     """
 
     claim: str
     options: Mapping[str, Sequence[Arm]]
     seeds: int
+    more: Mapping[str, int] = field(default_factory=dict)
 
     def cells(self, settings: Settings) -> list[Cell]:
         """Every arm of every option, after half of the tokens, on seeds for tuning alone."""
@@ -83,18 +85,18 @@ class Comparison:
         return [
             _cell(self.best(found, option), seed, trained_models.WHOLE, WHOLE_SECONDS)
             for option in self.options
-            for seed in self._seeds
+            for seed in self._seeds(option)
         ]
 
     @property
     def seconds(self) -> float:
         """Of two cores."""
         tried = sum(map(len, self.options.values())) * len(TUNING_SEEDS)
-        return (tried * HALF_SECONDS + len(self.options) * self.seeds * WHOLE_SECONDS) / 2
+        judged = sum(len(self._seeds(option)) for option in self.options)
+        return (tried * HALF_SECONDS + judged * WHOLE_SECONDS) / 2
 
-    @property
-    def _seeds(self) -> range:
-        return range(FIRST_SEED, FIRST_SEED + self.seeds)
+    def _seeds(self, option: str) -> range:
+        return range(FIRST_SEED, FIRST_SEED + self.more.get(option, self.seeds))
 
     def best(self, found: CellsFound, option: str) -> Arm:
         """The arm with the lowest loss, a mean over the seeds for tuning."""
@@ -107,7 +109,8 @@ class Comparison:
 
     def _judged(self, found: CellsFound, option: str) -> list[Any]:
         best = self.best(found, option)
-        return _of([best.labels(seed, trained_models.WHOLE) for seed in self._seeds], found)
+        seeds = self._seeds(option)
+        return _of([best.labels(seed, trained_models.WHOLE) for seed in seeds], found)
 
     def advantage(
         self,
@@ -120,11 +123,12 @@ class Comparison:
     ) -> list[Measurement]:
         """What ``option`` loses less than ``other``; the intervals of so many hold together.
 
-        Paired over seeds and windows. Nothing where a run of either diverged.
+        Paired over windows and the seeds of both. Nothing where a run of either diverged.
         """
-        ours, theirs = (self.losses(found, name, tokens) for name in (option, other))
-        if ours is None or theirs is None:
+        pair = self._pair(found, option, other, tokens)
+        if pair is None:
             return []
+        ours, theirs = pair
         windows, level = held_out(), 1 - 0.05 / comparisons
         saved = crossed_mean_interval(theirs - ours, windows.stretches, level)
         return [
@@ -132,10 +136,40 @@ class Comparison:
                 saved.of(windows.population),
                 metric="loss_advantage",
                 option=option,
-                parameters={**(labels or {}), "tokens": tokens, "seeds": self.seeds},
+                parameters={**(labels or {}), "tokens": tokens, "seeds": len(ours)},
                 direction="higher",
             )
         ]
+
+    def excess(
+        self,
+        found: CellsFound,
+        option: str,
+        other: str,
+        tokens: int,
+        comparisons: int,
+        labels: Mapping[str, Parameter] | None = None,
+    ) -> list[Measurement]:
+        """What ``option`` loses more than ``other``, as in `advantage`."""
+        return [
+            replace(
+                each,
+                metric="loss_excess",
+                option=option,
+                direction="lower",
+            )
+            for each in self.advantage(found, other, option, tokens, comparisons, labels)
+        ]
+
+    def _pair(
+        self, found: CellsFound, option: str, other: str, tokens: int
+    ) -> tuple[Array, Array] | None:
+        """(seeds, windows) each, of the seeds that both have."""
+        ours, theirs = (self.losses(found, name, tokens) for name in (option, other))
+        if ours is None or theirs is None:
+            return None
+        seeds = min(len(ours), len(theirs))
+        return ours[:seeds], theirs[:seeds]
 
     def told(self, found: CellsFound) -> Iterator[Measurement]:
         """Of every option its loss, the arm that it was judged at, and runs that did not train."""
@@ -143,7 +177,8 @@ class Comparison:
             best = _told(self.best(found, option))
             for tokens in (trained_models.HALF, trained_models.WHOLE):
                 losses = self.losses(found, option, tokens)
-                labels: dict[str, Parameter] = {"tokens": tokens, "seeds": self.seeds}
+                seeds = len(self._seeds(option))
+                labels: dict[str, Parameter] = {"tokens": tokens, "seeds": seeds}
                 if losses is not None:
                     yield self.measured(
                         held_out().crossed_mean(losses),

@@ -113,9 +113,10 @@ def judged(training: Training, losses: Sequence[float]) -> dict[str, Any]:
     if not math.isfinite(losses[-1]):
         reason = f"the loss became {losses[-1]} at step {training.step}"
         return {"losses": [], "outcome": "diverged", "reason": reason}
-    windows = held_out()
-    model = training.model
-    each = token_losses(model, windows).mean(axis=1)
+    try:
+        each = token_losses(training.model, held_out()).mean(axis=1)
+    except ValueError as error:  # the last step was the one
+        return {"losses": [], "outcome": "diverged", "reason": str(error)}
     border = unigram_entropy() - MARGIN
     if each.mean() > border:
         reason = f"{each.mean():.3f} nats is above {border:.3f}, {MARGIN} below single tokens'"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.exact_cases import judging, miniatures, stand_ins
+from benchmarks.exact_cases import judging, miniature, miniatures, stand_ins
 from benchmarks.experiments.experiment import all_experiments
 from benchmarks.experiments.norms import lesson as norms
 from benchmarks.instruments import clock, texts
@@ -43,7 +43,7 @@ def test_a_cell_that_is_not_measured_has_the_numbers_of_the_one_most_like_it_mov
     None
 ):
     found = [({"rank": 4, "seed": 0}, {"loss": 2.0, "seeds": 3}), ({"process": 0}, [1.0])]
-    assert miniatures._like({"process": 0}, found) == [1.0]
-    like = miniatures._like({"rank": 4, "seed": 1}, found)
+    assert miniature._like({"process": 0}, found) == [1.0]
+    like = miniature._like({"rank": 4, "seed": 1}, found)
     assert like["seeds"] == 3
     assert 0 < abs(like["loss"] - 2.0) <= 0.1
