@@ -22,6 +22,8 @@ FIRST_STEP = {
     "experiments.lora.first_step.LENGTH": 32,
     "experiments.lora.first_step.BATCH_SIZE": 2,
 }
+# Of trained comparisons one option's cells, and of stable rates those of one depth.
+FEW = ({"option": "baseline"}, {"option": "four heads"}, {"depth": 4})
 TRAINED = {
     "instruments.trained_models.HALF": 5 * 1024,
     "instruments.trained_models.WHOLE": 10 * 1024,
@@ -83,13 +85,14 @@ MINIATURES = (
         sizes={"experiments.positions.lesson.TRAINING": Smaller(steps=2, seeds={"sqrt_width": 2})},
     ),
     *(
-        Miniature(claim, "full", ({"option": "baseline"}, {"depth": 4}), rest=True, sizes=TRAINED)
+        Miniature(claim, "full", FEW, rest=True, sizes=TRAINED)
         for claim in (
             "position.quality",
             "tying.quality",
             "norm.quality",
             "norm.stable-range",
             "norm.variants",
+            "cache.grouped-queries",
         )
     ),
     Miniature(

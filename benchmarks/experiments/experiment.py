@@ -38,6 +38,7 @@ LESSON_MODULES = (
     "cache.speed",
     "cache.memory_bound",
     "cache.compressed_speed",
+    "cache.grouped_queries",
     "turboquant.memory",
     "turboquant.lesson",
     "turboquant.signs",

@@ -149,15 +149,12 @@ class Comparison:
         tokens: int,
         comparisons: int,
         labels: Mapping[str, Parameter] | None = None,
+        told_as: str | None = None,
     ) -> list[Measurement]:
-        """What ``option`` loses more than ``other``, as in `advantage`."""
+        """What ``option`` loses more than ``other``, as in `advantage`; ``told_as``: its name."""
+        name = told_as or option
         return [
-            replace(
-                each,
-                metric="loss_excess",
-                option=option,
-                direction="lower",
-            )
+            replace(each, metric="loss_excess", option=name, direction="lower")
             for each in self.advantage(found, other, option, tokens, comparisons, labels)
         ]
 
