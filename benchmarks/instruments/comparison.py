@@ -19,7 +19,12 @@ from numpy.typing import NDArray
 from benchmarks.experiments.experiment import GIGABYTE, Cell, CellsFound, Settings
 from benchmarks.instruments import trained_models
 from benchmarks.instruments.trained_models import WARMUP_STEPS, held_out, losses_after
-from benchmarks.judging.stats import Estimate, crossed_mean_interval
+from benchmarks.judging.stats import (
+    Estimate,
+    crossed_mean_interval,
+    holm,
+    student_p_value,
+)
 from benchmarks.record.results import Measurement, Parameter, measured
 
 Array = NDArray[np.float64]
@@ -29,6 +34,7 @@ FIRST_SEED = 110  # of those that decide
 # Seconds of one thread. A branch for half of the tokens is part of a whole run.
 WHOLE_SECONDS, HALF_SECONDS = 260.0, 125.0
 NATS = "nats/token"
+SPLITS = 20  # of an option's seeds, to compare it with itself
 
 
 class Arm(NamedTuple):
@@ -156,6 +162,32 @@ class Comparison:
         return [
             replace(each, metric="loss_excess", option=name, direction="lower")
             for each in self.advantage(found, other, option, tokens, comparisons, labels)
+        ]
+
+    def same_twice(self, found: CellsFound, option: str, tokens: int) -> list[Measurement]:
+        """How many of SPLITS comparisons of an option with itself would be told apart.
+
+        Each one takes half of its seeds against the other half, after Holm's correction.
+        """
+        losses = self.losses(found, option, tokens)
+        if losses is None:
+            return []
+        draws, half, pairs = np.random.default_rng(0), len(losses) // 2, []
+        for _ in range(SPLITS):
+            order = draws.permutation(len(losses))
+            difference = losses[order[:half]] - losses[order[half : 2 * half]]
+            pairs.append(crossed_mean_interval(difference, held_out().stretches))
+        adjusted = holm([student_p_value(pair) for pair in pairs])
+        return [
+            self.measured(
+                int((adjusted < 0.05).sum()),
+                metric="told_apart_from_itself",
+                option=option,
+                parameters={"comparisons": SPLITS, "tokens": tokens, "seeds": half},
+                direction="lower",
+                unit="comparisons",
+                source="counted",
+            )
         ]
 
     def _pair(

@@ -120,6 +120,16 @@ def test_an_advantage_is_the_paired_difference_and_has_its_sign() -> None:
     assert wider.interval[0] < forth.interval[0] < forth.interval[1] < wider.interval[1]
 
 
+def test_an_option_is_not_told_apart_from_itself() -> None:
+    twice = Comparison("tying.quality", {"tied": arms("baseline", (2e-3,))}, seeds=10)
+    losses = scattered(0.0, np.random.default_rng(3))
+    (same,) = twice.same_twice(found_of(twice, losses), "tied", WHOLE)
+    assert (same.value, same.parameters["comparisons"], same.parameters["seeds"]) == (0, 20, 5)
+
+    diverged = found_of(twice, losses, ("baseline", FIRST_SEED))
+    assert twice.same_twice(diverged, "tied", WHOLE) == []
+
+
 def test_a_run_that_diverged_is_told_and_leaves_no_advantage() -> None:
     losses = scattered(0.0, np.random.default_rng(0))
     found = found_of(SMALL, losses, diverged=("post", FIRST_SEED))

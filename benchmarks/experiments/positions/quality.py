@@ -9,6 +9,7 @@ from benchmarks.instruments.trained_models import BASELINE
 from benchmarks.record.results import Measurement
 
 RATES = (1e-3, 2e-3, 4e-3)
+HALF_A_HEAD = "half a head"  # a planted effect: it has to lose
 COMPARED = Comparison(
     "position.quality",
     {
@@ -18,6 +19,7 @@ COMPARED = Comparison(
         "sinusoidal": arms("sinusoidal", RATES) + arms("sinusoidal, scaled", RATES),
         "alibi": arms("alibi", RATES),
         "none": arms("none", RATES),
+        HALF_A_HEAD: arms(HALF_A_HEAD, RATES),
     },
     seeds=5,
 )
@@ -37,10 +39,11 @@ def position_quality(settings: Settings, found: CellsFound) -> list[Measurement]
 
     Rotary, sinusoidal, ALiBi and none have 16,384 parameters fewer than learned ones, 1.7 %.
     """
-    others = [option for option in COMPARED.options if option != "rope"]
+    others = [option for option in COMPARED.options if option not in ("rope", HALF_A_HEAD)]
     measurements = list(COMPARED.told(found))
-    for other in others:
-        for tokens in (trained_models.HALF, trained_models.WHOLE):
+    for tokens in (trained_models.HALF, trained_models.WHOLE):
+        measurements += COMPARED.excess(found, HALF_A_HEAD, "learned", tokens, 2)
+        for other in others:
             measurements += COMPARED.advantage(
                 found, "rope", other, tokens, 2 * len(others), {"over": other}
             )

@@ -33,6 +33,8 @@ COMPARED = Comparison(
 def tying_quality(settings: Settings, found: CellsFound) -> list[Measurement]:
     """What the untied model loses less at equal width, and the tied one at equal parameters."""
     measurements = list(COMPARED.told(found))
+    for tokens in (trained_models.HALF, trained_models.WHOLE):
+        measurements += COMPARED.same_twice(found, "tied", tokens)
     for option, other, equal in (("untied", "tied", "width"), ("tied", NARROWER, "parameters")):
         for tokens in (trained_models.HALF, trained_models.WHOLE):
             measurements += COMPARED.advantage(found, option, other, tokens, 4, {"equal": equal})
