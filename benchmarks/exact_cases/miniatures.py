@@ -96,6 +96,17 @@ MINIATURES = (
         )
     ),
     Miniature(
+        "position.extrapolation",
+        "full",
+        ({"option": "rope"},),
+        rest=True,
+        sizes={
+            **TRAINED,
+            "instruments.trained_models.MARGIN": -10.0,  # nats: whatever it learnt, it trained
+            "instruments.extrapolation.TUNED_STEPS": 2,
+        },
+    ),
+    Miniature(
         "norm.gradient-profile",
         "smoke",
         sizes={

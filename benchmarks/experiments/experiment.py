@@ -27,6 +27,7 @@ LESSON_MODULES = (
     "lora.rank",
     "positions.lesson",
     "positions.quality",
+    "positions.extrapolation",
     "tying.lesson",
     "tying.quality",
     "norms.lesson",

@@ -110,10 +110,11 @@ class Comparison:
 
     def losses(self, found: CellsFound, option: str, tokens: int) -> Array | None:
         """(seeds, windows) of held-out text; None where a run diverged."""
-        runs = [losses_after(of_cell, tokens) for of_cell in self._judged(found, option)]
+        runs = [losses_after(of_cell, tokens) for of_cell in self.judged(found, option)]
         return np.array(runs) if all(runs) else None
 
-    def _judged(self, found: CellsFound, option: str) -> list[Any]:
+    def judged(self, found: CellsFound, option: str) -> list[Any]:
+        """What the runs found that decide of an option, in the order of their seeds."""
         best = self.best(found, option)
         seeds = self._seeds(option)
         return _of([best.labels(seed, trained_models.WHOLE) for seed in seeds], found)
@@ -217,8 +218,7 @@ class Comparison:
                         direction="lower",
                     )
                 outcomes = [
-                    each["by_tokens"][str(tokens)]["outcome"]
-                    for each in self._judged(found, option)
+                    each["by_tokens"][str(tokens)]["outcome"] for each in self.judged(found, option)
                 ]
                 yield self.measured(
                     sum(outcome != "trained" for outcome in outcomes),

@@ -13,6 +13,7 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from benchmarks.data.assets import play_texts
 from benchmarks.experiments.experiment import Found, Settings
+from benchmarks.instruments.extrapolation import beyond
 from benchmarks.instruments.perplexity import token_losses
 from benchmarks.instruments.texts import encode, joined, shuffled_windows
 from benchmarks.instruments.windows import Windows, windows_of
@@ -85,7 +87,8 @@ def measure(
 
     By the number of tokens: held-out ``losses`` (windows,) in nats per token, none where training
     diverged; the ``outcome``, "trained", "stalled" or "diverged", and its ``reason``. ``curve``:
-    tokens and the mean training loss of the CURVE steps before them.
+    tokens and the mean training loss of the CURVE steps before them. ``beyond``: of a model after
+    WHOLE, what `extrapolation.beyond` finds.
     """
     model = Model(config_of(option)).to(settings.device)
     model.initialize_by_name(seed)
@@ -100,7 +103,12 @@ def measure(
         branch.recipe = recipe
         decayed = list(branch.losses())
         found[str(recipe.steps * STEP_TOKENS)] = judged(branch, [*losses, *decayed])
-    return {"by_tokens": found, "curve": curve_of([*losses, *decayed])}
+    learnt = tokens == WHOLE and found[str(tokens)]["outcome"] == "trained"
+    return {
+        "by_tokens": found,
+        "curve": curve_of([*losses, *decayed]),
+        "beyond": beyond(model, held_out, partial(batches_of, seed), seed) if learnt else None,
+    }
 
 
 def recipe_of(steps: int, rate: float, seed: int, warmup: int = WARMUP_STEPS) -> Recipe:
@@ -159,17 +167,17 @@ def _training_tokens() -> Tensor:
     return encode(_tokenizer(), joined("train"))
 
 
-def batches_of(seed: int) -> Batches:
-    """(B, T + 1) of the training plays, in an order that the seed draws."""
-    return shuffled_windows(_training_tokens(), CONFIG.context_length, BATCH_SIZE, seed)
+def batches_of(seed: int, window: int = CONFIG.context_length) -> Batches:
+    """(B, window + 1) of the training plays, in an order that the seed draws; equal tokens."""
+    return shuffled_windows(_training_tokens(), window, STEP_TOKENS // window, seed)
 
 
 @functools.cache
-def held_out() -> Windows:
+def held_out(window: int = CONFIG.context_length) -> Windows:
     """All windows of the plays for test and validation."""
     plays = [*play_texts("test").values(), *play_texts("validation").values()]
     texts = [encode(_tokenizer(), play) for play in plays]
-    return windows_of(texts, CONFIG.context_length, f"the text of {len(texts)} plays")
+    return windows_of(texts, window, f"the text of {len(texts)} plays")
 
 
 @functools.cache
