@@ -78,6 +78,18 @@ MINIATURES = (
             "experiments.lora.rank.LENGTH": 32,
         },
     ),
+    Miniature(
+        "lora.learning-rate-law",
+        "full",
+        ({"rank": 4},),
+        rest=True,
+        sizes={
+            "experiments.lora.rate_law.STEPS": 4,
+            "experiments.lora.rate_law.WARMUP_STEPS": 2,
+            "experiments.lora.rate_law.LENGTH": 32,
+            "instruments.rate_law.DESIGNS": 4,
+        },
+    ),
     Miniature("position.embedding-untouched", "smoke"),
     Miniature(
         "position.embedding-untouched",

@@ -25,6 +25,7 @@ LESSON_MODULES = (
     "lora.first_step",
     "lora.training",
     "lora.rank",
+    "lora.rate_law",
     "positions.lesson",
     "positions.quality",
     "positions.extrapolation",
