@@ -90,6 +90,17 @@ MINIATURES = (
             "instruments.rate_law.DESIGNS": 4,
         },
     ),
+    Miniature(
+        "lora.rslora-is-a-rate",
+        "full",
+        ({"seed": 30},),
+        rest=True,
+        sizes={
+            "experiments.lora.one_rate.STEPS": 4,
+            "experiments.lora.one_rate.WARMUP_STEPS": 2,
+            "experiments.lora.one_rate.LENGTH": 32,
+        },
+    ),
     Miniature("position.embedding-untouched", "smoke"),
     Miniature(
         "position.embedding-untouched",

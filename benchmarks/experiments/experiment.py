@@ -26,6 +26,7 @@ LESSON_MODULES = (
     "lora.training",
     "lora.rank",
     "lora.rate_law",
+    "lora.one_rate",
     "positions.lesson",
     "positions.quality",
     "positions.extrapolation",
