@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.experiments.experiment import GIGABYTE, Cell, CellsFound, Settings
+from benchmarks.experiments.experiment import (
+    GIGABYTE,
+    Cell,
+    CellsFound,
+    Experiment,
+    Settings,
+    experiment_of_cells,
+)
 from benchmarks.instruments import trained_models
 from benchmarks.instruments.trained_models import WARMUP_STEPS, held_out, losses_after
 from benchmarks.judging.stats import (
@@ -25,7 +32,7 @@ from benchmarks.judging.stats import (
     holm,
     student_p_value,
 )
-from benchmarks.record.results import Measurement, Parameter, measured
+from benchmarks.record.results import Direction, Measurement, Parameter, measured
 
 Array = NDArray[np.float64]
 
@@ -93,6 +100,21 @@ class Comparison:
             for option in self.options
             for seed in self._seeds(option)
         ]
+
+    def experiment(
+        self, function: Callable[[Settings, CellsFound], list[Measurement]]
+    ) -> Experiment:
+        """Turn a function, which makes measurements of what all cells found, into the claim's."""
+        decorate = experiment_of_cells(
+            self.claim,
+            cells=self.cells,
+            measure=of_a_cell,
+            further=self.further,
+            smoke=None,
+            quick=None,
+            full=self.seconds,
+        )
+        return decorate(function)
 
     @property
     def seconds(self) -> float:
@@ -242,7 +264,7 @@ class Comparison:
         metric: str,
         option: str,
         parameters: Mapping[str, Parameter],
-        direction: str = "none",
+        direction: Direction = "none",
         unit: str = NATS,
         source: str = "training",
     ) -> Measurement:
@@ -252,7 +274,7 @@ class Comparison:
             claim=self.claim,
             metric=metric,
             unit=unit,
-            direction=direction,  # type: ignore[arg-type]
+            direction=direction,
             choice="trained",
             option=option,
             parameters=parameters,

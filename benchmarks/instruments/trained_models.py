@@ -55,7 +55,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "one for four": {**FOUR_HEADS, "n_kv_head": 1},
     # The three quarters of keys and values that are saved go to the MLP: 192 more.
     "one for four, equal parameters": {**FOUR_HEADS, "n_kv_head": 1, "d_mlp": 608},
-    "swiglu": {"mlp": "swiglu", "d_mlp": 341},  # two thirds of the width: equal parameters
     "half a head": {"d_head": 32},
 }
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PROCESSES, JOB_PROCESSES = 10, 3
 TURNS, STEPS = 4, 20  # turns of each loop, and steps of a turn
-TARGET = f"{__name__ if __name__ != '__main__' else 'benchmarks.training.loop_speed'}:observed"
+TARGET = "benchmarks.training.loop_speed:observed"
 
 
 def observed() -> dict[str, float]:

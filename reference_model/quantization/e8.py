@@ -8,7 +8,7 @@ negative is there, too.
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from reference_model.quantization.baselines import nonzero
 from reference_model.quantization.codec import Parts
 from reference_model.quantization.hadamard import HadamardRotated
 from reference_model.quantization.rotation import HADAMARD_ROUNDS, haar
+from reference_model.quantization.turboquant import check_choice
 
 DIMENSIONS = 8
 Rotation = Literal["hadamard", "haar"]
@@ -52,12 +53,8 @@ class E8Box(HadamardRotated):
             raise UserError(f"bits={bits!r} has no box; use one of {', '.join(map(str, STEPS))}")
         if width % DIMENSIONS:
             raise UserError(f"{width} channels are no multiple of {DIMENSIONS}; use one that is")
-        for name, value, allowed in (("scale", scale, Scale), ("rotation", rotation, Rotation)):
-            if value not in get_args(allowed):
-                raise UserError(
-                    f"{name}={value!r} is not a known choice; use one of "
-                    f"{', '.join(get_args(allowed))}"
-                )
+        check_choice("scale", scale, Scale)
+        check_choice("rotation", rotation, Rotation)
         self.name = f"E8, {bits} bits{'' if search else ', one step'}"
         self.width, self.bits, self.scale = width, bits, scale
         self.matrix = haar(width, seed).float() if rotation == "haar" else None

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.experiments.experiment import Settings
-from benchmarks.experiments.lora.one_rate import SEEDS, WAYS, cells, rates_of, rslora_is_a_rate
+from benchmarks.experiments.lora.one_rate import RATES, SEEDS, WAYS, cells, rslora_is_a_rate
 from benchmarks.judging.claims import load_claims
 from benchmarks.judging.verdicts import judge_claim
 from reference_model.lora import LoRAConfig
@@ -33,8 +33,10 @@ def found_with(gap: float) -> list[tuple[dict[str, Any], Any]]:
 def test_the_scales_are_those_of_the_comparison_and_most_rates_are_shared() -> None:
     scales = [LoRAConfig(64, way.alpha, way.scaling).scale for way in WAYS.values()]
     assert scales == [2.0, 8.0]
-    ours, theirs = ({round(math.log2(rate), 6) for rate in rates_of(way)} for way in WAYS.values())
-    assert len(ours & theirs) == 5
+    lora, rslora = RATES.values()
+    assert len({*lora} & {*rslora}) == 5
+    assert [len(lora), len(rslora)] == [7, 7]
+    assert [lora[3], rslora[3]] == [way.middle for way in WAYS.values()]
     assert len(cells(HERE)) == 2 * 7 * len(SEEDS)
 
 

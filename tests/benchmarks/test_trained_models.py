@@ -129,7 +129,6 @@ def test_an_option_begins_where_the_baseline_does(option: str) -> None:
     [
         ("untied, equal parameters", BASELINE),
         ("one for four, equal parameters", "four heads"),
-        ("swiglu", BASELINE),
     ],
 )
 def test_equal_parameters_are_equal_to_a_thousandth(option: str, like: str) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.experiments.experiment import CellsFound, Settings, experiment_of_cells
+from benchmarks.experiments.experiment import CellsFound, Settings
 from benchmarks.instruments import trained_models
-from benchmarks.instruments.comparison import Comparison, arms, of_a_cell
+from benchmarks.instruments.comparison import Comparison, arms
 from benchmarks.instruments.trained_models import config_of
 from benchmarks.record.results import Measurement
 from reference_model.costs import kv_cache_bytes
@@ -19,15 +19,7 @@ COMPARED = Comparison(
 )
 
 
-@experiment_of_cells(
-    COMPARED.claim,
-    cells=COMPARED.cells,
-    measure=of_a_cell,
-    further=COMPARED.further,
-    smoke=None,
-    quick=None,
-    full=COMPARED.seconds,
-)
+@COMPARED.experiment
 def grouped_queries(settings: Settings, found: CellsFound) -> list[Measurement]:
     """What a quarter of the heads loses more, at equal parameters and at fewer; and its cache.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.experiments.experiment import Cell, CellsFound, Found, Settings, experiment_of_cells
+from benchmarks.experiments.lora.rank import fine_tune
+from benchmarks.experiments.lora.training import RANKS
 from benchmarks.instruments.finetuning import FineTune, Outcome, run
 from benchmarks.instruments.rate_law import RULES, best_rate, exponents, resampled
 from benchmarks.instruments.topics import topics_source
@@ -21,9 +23,7 @@ from reference_model.lora import ScalingLaw
 Array = NDArray[np.float64]
 
 CLAIM = "lora.learning-rate-law"
-RANKS = (4, 16, 64, 256)
 SEEDS = range(20, 28)
-STEPS, WARMUP_STEPS, BATCH_SIZE, LENGTH = 32, 4, 4, 128
 WINDOWS = (89, 109)  # of validation and of held-out text: all that there are
 RULE = "three lowest"  # what decides; the other stands beside it
 PLANTED = 0.25  # how far a wrong law is off, which has to be told from the right one
@@ -64,16 +64,13 @@ def cells(settings: Settings) -> list[Cell]:
 
 def of_a_cell(settings: Settings, scaling: str, rank: int, rate: float, seed: int) -> Found:
     """Fields of an `Outcome`."""
-    law = LAWS[scaling]
-    return asdict(
-        run(
-            FineTune(
-                law.scaling, rank, rate, seed, STEPS, WARMUP_STEPS, BATCH_SIZE, LENGTH, law.alpha,
-                WINDOWS,
-            ),
-            settings.device,
-        )
-    )  # fmt: skip
+    return asdict(run(tuned_by(LAWS[scaling], rank, rate, seed), settings.device))
+
+
+def tuned_by(law: Law, rank: int, rate: float, seed: int) -> FineTune:
+    """That of lora.rank-pays, at this scaling and judged by all text."""
+    as_there = fine_tune("alpha/r", rank, rate, seed)
+    return replace(as_there, scaling=law.scaling, alpha=law.alpha, evaluation_windows=WINDOWS)
 
 
 @experiment_of_cells(CLAIM, cells=cells, measure=of_a_cell, smoke=None, quick=None, full=4750)

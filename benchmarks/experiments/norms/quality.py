@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.experiments.experiment import CellsFound, Settings, experiment_of_cells
+from benchmarks.experiments.experiment import CellsFound, Settings
 from benchmarks.instruments import trained_models
-from benchmarks.instruments.comparison import Comparison, arms, of_a_cell
+from benchmarks.instruments.comparison import Comparison, arms
 from benchmarks.instruments.trained_models import BASELINE
 from benchmarks.record.results import Measurement
 
@@ -22,15 +22,7 @@ COMPARED = Comparison(
 )
 
 
-@experiment_of_cells(
-    COMPARED.claim,
-    cells=COMPARED.cells,
-    measure=of_a_cell,
-    further=COMPARED.further,
-    smoke=None,
-    quick=None,
-    full=COMPARED.seconds,
-)
+@COMPARED.experiment
 def norm_quality(settings: Settings, found: CellsFound) -> list[Measurement]:
     """What Post-LN loses less than Pre-LN, under the better of two initialisations for it."""
     measurements = list(COMPARED.told(found))

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.experiments.experiment import CellsFound, Settings, experiment_of_cells
+from benchmarks.experiments.experiment import CellsFound, Settings
 from benchmarks.experiments.positions.quality import COMPARED as ENCODINGS
-from benchmarks.instruments.comparison import of_a_cell
 from benchmarks.instruments.extrapolation import AT_ONE, PART, RATIOS
 from benchmarks.instruments.trained_models import CONFIG, held_out
 from benchmarks.judging.stats import crossed_mean_interval, mean_interval
@@ -28,15 +27,7 @@ COMPARED = replace(
 )
 
 
-@experiment_of_cells(
-    CLAIM,
-    cells=COMPARED.cells,
-    measure=of_a_cell,
-    further=COMPARED.further,
-    smoke=None,
-    quick=None,
-    full=COMPARED.seconds,
-)
+@COMPARED.experiment
 def position_extrapolation(settings: Settings, found: CellsFound) -> list[Measurement]:
     """Rises over the trained length on the same targets; rotary's lead; the loss by position.
 
