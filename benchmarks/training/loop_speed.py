@@ -25,8 +25,8 @@ from reference_model.printing import say
 if TYPE_CHECKING:
     from benchmarks.judging.stats import Estimate
 
-PROCESSES, JOB_PROCESSES = 10, 3
-TURNS, STEPS = 4, 20  # turns of each loop, and steps of a turn
+PROCESSES, JOB_PROCESSES = 10, 6
+TURNS, STEPS = 40, 2  # turns of each loop, and steps of a turn: noise comes and goes in seconds
 TARGET = "benchmarks.training.loop_speed:observed"
 
 
