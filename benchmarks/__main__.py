@@ -1,4 +1,4 @@
-"""python -m benchmarks list | run | record: what is claimed, and what the numbers say."""
+"""python -m benchmarks list | plan | run | record: what is claimed, and what the numbers say."""
 
 from __future__ import annotations
 
@@ -38,6 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "list":
             say(_list(claims))
             return 0
+        if options.command == "plan":
+            say(_plan(claims, options))
+            return 0
         if options.command == "record":
             return record_command.run(options, claims)
         if options.command == "referee":
@@ -58,6 +61,12 @@ def _parser() -> Parser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", **about("print every claim, and what has to hold for it"))
+    foretold = commands.add_parser(
+        "plan",
+        **about("say what a run would measure, how long it takes, and what it can tell"),
+        example="--profile full --only 'position.*'",
+    )
+    add_what(foretold)
     statuses = STATUSES | {
         1: "a cell failed; all others are in the results",
         INTERRUPTED: "interrupted; the same command goes on where it was",
@@ -153,6 +162,21 @@ def _shard(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
+def _plan(claims: list[Claim], options: argparse.Namespace) -> str:
+    selected = select(claims, options.only)
+    from benchmarks.instruments.environment import run_stamp
+    from benchmarks.record.store import Record
+    from benchmarks.running.forecast import HEADERS, REMARK, forecast
+    from benchmarks.running.plan import plan
+    from benchmarks.running.runner import Rules, known, settings_of
+
+    settings = settings_of(options)
+    planned = plan(settings, claims, selected, experiments(), run_stamp(settings))
+    with closing(Record(options.record)) as record:
+        rows = [*forecast(known(planned, record, Rules()))]
+    return f"{_table(HEADERS, rows, wrapped=1)}\n\n{REMARK}"
+
+
 def _run(
     claims: list[Claim], options: argparse.Namespace, listed: Sequence[Experiment] | None = None
 ) -> int:
@@ -201,7 +225,7 @@ def _run(
 
 
 def experiments() -> list[Any]:
-    from benchmarks.experiments.experiment import all_experiments
+    from benchmarks.experiments.catalogue import all_experiments
 
     return all_experiments()
 

@@ -180,7 +180,7 @@ def test_every_module_stays_under_400_lines(root: Path) -> None:
 def test_the_experiments_of_a_profile_fit_its_budget_of_seconds(
     profile: str, budget: float
 ) -> None:
-    from benchmarks.experiments.experiment import all_experiments
+    from benchmarks.experiments.catalogue import all_experiments
 
     declared = {entry.claim: entry.seconds for entry in all_experiments()}
     assert declared
@@ -191,7 +191,7 @@ def test_the_experiments_of_a_profile_fit_its_budget_of_seconds(
 
 
 def test_a_claim_has_at_most_one_experiment_and_each_experiment_has_a_claim(root: Path) -> None:
-    from benchmarks.experiments.experiment import all_experiments
+    from benchmarks.experiments.catalogue import all_experiments
 
     measured = [entry.claim for entry in all_experiments()]
     claims = {claim.id for claim in load_claims()}

@@ -144,16 +144,16 @@ def _fine_tune() -> object:
 def _diverged() -> object:
     """A seed whose fine-tune diverged is not left out in silence."""
     from benchmarks.experiments.lora import rank as lora_rank
-    from benchmarks.experiments.lora import training as lora_training
     from benchmarks.instruments.finetuning import Outcome
+    from benchmarks.instruments.rank_sweep import RANKS
 
     whole = Outcome([1.0, 1.1], [2.0, 2.1, 2.2], 3, 4, 5)
     broken = Outcome([], [], 3, 4, 5)
-    rates = [("alpha/r", rank, rate) for rank in lora_training.RANKS for rate in (1e-3, 3e-3)]
+    rates = [("alpha/r", rank, rate) for rank in RANKS for rate in (1e-3, 3e-3)]
     found = {tried: [whole, whole] for tried in rates} | {rates[0]: [whole, broken]}
     return [
         [lora_rank.held_out(found, tried) for tried in rates[:2]],
-        lora_rank.best_rate(found, "alpha/r", lora_training.RANKS[0]),
+        lora_rank.best_rate(found, "alpha/r", RANKS[0]),
         refusal(lambda: list(lora_rank.findings(found))),
         list(lora_rank._of_rates(_labelled, found)),
     ]

@@ -307,7 +307,8 @@ EXPERIMENTS = (
 
 def _experiment(claim: str) -> object:
     """All that an experiment measures, and the verdict that this leads to."""
-    from benchmarks.experiments.experiment import Settings, all_experiments
+    from benchmarks.experiments.catalogue import all_experiments
+    from benchmarks.experiments.experiment import Settings
     from benchmarks.judging.claims import load_claims
     from benchmarks.judging.verdicts import judge_claim
 

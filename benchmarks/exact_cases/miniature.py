@@ -36,7 +36,8 @@ class Miniature:
 
 def found_by(miniature: Miniature) -> object:
     """All that it measures, by name, and the verdict that this leads to."""
-    from benchmarks.experiments.experiment import Settings, all_experiments
+    from benchmarks.experiments.catalogue import all_experiments
+    from benchmarks.experiments.experiment import Settings
     from benchmarks.judging.verdicts import judge_claim
 
     (experiment,) = (each for each in all_experiments() if each.claim == miniature.claim)

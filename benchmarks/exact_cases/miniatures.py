@@ -73,9 +73,9 @@ MINIATURES = (
         ({"rank": 4}, {"process": 0}),
         rest=True,
         sizes={
-            "experiments.lora.rank.STEPS": 4,
-            "experiments.lora.rank.WARMUP_STEPS": 2,
-            "experiments.lora.rank.LENGTH": 32,
+            "instruments.rank_sweep.STEPS": 4,
+            "instruments.rank_sweep.WARMUP_STEPS": 2,
+            "instruments.rank_sweep.LENGTH": 32,
         },
     ),
     Miniature(
@@ -84,9 +84,9 @@ MINIATURES = (
         ({"rank": 4},),
         rest=True,
         sizes={
-            "experiments.lora.rank.STEPS": 4,
-            "experiments.lora.rank.WARMUP_STEPS": 2,
-            "experiments.lora.rank.LENGTH": 32,
+            "instruments.rank_sweep.STEPS": 4,
+            "instruments.rank_sweep.WARMUP_STEPS": 2,
+            "instruments.rank_sweep.LENGTH": 32,
             "instruments.rate_law.DESIGNS": 4,
         },
     ),
@@ -96,9 +96,9 @@ MINIATURES = (
         ({"seed": 30},),
         rest=True,
         sizes={
-            "experiments.lora.rank.STEPS": 4,
-            "experiments.lora.rank.WARMUP_STEPS": 2,
-            "experiments.lora.rank.LENGTH": 32,
+            "instruments.rank_sweep.STEPS": 4,
+            "instruments.rank_sweep.WARMUP_STEPS": 2,
+            "instruments.rank_sweep.LENGTH": 32,
         },
     ),
     Miniature("position.embedding-untouched", "smoke"),
@@ -121,12 +121,14 @@ MINIATURES = (
     Miniature(
         "position.extrapolation",
         "full",
-        ({"option": "rope"},),
+        ({"option": "rope"}, {"task": "copy"}),
         rest=True,
         sizes={
             **TRAINED,
             "instruments.trained_models.MARGIN": -10.0,  # nats: whatever it learnt, it trained
             "instruments.extrapolation.TUNED_STEPS": 2,
+            "instruments.copy_task.STEPS": 15,
+            "instruments.copy_task.JUDGED": 4,
         },
     ),
     Miniature(

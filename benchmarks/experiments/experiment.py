@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from benchmarks.record.results import Measurement, Parameter
@@ -18,47 +17,6 @@ if TYPE_CHECKING:
 
 Profile = Literal["smoke", "quick", "full"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
-LESSON_MODULES = (
-    "lora.share",
-    "lora.lesson",
-    "lora.adapters",
-    "lora.first_step",
-    "lora.training",
-    "lora.rank",
-    "lora.rate_law",
-    "lora.one_rate",
-    "positions.lesson",
-    "positions.quality",
-    "positions.extrapolation",
-    "tying.lesson",
-    "tying.quality",
-    "norms.lesson",
-    "norms.quality",
-    "norms.stable_range",
-    "norms.variants",
-    "cache.lesson",
-    "cache.complexity",
-    "cache.speed",
-    "cache.memory_bound",
-    "cache.compressed_speed",
-    "cache.grouped_queries",
-    "turboquant.memory",
-    "turboquant.lesson",
-    "turboquant.signs",
-    "turboquant.qjl",
-    "turboquant.qjl_budget",
-    "turboquant.kv_quality",
-    "turboquant.best_at_three",
-    "turboquant.shares",
-    "turboquant.recall",
-    "int8.lesson",
-    "int8.speed",
-    "int8.sensitivity",
-    "int8.activations",
-    "int8.outlier_split",
-)
-
-
 REFERENCE = "reference"
 
 
@@ -119,7 +77,7 @@ class Experiment:
     what JSON can hold; ``combine`` makes measurements of what all cells returned, in their order.
     ``seconds`` are those of two CPU cores; None: too long for that profile, where its claim stays
     open. ``further`` names the cells that follow from what all cells before them found, such as
-    those at the best of several rates; no more: none.
+    those at the best of several rates; no more: none. ``design`` says beforehand what it can tell.
     """
 
     claim: str
@@ -132,6 +90,7 @@ class Experiment:
     of_any_model: bool = False  # whether it asks the run's subject, and so says something of it,
     as_run_elsewhere: bool = False  # also where transformers runs it
     further: Callable[[Settings, CellsFound], Sequence[Cell]] | None = None
+    design: str = ""
 
     def __call__(self, settings: Settings) -> list[Measurement]:
         """All of it in this process, cell after cell."""
@@ -208,6 +167,7 @@ def experiment_of_cells(
     of_any_model: bool = False,
     as_run_elsewhere: bool = False,
     further: Callable[[Settings, CellsFound], Sequence[Cell]] | None = None,
+    design: str = "",
 ) -> Callable[[Callable[[Settings, CellsFound], list[Measurement]]], Experiment]:
     """Turn the function below, which combines what ``measure`` found in ``cells``, into one."""
 
@@ -224,16 +184,7 @@ def experiment_of_cells(
             of_any_model,
             as_run_elsewhere,
             further,
+            design,
         )
 
     return decorate
-
-
-def all_experiments() -> list[Experiment]:
-    """Every experiment, in the order of the lessons; imports torch."""
-    return [
-        value
-        for name in LESSON_MODULES
-        for value in vars(import_module(f"benchmarks.experiments.{name}")).values()
-        if isinstance(value, Experiment)
-    ]

@@ -1,8 +1,9 @@
 """Options trained side by side: first the best rate of each, then all of them on other seeds.
 
->>> compared = Comparison("tying.quality", {name: arms(name, RATES) for name in OPTIONS}, seeds=10)
+>>> options = {name: arms(name, RATES) for name in ("tied", "untied")}
+>>> compared = Comparison("tying.quality", options, seeds=10, comparisons=2, scatter=0.006)
 >>> found = ...                         # of compared.cells(settings), and then of the further ones
->>> compared.advantage(found, "untied", "tied", tokens, comparisons=2)
+>>> compared.advantage(found, "untied", "tied", tokens)
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ from benchmarks.experiments.experiment import (
     experiment_of_cells,
 )
 from benchmarks.instruments import trained_models
+from benchmarks.instruments.design import finds
 from benchmarks.instruments.trained_models import WARMUP_STEPS, held_out, losses_after
 from benchmarks.judging.stats import (
     Estimate,
     crossed_mean_interval,
     holm,
+    mean_interval,
     student_p_value,
 )
 from benchmarks.record.results import Direction, Measurement, Parameter, measured
@@ -41,6 +44,7 @@ FIRST_SEED = 110  # of those that decide
 # Seconds of one thread. A branch for half of the tokens is part of a whole run.
 WHOLE_SECONDS, HALF_SECONDS = 260.0, 125.0
 NATS = "nats/token"
+POINT = 4  # pieces of a curve to a point that is told
 SPLITS = 20  # of an option's seeds, to compare it with itself
 
 
@@ -74,13 +78,15 @@ class Comparison:
     """``options`` by name, and the arms that are tried of each.
 
     Equal tokens, the same text in the same order, and the same first values by seed. ``seeds``
-    decide; ``more`` of them where an option has to be told from one that is as good.
+    decide; ``seeds_of``: other numbers of them, as more for options that may be equally good.
     """
 
     claim: str
     options: Mapping[str, Sequence[Arm]]
     seeds: int
-    more: Mapping[str, int] = field(default_factory=dict)
+    comparisons: int  # whose intervals hold together
+    scatter: float  # of a pilot's paired differences: a standard deviation over seeds, in nats
+    seeds_of: Mapping[str, int] = field(default_factory=dict)
 
     def cells(self, settings: Settings) -> list[Cell]:
         """Every arm of every option, after half of the tokens, on seeds for tuning alone."""
@@ -113,8 +119,14 @@ class Comparison:
             smoke=None,
             quick=None,
             full=self.seconds,
+            design=self.design,
         )
         return decorate(function)
+
+    @property
+    def design(self) -> str:
+        """What it can tell, in a sentence."""
+        return finds(self.seeds, self.scatter, self.comparisons)
 
     @property
     def seconds(self) -> float:
@@ -124,7 +136,7 @@ class Comparison:
         return (tried * HALF_SECONDS + judged * WHOLE_SECONDS) / 2
 
     def _seeds(self, option: str) -> range:
-        return range(FIRST_SEED, FIRST_SEED + self.more.get(option, self.seeds))
+        return range(FIRST_SEED, FIRST_SEED + self.seeds_of.get(option, self.seeds))
 
     def best(self, found: CellsFound, option: str) -> Arm:
         """The arm with the lowest loss, a mean over the seeds for tuning."""
@@ -147,10 +159,9 @@ class Comparison:
         option: str,
         other: str,
         tokens: int,
-        comparisons: int,
         labels: Mapping[str, Parameter] | None = None,
     ) -> list[Measurement]:
-        """What ``option`` loses less than ``other``; the intervals of so many hold together.
+        """What ``option`` loses less than ``other``; intervals of all comparisons hold together.
 
         Paired over windows and the seeds of both. Nothing where a run of either diverged.
         """
@@ -158,7 +169,7 @@ class Comparison:
         if pair is None:
             return []
         ours, theirs = pair
-        windows, level = held_out(), 1 - 0.05 / comparisons
+        windows, level = held_out(), 1 - 0.05 / self.comparisons
         saved = crossed_mean_interval(theirs - ours, windows.stretches, level)
         return [
             self.measured(
@@ -176,7 +187,6 @@ class Comparison:
         option: str,
         other: str,
         tokens: int,
-        comparisons: int,
         labels: Mapping[str, Parameter] | None = None,
         told_as: str | None = None,
     ) -> list[Measurement]:
@@ -184,7 +194,7 @@ class Comparison:
         name = told_as or option
         return [
             replace(each, metric="loss_excess", option=name, direction="lower")
-            for each in self.advantage(found, other, option, tokens, comparisons, labels)
+            for each in self.advantage(found, other, option, tokens, labels)
         ]
 
     def same_twice(self, found: CellsFound, option: str, tokens: int) -> list[Measurement]:
@@ -224,7 +234,7 @@ class Comparison:
         return ours[:seeds], theirs[:seeds]
 
     def told(self, found: CellsFound) -> Iterator[Measurement]:
-        """Of every option its loss, the arm that it was judged at, and runs that did not train."""
+        """Of every option its losses, the arm it was judged at, and runs that did not train."""
         for option, tried in self.options.items():
             best = _told(self.best(found, option))
             for tokens in (trained_models.HALF, trained_models.WHOLE):
@@ -250,12 +260,28 @@ class Comparison:
                     unit="runs",
                     source="counted",
                 )
+            yield from self._curve(found, option)
             for arm in tried:
                 loss = tuned_loss(found, arm)
                 if math.isfinite(loss):
                     yield self.measured(
                         loss, metric="tuning_loss", option=option, parameters=_told(arm)
                     )
+
+    def _curve(self, found: CellsFound, option: str) -> Iterator[Measurement]:
+        """The training loss on its way, a mean over seeds; nothing where a run diverged."""
+        curves = [np.array(run["curve"]) for run in self.judged(found, option)]
+        if len({len(curve) for curve in curves}) > 1:
+            return
+        for at in range(POINT - 1, len(curves[0]), POINT):
+            tokens = int(curves[0][at, 0])
+            yield self.measured(
+                mean_interval([curve[at, 1] for curve in curves]),
+                metric="training_loss",
+                option=option,
+                parameters={"tokens": tokens, "seeds": len(curves)},
+                direction="lower",
+            )
 
     def measured(
         self,

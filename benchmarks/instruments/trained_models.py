@@ -55,6 +55,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "one for four": {**FOUR_HEADS, "n_kv_head": 1},
     # The three quarters of keys and values that are saved go to the MLP: 192 more.
     "one for four, equal parameters": {**FOUR_HEADS, "n_kv_head": 1, "d_mlp": 608},
+    # A gate is a third matrix: 341 numbers between them cost what 512 do without.
+    "swiglu for four": {**FOUR_HEADS, "mlp": "swiglu", "d_mlp": 341},
     "half a head": {"d_head": 32},
 }
 
@@ -86,8 +88,8 @@ def measure(
 
     By the number of tokens: held-out ``losses`` (windows,) in nats per token, none where training
     diverged; the ``outcome``, "trained", "stalled" or "diverged", and its ``reason``. ``curve``:
-    tokens and the mean training loss of the CURVE steps before them. ``beyond``: of a model after
-    WHOLE, what `extrapolation.beyond` finds.
+    tokens and the mean training loss of the CURVE steps before them. Of a model after WHOLE
+    ``beyond`` is what `extrapolation.beyond` finds, and ``shuffled`` what `shuffled` finds.
     """
     model = Model(config_of(option)).to(settings.device)
     model.initialize_by_name(seed)
@@ -107,7 +109,24 @@ def measure(
         "by_tokens": found,
         "curve": curve_of([*losses, *decayed]),
         "beyond": beyond(model, held_out, partial(batches_of, seed), seed) if learnt else None,
+        "shuffled": shuffled(model, seed) if learnt else None,
     }
+
+
+def shuffled(model: Model, seed: int) -> list[float] | None:
+    """(windows,) nats per token with its learned positions in another order; None without such.
+
+    A model that uses its positions must lose by it.
+    """
+    if model.config.position != "learned":
+        return None
+    other = copy.deepcopy(model)
+    draws = torch.Generator().manual_seed(seed)
+    order = torch.randperm(model.config.context_length, generator=draws)
+    (positions,) = other.wpe.parameters()
+    positions.data = positions.data[order.to(positions.device)]
+    losses: list[float] = token_losses(other, held_out()).mean(axis=1).tolist()
+    return losses
 
 
 def recipe_of(steps: int, rate: float, seed: int, warmup: int = WARMUP_STEPS) -> Recipe:

@@ -185,6 +185,18 @@ def student_p_value(found: Estimate, expected: float = 0.0, level: float = 0.95)
     return float(2 * stats.t.sf(abs(found.value - expected) / error, found.n - 1))
 
 
+def smallest_found(scatter: float, n: int, level: float = 0.95, power: float = 0.8) -> float:
+    """The mean whose interval of ``n`` samples, which scatter so, leaves out 0 with this power."""
+    from scipy import optimize, stats
+
+    border, error = stats.t.ppf((1 + level) / 2, n - 1), scatter / math.sqrt(n)
+
+    def missing(mean: float) -> float:
+        return float(stats.nct.sf(border, n - 1, mean / error)) - power
+
+    return float(optimize.brentq(missing, 0, 100 * border * error))
+
+
 def equivalence_p_value(value: Array, error: Array, low: float, high: float) -> Array:
     """Two one-sided tests (Schuirmann 1987): small where ``value`` is shown to lie in (low, high).
 

@@ -150,7 +150,7 @@ def merge(record: Record, files: Sequence[Path]) -> int:
 
 
 def _results(record: Record, claims: list[Claim], options: argparse.Namespace) -> int:
-    from benchmarks.experiments.experiment import all_experiments
+    from benchmarks.experiments.catalogue import all_experiments
     from benchmarks.instruments.environment import run_stamp
     from benchmarks.record.results import write_results
     from benchmarks.running.assembling import results_of

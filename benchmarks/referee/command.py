@@ -74,7 +74,7 @@ def add_to(
 
 def run(options: argparse.Namespace, claims: list[Claim], measure: Measure) -> int:
     """Returns the exit status of ``measure``, which runs the experiments that it is given."""
-    from benchmarks.experiments.experiment import all_experiments
+    from benchmarks.experiments.catalogue import all_experiments
     from benchmarks.experiments.turboquant.best_at_three import best_at_three, cells_of
     from benchmarks.record.results import read_results
     from benchmarks.referee.table import table

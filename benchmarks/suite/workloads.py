@@ -372,7 +372,8 @@ def _exact_numbers_of(claim: str) -> dict[str, float]:
 
 def _experiment_of(claim: str) -> Experiment:
     """Its lesson alone must be there: an old commit has some lessons' parts and not others."""
-    from benchmarks.experiments.experiment import LESSON_MODULES, Experiment
+    from benchmarks.experiments.catalogue import LESSON_MODULES
+    from benchmarks.experiments.experiment import Experiment
 
     missing = NotImplementedError(f"no experiment measures {claim}")
     for name in LESSON_MODULES:

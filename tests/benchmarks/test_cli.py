@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import __main__ as command_line
 from benchmarks.__main__ import main
-from benchmarks.experiments import experiment
+from benchmarks.experiments import catalogue
 from benchmarks.experiments.experiment import Settings, Unavailable
 from benchmarks.instruments import environment
 from benchmarks.judging.claims import load_claims
@@ -66,7 +66,7 @@ def saved_share(value: float, claim: str = SAVING, option: str = "as published")
 
 def give(monkeypatch: pytest.MonkeyPatch, *given: tuple[str, Callable[[Settings], list]]) -> None:
     listed = [one_cell(claim, function) for claim, function in given]
-    monkeypatch.setattr(experiment, "all_experiments", lambda: listed)
+    monkeypatch.setattr(catalogue, "all_experiments", lambda: listed)
 
 
 def test_list_shows_every_claim_without_loading_torch(tmp_path: Path, root: Path) -> None:
@@ -171,7 +171,7 @@ def test_what_is_too_long_for_a_profile_stays_open_and_says_where_it_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     long = one_cell(SAVING, lambda _: [], {"smoke": None, "quick": 9.0, "full": 9.0})
-    monkeypatch.setattr(experiment, "all_experiments", lambda: [long])
+    monkeypatch.setattr(catalogue, "all_experiments", lambda: [long])
     path = tmp_path / "r.json"
     assert main(["run", "--profile", "smoke", "--out", str(path)]) == 0
     entry = next(claim for claim in read_results(path)["claims"] if claim["id"] == SAVING)
@@ -205,7 +205,7 @@ def test_what_an_experiment_leaves_out_is_sent_to_the_profiles_that_take_longer(
     )
     seconds = {"smoke": 0.1, "quick": 0.2, "full": 0.2}
     partly = one_cell(one_way.claim, lambda _: [one_way], seconds)
-    monkeypatch.setattr(experiment, "all_experiments", lambda: [partly])
+    monkeypatch.setattr(catalogue, "all_experiments", lambda: [partly])
     path = tmp_path / "r.json"
     assert main(["run", "--profile", profile, "--out", str(path)]) == 0
     claims = read_results(path)["claims"]

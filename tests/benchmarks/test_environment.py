@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import __main__ as command_line
 from benchmarks.data.git import git
-from benchmarks.experiments import experiment
+from benchmarks.experiments import catalogue
 from benchmarks.experiments.experiment import Settings
 from benchmarks.instruments import environment
 from benchmarks.instruments.environment import StealClock, environment_stamp, usable_cores
@@ -193,7 +193,7 @@ def test_a_run_states_the_time_stolen_while_it_ran_and_its_stamp_fits_the_schema
 ) -> None:
     if shown:
         ticks.write_text("cpu  100 0 100 700 0 0 0 100\n")
-    monkeypatch.setattr(experiment, "all_experiments", list)
+    monkeypatch.setattr(catalogue, "all_experiments", list)
     monkeypatch.setattr(command_line, "_executor", lambda *_: Inline())
     path = tmp_path / "results.json"
     record = ["--record", str(tmp_path / "cells.sqlite")]

@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks.experiments.experiment import Settings
 from benchmarks.experiments.lora import rank as pays
+from benchmarks.experiments.lora import rate_law
+from benchmarks.instruments import rank_sweep
 from benchmarks.instruments.finetuning import Outcome
 from benchmarks.judging.claims import load_claims
 from benchmarks.judging.verdicts import judge_claim
@@ -38,9 +40,9 @@ def made_sweep(loss: Callable[[str, int, float], float | None]) -> pays.Sweep:
     found = {}
     for option in pays.SCALINGS:
         for rank in pays.RANKS:
-            for rate in pays.LEARNING_RATES:
+            for rate in pays.rates_of(option):
                 mean, outcomes = loss(option, rank, rate), []
-                for seed in range(pays.SEEDS):
+                for seed in pays.SEEDS:
                     if mean is None:
                         outcomes.append(Outcome([], [], rank, 100, 8 * rank))
                         continue
@@ -69,7 +71,7 @@ def test_a_rank_that_pays_with_one_scaling_only_confirms() -> None:
     assert found == "confirmed"
     gain = the(measurements, "loss_gain", option="alpha/sqrt(r)", learning_rate="tuned")
     assert gain.value == pytest.approx(0.06, abs=1e-3)
-    assert gain.n == pays.SEEDS
+    assert gain.n == len(pays.SEEDS)
     over = the(measurements, "gain_over_alpha_r", rank=64, learning_rate="equal")
     assert over.value == pytest.approx(0.06, abs=1e-3)
 
@@ -81,9 +83,11 @@ def test_a_rank_that_pays_by_nothing_refutes() -> None:
 
 def test_a_gain_that_the_learning_rate_explains_depends() -> None:
     # α/r needs a rate that grows with the rank; once it has it, the rank pays there too.
+    rates = dict(zip(pays.RANKS, pays.rates_of("alpha/r")[1::2], strict=True))
+
     def loss(option: str, rank: int, rate: float) -> float:
-        index = pays.RANKS.index(rank) + 1 if option == "alpha/r" else 2
-        return off_best(rate, pays.LEARNING_RATES[index]) - 0.01 * np.log2(rank)
+        best = rates[rank] if option == "alpha/r" else pays.EQUAL_RATE
+        return off_best(rate, best) - 0.01 * np.log2(rank)
 
     found, measurements = judged(loss)
     assert found == "depends"
@@ -96,40 +100,46 @@ def test_a_gain_that_the_learning_rate_explains_depends() -> None:
         the(measurements, "best_learning_rate", option="alpha/r", rank=rank).value
         for rank in pays.RANKS
     ]
-    assert best == list(pays.LEARNING_RATES[1:])
+    assert best == list(rates.values())
 
 
 def test_the_best_rate_is_that_of_validation_text_whatever_held_out_text_says() -> None:
-    found = dict(made_sweep(lambda option, rank, rate: off_best(rate, 1e-2)))
-    lucky = [Outcome([9.0], [0.0] * 12, 1, 1, 1)] * pays.SEEDS
-    found["alpha/r", 4, 3e-4] = lucky
-    assert pays.best_rate(found, "alpha/r", 4) == 1e-2
+    lowest, *_, best, _ = pays.rates_of("alpha/r")
+    found = dict(made_sweep(lambda option, rank, rate: off_best(rate, best)))
+    lucky = [Outcome([9.0], [0.0] * 12, 1, 1, 1)] * len(pays.SEEDS)
+    found["alpha/r", 4, lowest] = lucky
+    assert pays.best_rate(found, "alpha/r", 4) == best
 
 
 def test_what_diverged_is_left_out_unless_it_is_judged() -> None:
-    top = pays.LEARNING_RATES[-1]
+    tried = {rate for option in pays.SCALINGS for rate in pays.rates_of(option)}
+    top = max(tried)
     _, measurements = judged(lambda option, rank, rate: None if rate == top else rate)
     shown = {m.labels["rate"] for m in measurements if m.metric == "loss_at_rate"}
-    assert shown == set(pays.LEARNING_RATES[:-1])
+    assert shown == tried - {top}
     with pytest.raises(ValueError, match="diverged"):
         judged(lambda option, rank, rate: None if rate == pays.EQUAL_RATE else rate)
 
 
-def test_every_fine_tune_is_a_cell_and_none_of_them_is_timed() -> None:
+def test_fine_tunes_are_those_of_the_rate_law_with_more_seeds_and_none_of_them_is_timed() -> None:
     cells = pays.rank_pays.cells(FULL)
     tuned = [each.parameters for each in cells if not each.timed]
-    specs = {pays.fine_tune(**parameters) for parameters in tuned}
-    assert len(tuned) == len(specs) == 200
-    assert {spec.seed for spec in specs} == set(range(5))
-    assert sorted(pays.LEARNING_RATES)[2] == pays.EQUAL_RATE
+    assert len(tuned) == len({tuple(each.values()) for each in tuned}) == 2 * 4 * 8 * 10
+    of_the_law = [
+        each.parameters
+        for each in rate_law.cells(FULL)
+        if each.parameters["scaling"] in pays.SCALINGS
+    ]
+    assert all(each in tuned for each in of_the_law)
+    assert len(of_the_law) == 2 * 4 * 7 * 8
 
 
 def test_losses_and_seconds_come_from_cells_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pays, "RANKS", (4, 16))
-    monkeypatch.setattr(pays, "LEARNING_RATES", (1e-3, pays.EQUAL_RATE))
-    monkeypatch.setattr(pays, "SEEDS", 2)
+    monkeypatch.setattr(pays, "rates_of", lambda option: [1e-3, pays.EQUAL_RATE])
+    monkeypatch.setattr(pays, "SEEDS", range(2))
     monkeypatch.setattr(
-        pays,
+        rank_sweep,
         "run",
         lambda spec, device: Outcome(
             [spec.learning_rate], [1.0 / spec.rank, 1.0 + spec.seed], 4, 100, 32

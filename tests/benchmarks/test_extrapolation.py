@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.experiments.experiment import Settings
-from benchmarks.experiments.positions.extrapolation import COMPARED
 from benchmarks.experiments.positions.extrapolation import position_extrapolation as extrapolated
 from benchmarks.instruments import extrapolation
 from benchmarks.instruments.extrapolation import AT_ONE, at_trained_length, beyond, rescaled, tuned
@@ -139,11 +138,22 @@ def planted(option: str, trained: bool = True) -> dict[str, Any]:
 @pytest.mark.parametrize("trained", [True, False])
 def test_a_rise_is_over_the_same_targets_and_a_lead_over_the_others(trained: bool) -> None:
     settings, found = Settings("full", "cpu", 0), []
-    while cells := (COMPARED.further(settings, found) if found else COMPARED.cells(settings)):
+    assert extrapolated.further is not None
+    while cells := (extrapolated.further if found else lambda s, _: extrapolated.cells(s))(
+        settings, found
+    ):
         for cell in cells:
             option = str(cell.parameters["option"])
-            found.append((cell.parameters, planted(option, trained or option != "alibi")))
+            if "task" in cell.parameters:
+                right = {"1": 1.0} if option == "baseline" else {"1": 1.0, "2": 0.9, "4": 0.5}
+                found.append((cell.parameters, {"rate": 1e-3, "right": right}))
+            else:
+                found.append((cell.parameters, planted(option, trained or option != "alibi")))
     measured = extrapolated.combine(settings, found)
+    copied = {(m.option, m.parameters["length_ratio"]): m for m in measured if m.metric == "copied"}
+    assert len(copied) == 4 * 3 + 1
+    assert copied["rope", 2].value == pytest.approx(0.9)
+    assert copied["learned", 1].n == 5
     names = ("length_ratio", "rope_scaling", "tuned")
     rises = {
         (m.option, *(m.parameters[name] for name in names)): m

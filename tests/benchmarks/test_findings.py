@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.experiments.experiment import all_experiments
+from benchmarks.experiments.catalogue import all_experiments
 from benchmarks.judging.claims import Claim, Region, Requirement, Words, load_claims
 from benchmarks.judging.findings import LONGEST, finding
 from benchmarks.judging.rounding import figures, in_full, number

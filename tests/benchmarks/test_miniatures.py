@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from benchmarks.exact_cases import judging, miniature, miniatures, stand_ins
-from benchmarks.experiments.experiment import all_experiments
+from benchmarks.experiments.catalogue import all_experiments
 from benchmarks.experiments.norms import lesson as norms
 from benchmarks.instruments import clock, texts
 from benchmarks.subjects import subject

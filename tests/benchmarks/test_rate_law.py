@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from benchmarks.experiments.experiment import Settings
 from benchmarks.experiments.lora import rate_law as experiment
-from benchmarks.experiments.lora.rate_law import LAWS, RANKS, SEEDS, cells
+from benchmarks.experiments.lora.rate_law import SEEDS, cells
+from benchmarks.instruments.rank_sweep import LAWS, RANKS
 from benchmarks.instruments.rate_law import RULES, best_rate, exponents, resampled
 
 HERE = Settings("full", "cpu", 0)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks.experiments import experiment
+from benchmarks.experiments import catalogue
 from benchmarks.experiments.experiment import Experiment, Settings
 from benchmarks.instruments.environment import run_stamp
 from benchmarks.judging.claims import load_claims
@@ -44,7 +44,7 @@ class Run:
         monkeypatch.setattr(command_line, "_executor", lambda *_: self.executor)
 
     def __call__(self, experiments: Sequence[Experiment], *arguments: str) -> int:
-        self._patch.setattr(experiment, "all_experiments", lambda: list(experiments))
+        self._patch.setattr(catalogue, "all_experiments", lambda: list(experiments))
         where = ["--record", str(self.record), "--out", str(self.out)]
         return command_line.main(["run", "--profile", "smoke", *where, *arguments])
 

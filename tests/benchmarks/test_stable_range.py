@@ -86,4 +86,4 @@ def test_variants_share_the_cells_of_placements_and_their_stable_rates() -> None
     of_variants = keys(cells_of_variants(HERE))
     assert keys(PLACEMENTS.cells(HERE)) < of_variants
     assert keys(experiment.cells_of(("baseline",))) < of_variants
-    assert VARIANTS.more == {"pre": 10, "rmsnorm": 10}
+    assert VARIANTS.seeds_of == {"pre": 10, "rmsnorm": 10}

@@ -20,6 +20,7 @@ from benchmarks.judging.stats import (
     power_law_exponent,
     power_law_slopes,
     proportion_interval,
+    smallest_found,
     student_p_value,
     unweighted_slopes,
 )
@@ -268,3 +269,13 @@ def test_a_shares_interval_covers_it_no_less_often_than_it_says() -> None:
     drawn = np.random.default_rng(14).binomial(200, 0.05, size=600)
     ends = np.array([proportion_interval(int(k), 200).interval for k in drawn])
     assert ((ends[:, 0] <= 0.05) & (ends[:, 1] >= 0.05)).mean() >= 0.94
+
+
+@pytest.mark.parametrize(("n", "level"), [(5, 0.95), (10, 1 - 0.05 / 4)])
+def test_the_smallest_difference_that_is_found_is_found_in_four_of_five_draws(
+    n: int, level: float
+) -> None:
+    mean = smallest_found(0.02, n, level)
+    draws = np.random.default_rng(0).normal(mean, 0.02, (4000, n))
+    found = [mean_interval(each, level).interval[0] > 0 for each in draws]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.02)

@@ -15,7 +15,8 @@ from benchmarks.__main__ import main
 from benchmarks.data.assets import play_texts
 from benchmarks.experiments.cache import lesson as cache
 from benchmarks.experiments.cache import memory_bound
-from benchmarks.experiments.experiment import Settings, all_experiments
+from benchmarks.experiments.catalogue import all_experiments
+from benchmarks.experiments.experiment import Settings
 from benchmarks.experiments.int8 import activations as int8_activations
 from benchmarks.experiments.int8 import lesson as int8
 from benchmarks.experiments.int8 import speed as int8_speed

@@ -102,6 +102,21 @@ def test_a_model_that_has_learnt_is_told_as_trained(
     assert of(measure(HERE, BASELINE, 4e-3, 1, trained_models.HALF), STEPS // 2)["reason"] == ""
 
 
+def test_a_model_is_read_again_with_its_positions_shuffled(
+    short: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trained_models, "unigram_entropy", lambda: 10.0)
+    found = measure(HERE, BASELINE, 4e-3, 1, trained_models.WHOLE, warmup=2)
+    assert len(found["shuffled"]) == 8
+    assert found["shuffled"] != of(found, STEPS)["losses"]
+    model = Model(config_of(BASELINE))
+    model.initialize_by_name(0)
+    kept = model.wpe.weight.detach().clone()
+    trained_models.shuffled(model, seed=0)
+    assert torch.equal(model.wpe.weight, kept)
+    assert trained_models.shuffled(Model(config_of("rope")), seed=0) is None
+
+
 def test_the_entropy_of_single_tokens_is_that_of_their_shares() -> None:
     _, counts = np.unique(trained_models.held_out().targets.numpy(), return_counts=True)
     shares = counts / counts.sum()
@@ -129,6 +144,7 @@ def test_an_option_begins_where_the_baseline_does(option: str) -> None:
     [
         ("untied, equal parameters", BASELINE),
         ("one for four, equal parameters", "four heads"),
+        ("swiglu for four", "four heads"),
     ],
 )
 def test_equal_parameters_are_equal_to_a_thousandth(option: str, like: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.experiments.experiment import all_experiments
+from benchmarks.experiments.catalogue import all_experiments
 from benchmarks.judging.claims import load_claims
 from reference_model.errors import UserError
 from reports.__main__ import main

@@ -12,10 +12,17 @@ from reference_model.costs import kv_cache_bytes
 RATES = (1e-3, 2e-3, 4e-3)
 ALL, QUARTER, WIDER = "all heads", "a quarter of the heads", "a quarter of the heads, wider MLP"
 TRAINED = {ALL: "four heads", QUARTER: "one for four", WIDER: "one for four, equal parameters"}
+GATED = "all heads, gated MLP"  # a change that the literature agrees on, seen by the same means
 COMPARED = Comparison(
     "cache.grouped-queries",
-    {name: arms(trained, RATES) for name, trained in TRAINED.items()},
+    {
+        **{name: arms(trained, RATES) for name, trained in TRAINED.items()},
+        GATED: arms("swiglu for four", RATES),
+    },
     seeds=10,
+    comparisons=4,
+    scatter=0.006,
+    seeds_of={GATED: 5},
 )
 
 
@@ -29,8 +36,10 @@ def grouped_queries(settings: Settings, found: CellsFound) -> list[Measurement]:
     for option, equal in ((WIDER, "parameters"), (QUARTER, "width")):
         for tokens in (trained_models.HALF, trained_models.WHOLE):
             measurements += COMPARED.excess(
-                found, option, ALL, tokens, 4, {"equal": equal}, told_as=QUARTER
+                found, option, ALL, tokens, {"equal": equal}, told_as=QUARTER
             )
+    for tokens in (trained_models.HALF, trained_models.WHOLE):
+        measurements += COMPARED.advantage(found, GATED, ALL, tokens, {"equal": "parameters"})
     for name, trained in TRAINED.items():
         config = config_of(trained)
         measurements.append(

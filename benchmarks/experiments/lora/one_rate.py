@@ -8,8 +8,9 @@ from functools import partial
 
 from benchmarks.experiments.experiment import Cell, CellsFound, Found, Settings, experiment_of_cells
 from benchmarks.experiments.lora.rank import Sweep, Tried, best_rate, held_out
-from benchmarks.experiments.lora.rate_law import Law, tuned_by
+from benchmarks.instruments.design import finds
 from benchmarks.instruments.finetuning import Outcome, run
+from benchmarks.instruments.rank_sweep import Law, fine_tune
 from benchmarks.instruments.topics import topics_source
 from benchmarks.judging.stats import crossed_mean_interval
 from benchmarks.record.results import Measurement, Parameter, measured
@@ -37,10 +38,18 @@ def cells(settings: Settings) -> list[Cell]:
 
 def of_a_cell(settings: Settings, scaling: str, rate: float, seed: int) -> Found:
     """Fields of an `Outcome`."""
-    return asdict(run(tuned_by(WAYS[scaling], RANK, rate, seed), settings.device))
+    return asdict(run(fine_tune(WAYS[scaling], RANK, rate, seed), settings.device))
 
 
-@experiment_of_cells(CLAIM, cells=cells, measure=of_a_cell, smoke=None, quick=None, full=900)
+@experiment_of_cells(
+    CLAIM,
+    cells=cells,
+    measure=of_a_cell,
+    smoke=None,
+    quick=None,
+    full=900,
+    design=finds(len(SEEDS), scatter=0.02),
+)
 def rslora_is_a_rate(settings: Settings, found: CellsFound) -> list[Measurement]:
     """What rsLoRA saves at one rate, and at the best rate of each, chosen on validation text."""
     tried: dict[Tried, list[Outcome]] = {}

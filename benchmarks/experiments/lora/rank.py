@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -13,33 +12,37 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.experiments.experiment import Cell, CellsFound, Found, Settings, experiment_of_cells
-from benchmarks.experiments.lora.training import EQUAL_RATE, RANKS, SCALINGS, SEEDS
-from benchmarks.instruments.finetuning import FineTune, Outcome, run, step_seconds
+from benchmarks.experiments.lora.training import EQUAL_RATE, SCALINGS
+from benchmarks.instruments import rank_sweep
+from benchmarks.instruments.design import finds
+from benchmarks.instruments.finetuning import Outcome, step_seconds
+from benchmarks.instruments.rank_sweep import LAWS, RANKS, fine_tune
 from benchmarks.instruments.topics import topics_source
 from benchmarks.judging.stats import crossed_mean_interval, mean_interval
 from benchmarks.record.results import Measurement, Parameter, measured
 
 Array = NDArray[np.float64]
 
-STEPS, WARMUP_STEPS, BATCH_SIZE, LENGTH = 32, 4, 4, 128
-# The equal-rate comparison is at the middle one. The span is what a trial with another seed, on
-# validation text, needed for every rank's best rate to lie inside; it had shown by then that α/√r
-# at rank 256 is past its best at the middle one.
-LEARNING_RATES = (3e-4, 1e-3, EQUAL_RATE, 1e-2, 3e-2)
+SEEDS = range(20, 30)
 PROCESSES = 5  # in which steps are timed, of all ranks
 
 Tried = tuple[str, int, float]  # scaling, rank, learning rate
 Sweep = Mapping[Tried, list[Outcome]]  # an outcome for each seed
 
 
+def rates_of(option: str) -> list[float]:
+    """Those of its law, and the one at which all ranks are compared."""
+    return sorted([*LAWS[option].rates, EQUAL_RATE])
+
+
 def cells(settings: Settings) -> list[Cell]:
     """A cell for each fine-tune; steps are timed apart, where nothing runs beside them."""
     tuned = [
-        Cell({"scaling": option, "rank": rank, "rate": rate, "seed": seed}, share=18 + rank / 32)
-        for seed in range(SEEDS)
+        rank_sweep.cell(option, rank, rate, seed)
         for option in SCALINGS
         for rank in RANKS
-        for rate in LEARNING_RATES
+        for rate in rates_of(option)
+        for seed in SEEDS
     ]
     timed = [Cell({"process": i}, share=30, timed=True) for i in range(PROCESSES)]
     return tuned + timed
@@ -48,18 +51,20 @@ def cells(settings: Settings) -> list[Cell]:
 def of_a_cell(settings: Settings, process: int | None = None, **tuned: Any) -> Found:
     """Fields of an `Outcome`; or seconds of a step by rank, of one process."""
     if process is None:
-        return asdict(run(fine_tune(**tuned), settings.device))
-    specs = [fine_tune("alpha/r", rank, EQUAL_RATE, seed=0) for rank in RANKS]
+        return rank_sweep.measure(settings, **tuned)
+    specs = [fine_tune(LAWS["alpha/r"], rank, EQUAL_RATE, seed=0) for rank in RANKS]
     seconds = step_seconds(specs, settings.device)
     return {"threads": torch.get_num_threads(), "seconds": seconds}
 
 
-def fine_tune(scaling: str, rank: int, rate: float, seed: int) -> FineTune:
-    return FineTune(SCALINGS[scaling], rank, rate, seed, STEPS, WARMUP_STEPS, BATCH_SIZE, LENGTH)
-
-
 @experiment_of_cells(
-    "lora.rank-pays", cells=cells, measure=of_a_cell, smoke=None, quick=None, full=4500
+    "lora.rank-pays",
+    cells=cells,
+    measure=of_a_cell,
+    smoke=None,
+    quick=None,
+    full=4500,
+    design=finds(len(SEEDS), scatter=0.016),
 )
 def rank_pays(settings: Settings, found: CellsFound) -> list[Measurement]:
     """Held-out loss by rank, at one learning rate and at each rank's best."""
@@ -170,7 +175,7 @@ def _of_rates(record: Callable[..., Measurement], found: Sweep) -> Iterator[Meas
 def _of_costs(record: Callable[..., Measurement], found: Sweep) -> Iterator[Measurement]:
     """Trained share and optimiser state, counted: neither depends on scaling, rate or seed."""
     for rank in RANKS:
-        first = found["alpha/r", rank, LEARNING_RATES[0]][0]
+        first = found["alpha/r", rank, EQUAL_RATE][0]
         share = 100 * first.trained_parameters / first.frozen_parameters
         for metric, unit, value in (
             ("trained_share", "percent", share),

@@ -26,6 +26,7 @@ from benchmarks.instruments.finetuning import (
     topic_batches,
     topic_probe,
 )
+from benchmarks.instruments.rank_sweep import RANKS
 from benchmarks.instruments.topics import topics_source
 from benchmarks.judging.stats import mean_interval, unweighted_slopes
 from benchmarks.record.results import Measurement, Parameter, measured
@@ -33,7 +34,6 @@ from benchmarks.subjects.built import Model
 from reference_model.lora import LoRAConfig, LoRALinear, ScalingLaw, lora_linears
 from reference_model.training import batch_loss
 
-RANKS = (4, 16, 64, 256)
 SCALINGS: dict[str, ScalingLaw] = {"alpha/r": "lora", "alpha/sqrt(r)": "rslora"}
 SEEDS = 5
 

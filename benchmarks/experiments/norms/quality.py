@@ -19,6 +19,8 @@ COMPARED = Comparison(
         + arms("post, xavier", POST_RATES, POST_WARMUPS),
     },
     seeds=5,
+    comparisons=2,
+    scatter=0.018,
 )
 
 
@@ -27,5 +29,5 @@ def norm_quality(settings: Settings, found: CellsFound) -> list[Measurement]:
     """What Post-LN loses less than Pre-LN, under the better of two initialisations for it."""
     measurements = list(COMPARED.told(found))
     for tokens in (trained_models.HALF, trained_models.WHOLE):
-        measurements += COMPARED.advantage(found, "post", "pre", tokens, comparisons=2)
+        measurements += COMPARED.advantage(found, "post", "pre", tokens)
     return measurements

@@ -106,6 +106,7 @@ def _measured(claim: str, found: Any, **told: Any) -> Measurement:
     smoke=None,
     quick=None,
     full=seconds_of((PRE, *POSTS)),
+    design=f"{len(SEEDS)} seeds a point find a factor of 2, if borders move by √2 as in a pilot",
 )
 def norm_stable_range(settings: Settings, found: CellsFound) -> list[Measurement]:
     """Pre-LN's largest stable rate over Post-LN's, under two initialisations of Post-LN."""

@@ -24,7 +24,9 @@ COMPARED = Comparison(
         "double": arms("double", RATES) + arms("double, scaled", RATES),
     },
     seeds=5,
-    more={"pre": 10, "rmsnorm": 10},
+    comparisons=6,
+    scatter=0.018,
+    seeds_of={"pre": 10, "rmsnorm": 10},
 )
 
 
@@ -54,6 +56,7 @@ def _trained(found: CellsFound) -> CellsFound:
     smoke=None,
     quick=None,
     full=COMPARED.seconds + stable_range.seconds_of(TRIED),
+    design=COMPARED.design,
 )
 def norm_variants(settings: Settings, found: CellsFound) -> list[Measurement]:
     """Largest stable rates over Pre-LN's; losses above Post-LN's, and below Pre-LN's."""
@@ -63,6 +66,6 @@ def norm_variants(settings: Settings, found: CellsFound) -> list[Measurement]:
     for option in VARIANTS:
         measurements += stable_range.ratios(claim, found, option, stable_range.PRE, option, "pre")
         for tokens in (trained_models.HALF, trained_models.WHOLE):
-            measurements += COMPARED.excess(trained, option, "post", tokens, 6, {"over": "post"})
-            measurements += COMPARED.advantage(trained, option, "pre", tokens, 6, {"over": "pre"})
+            measurements += COMPARED.excess(trained, option, "post", tokens, {"over": "post"})
+            measurements += COMPARED.advantage(trained, option, "pre", tokens, {"over": "pre"})
     return measurements

@@ -10,10 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.experiments.experiment import CellsFound, Settings
+from benchmarks.experiments.experiment import (
+    Cell,
+    CellsFound,
+    Found,
+    Settings,
+    experiment_of_cells,
+)
 from benchmarks.experiments.positions.quality import COMPARED as ENCODINGS
+from benchmarks.instruments import comparison, copy_task
 from benchmarks.instruments.extrapolation import AT_ONE, PART, RATIOS
-from benchmarks.instruments.trained_models import CONFIG, held_out
+from benchmarks.instruments.trained_models import BASELINE, CONFIG, held_out
 from benchmarks.judging.stats import crossed_mean_interval, mean_interval
 from benchmarks.record.results import Measurement, Parameter
 
@@ -25,15 +32,55 @@ READ = ("rope", "sinusoidal", "alibi", "none")
 COMPARED = replace(
     ENCODINGS, claim=CLAIM, options={option: ENCODINGS.options[option] for option in READ}
 )
+COPY = "copy"  # the task that depends on a distance alone
+COPYING = {"learned": BASELINE, **{option: option for option in READ}}
+COPY_SEEDS = range(130, 135)
+COPY_SECONDS = 85.0  # of one thread
 
 
-@COMPARED.experiment
+def cells(settings: Settings) -> list[Cell]:
+    """Of the comparison, and one for each encoding and seed that learns to copy."""
+    copying = [
+        Cell({"task": COPY, "option": trained, "seed": seed}, share=COPY_SECONDS)
+        for trained in COPYING.values()
+        for seed in COPY_SEEDS
+    ]
+    return COMPARED.cells(settings) + copying
+
+
+def further(settings: Settings, found: CellsFound) -> list[Cell]:
+    return COMPARED.further(settings, _of_text(found))
+
+
+def of_a_cell(settings: Settings, task: str = "", **labels: Any) -> Found:
+    if task == COPY:
+        return copy_task.measure(settings, **labels)
+    return comparison.of_a_cell(settings, **labels)
+
+
+def _of_text(found: CellsFound) -> CellsFound:
+    """Without those that learn to copy."""
+    return [(labels, of_cell) for labels, of_cell in found if "task" not in labels]
+
+
+@experiment_of_cells(
+    CLAIM,
+    cells=cells,
+    measure=of_a_cell,
+    further=further,
+    smoke=None,
+    quick=None,
+    full=COMPARED.seconds + len(COPYING) * len(COPY_SEEDS) * COPY_SECONDS / 2,
+    design=COMPARED.design,
+)
 def position_extrapolation(settings: Settings, found: CellsFound) -> list[Measurement]:
     """Rises over the trained length on the same targets; rotary's lead; the loss by position.
 
-    Models are those of position.quality. One that did not train is told there, and has none.
+    Models are those of position.quality. One that did not train is told there, and has none. Beside
+    them: how often small ones copy from a fixed distance, at the trained length and beyond.
     """
-    by_option = {option: _beyond(found, option) for option in READ}
+    text = _of_text(found)
+    by_option = {option: _beyond(text, option) for option in READ}
     read = {option: each for option, each in by_option.items() if each}
     measurements: list[Measurement] = []
     for option, runs in read.items():
@@ -43,7 +90,24 @@ def position_extrapolation(settings: Settings, found: CellsFound) -> list[Measur
         for other in read:
             if other != "rope":
                 measurements += _leads(read["rope"], other, read[other])
+    for option, trained in COPYING.items():
+        measurements += _copies(found, option, trained)
     return measurements
+
+
+def _copies(found: CellsFound, option: str, trained: str) -> Iterator[Measurement]:
+    """Share of answers beyond the trained length; at a ratio of 1, of all of them."""
+    wanted = {"task": COPY, "option": trained}
+    runs = [of_cell["right"] for labels, of_cell in found if wanted.items() <= labels.items()]
+    for ratio in runs[0] if runs else ():
+        yield COMPARED.measured(
+            mean_interval([run[ratio] for run in runs]),
+            metric="copied",
+            option=option,
+            parameters={"length_ratio": int(ratio), "seeds": len(runs)},
+            direction="higher",
+            unit="1",
+        )
 
 
 def _beyond(found: CellsFound, option: str) -> list[Any]:

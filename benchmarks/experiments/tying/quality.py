@@ -18,6 +18,8 @@ COMPARED = Comparison(
         NARROWER: arms(NARROWER, RATES),
     },
     seeds=10,
+    comparisons=4,
+    scatter=0.006,
 )
 
 
@@ -29,5 +31,5 @@ def tying_quality(settings: Settings, found: CellsFound) -> list[Measurement]:
         measurements += COMPARED.same_twice(found, "tied", tokens)
     for option, other, equal in (("untied", "tied", "width"), ("tied", NARROWER, "parameters")):
         for tokens in (trained_models.HALF, trained_models.WHOLE):
-            measurements += COMPARED.advantage(found, option, other, tokens, 4, {"equal": equal})
+            measurements += COMPARED.advantage(found, option, other, tokens, {"equal": equal})
     return measurements
