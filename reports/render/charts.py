@@ -31,7 +31,7 @@ from reports.render.kv_charts import (
 )
 from reports.render.lora_charts import trainable_share, variance_by_rank
 from reports.render.lora_training_charts import first_step, moments, rank_pays
-from reports.render.marks import Measurement, curve, labels, varying
+from reports.render.marks import Measurement, curve, labels, scatter, varying
 from reports.render.referee_chart import best_at_three
 from reports.render.selection import (
     CURVE_NEEDS,
@@ -40,11 +40,19 @@ from reports.render.selection import (
     axis_title,
     bordered_bars,
     bordered_dots,
+    borders,
     by_factors,
     numbers,
     of,
     spans_decades,
     split,
+)
+from reports.render.trained_charts import (
+    compared,
+    extrapolated,
+    rate_law,
+    stable_rates,
+    variants,
 )
 
 MOST_ROWS = 24
@@ -149,7 +157,28 @@ def saved_share(measurements: Sequence[Measurement], claim: Claim) -> Panels:
         if len(shares) >= 2:
             title = f"share of the parameters that tying saves{where}"
             panels.append(bordered_bars(title, shares, claim, "saved share"))
-    return panels
+    return [*panels, *_against_size(measurements, claim)]
+
+
+def _against_size(measurements: Sequence[Measurement], claim: Claim) -> Panels:
+    published = [
+        m
+        for m in measurements
+        if m["metric"].startswith("saved_share") and "size" in m["parameters"]
+    ]
+    if len(published) < CURVE_NEEDS:
+        return []
+    return [
+        scatter(
+            "share that tying saves, or would save, against size",
+            published,
+            "size",
+            "head",
+            x_title="parameters of the model",
+            y_title="saved share of the untied size",
+            borders=borders(claim, "saved_share_of_untied"),
+        )
+    ]
 
 
 def _named_by_model(measurement: Measurement) -> Measurement:
@@ -239,17 +268,25 @@ CHARTS: dict[str, Callable[[Sequence[Measurement], Claim], Panels]] = {
     "lora.real-init": first_step,
     "lora.activation-stability": moments,
     "lora.rank-pays": rank_pays,
+    "lora.learning-rate-law": rate_law,
     "position.parameters": position_parameters,
+    "position.quality": compared,
+    "position.extrapolation": extrapolated,
     "position.relative": shift_deviation,
     "position.embedding-untouched": norm_change,
     "tying.saving-small": both_sizes,
     "tying.saving-large": saved_share,
+    "tying.quality": compared,
     "norm.gradient-profile": gradient_profile,
+    "norm.quality": compared,
+    "norm.stable-range": stable_rates,
+    "norm.variants": variants,
     "cache.complexity": counted_flops,
     "cache.fifteen-tokens": generation_speed,
     "cache.fifteenfold-projections": row_projections,
     "cache.memory-bound": roofline,
     "cache.memory-law": cache_bytes,
+    "cache.grouped-queries": compared,
     "turboquant.memory": compression,
     "turboquant.beta": law_of_a_coordinate,
     "turboquant.distortion": distortion,

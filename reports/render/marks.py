@@ -205,6 +205,40 @@ def curve(
     )
 
 
+def scatter(
+    title: str,
+    measurements: Sequence[Measurement],
+    x: str,
+    by: str,
+    *,
+    x_title: str,
+    y_title: str,
+    borders: Sequence[float] = (),
+) -> Panel:
+    """Value against the parameter ``x``, both by factors; a colour for each value of ``by``."""
+    order = list(dict.fromkeys(name_of(m, [by]) for m in measurements))
+    data = rows(measurements, [name_of(m, [by]) for m in measurements], x)
+    for row, m in zip(data, measurements, strict=True):
+        row["model"] = labels(m)["model"]
+    scale = ValueScale.over(data, log=True, borders=borders)
+    chart = alt.Chart(alt.Data(values=scale.place(data))).encode(
+        x=parameter_axis(x_title, [row["x"] for row in data], True),
+        y=scale.axis(alt.Y, y_title),
+        color=colour(order),
+        shape=shape(order),
+        tooltip=[alt.Tooltip("model:N", title="model"), *tooltips(x)],
+    )
+    layers = [*_border_lines(borders, alt.Y), chart.mark_point(filled=True, size=52, opacity=1)]
+    return Panel(
+        title,
+        alt.layer(*layers).properties(height=280),
+        _border_note([in_full(end) for end in borders]),
+        tuple(order),
+        drawn=ids_of(measurements),
+        reach=reach(data, x_title),
+    )
+
+
 def dots(
     title: str,
     measurements: Sequence[Measurement],

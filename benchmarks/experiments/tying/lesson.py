@@ -97,7 +97,11 @@ def saving_large(settings: Settings) -> list[Measurement]:
         if found is None or model.parameters is None:
             continue
         other = "" if ABOUT_7B[0] <= model.parameters <= ABOUT_7B[1] else "_at_other_sizes"
-        labels: dict[str, Parameter] = {"model": model.name}
+        labels: dict[str, Parameter] = {
+            "model": model.name,
+            "size": model.parameters,
+            "head": "tied" if model.tied else "untied",
+        }
         for metric, unit, value in (
             ("parameters_saved", "parameters", found.parameters),
             ("saved_share_of_untied", "ratio", found.share),
