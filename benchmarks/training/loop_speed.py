@@ -88,7 +88,7 @@ def run(out: Path) -> None:
     check_writable(out)
     samples = fresh_process_samples(TARGET, {}, PROCESSES, threads=1)
     found: dict[str, Estimate] = {
-        "loop over plain loop": geometric_mean_ratio_interval(
+        "speed beside a plain loop": geometric_mean_ratio_interval(
             [sample["plain"] / sample["loop"] for sample in samples]
         ),
         "tokens a second": mean_interval([s["tokens"] / s["loop"] for s in samples]),
