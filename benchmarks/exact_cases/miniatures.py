@@ -23,13 +23,14 @@ FIRST_STEP = {
     "experiments.lora.first_step.BATCH_SIZE": 2,
 }
 # Of trained comparisons one option's cells, and of stable rates those of one depth.
-FEW = ({"option": "baseline"}, {"option": "four heads"}, {"depth": 4})
+FEW = ({"option": "baseline"}, {"option": "four heads"}, {"depth": 4}, {"process": 0})
 TRAINED = {
     "instruments.trained_models.HALF": 5 * 1024,
     "instruments.trained_models.WHOLE": 10 * 1024,
     "instruments.trained_models.CURVE": 2,
     "instruments.stable_range.STEPS": {4: 3, 12: 2},
     "instruments.stable_range.RATES": (0.01, 0.1),
+    "instruments.norm_cost.ROUNDS": 1,
 }
 MINIATURES = (
     Miniature(

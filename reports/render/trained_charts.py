@@ -25,8 +25,12 @@ def compared(measurements: Sequence[Measurement], claim: Claim) -> Panels:
 
 
 def variants(measurements: Sequence[Measurement], claim: Claim) -> Panels:
-    """Those of a comparison, and of stable rates."""
-    return [*compared(measurements, claim), *stable_rates(measurements, claim)]
+    """Those of a comparison and of stable rates, and what RMSNorm costs."""
+    panels = [*compared(measurements, claim), *stable_rates(measurements, claim)]
+    costs = of(measurements, "seconds_ratio")
+    if len(costs) >= 2:
+        panels.append(dots("RMSNorm's seconds over LayerNorm's", costs, x_title="ratio"))
+    return panels
 
 
 def extrapolated(measurements: Sequence[Measurement], claim: Claim) -> Panels:

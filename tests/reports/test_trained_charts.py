@@ -116,9 +116,12 @@ def test_a_way_has_a_band_and_a_difference_the_border_of_its_claim() -> None:
 
 
 def test_variants_show_their_stable_rates_too() -> None:
-    titles = [panel.title for panel in charts.variants([*comparison(), *borders()], CLAIM)]
+    costs = [made_up("seconds_ratio", 0.9, "rmsnorm", of=of) for of in ("a norm", "a step")]
+    made = [*comparison(), *borders(), *costs]
+    titles = [panel.title for panel in charts.variants(made, CLAIM)]
     assert titles[0] == "loss that an option saves"
-    assert titles[-1].startswith("largest stable learning rate")
+    assert titles[-2].startswith("largest stable learning rate")
+    assert titles[-1] == "RMSNorm's seconds over LayerNorm's"
 
 
 def test_published_models_stand_against_their_size_by_their_heads() -> None:
