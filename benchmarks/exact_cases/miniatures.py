@@ -25,11 +25,13 @@ FIRST_STEP = {
 # Of trained comparisons one option's cells, and of stable rates those of one depth.
 FEW = ({"option": "baseline"}, {"option": "four heads"}, {"depth": 4}, {"process": 0})
 TRAINED = {
+    "instruments.trained_models.CONFIG": Smaller(n_layer=2, n_embd=32),
     "instruments.trained_models.HALF": 5 * 1024,
     "instruments.trained_models.WHOLE": 10 * 1024,
     "instruments.trained_models.CURVE": 2,
     "instruments.stable_range.STEPS": {4: 3, 12: 2},
     "instruments.stable_range.RATES": (0.01, 0.1),
+    "instruments.stable_range.WIDTH": 16,
     "instruments.norm_cost.ROUNDS": 1,
 }
 MINIATURES = (
@@ -129,6 +131,8 @@ MINIATURES = (
             "instruments.trained_models.MARGIN": -10.0,  # nats: whatever it learnt, it trained
             "instruments.extrapolation.TUNED_STEPS": 2,
             "instruments.copy_task.STEPS": 15,
+            "instruments.copy_task.WIDTH": 16,
+            "instruments.copy_task.BATCH_SIZE": 2,
             "instruments.copy_task.JUDGED": 4,
         },
     ),

@@ -30,13 +30,15 @@ PROBES = {  # small ones, of a machine that is not asked
 
 
 class Smaller:
-    """In the place of a table by profile: the same with some fields of each entry changed."""
+    """The same with some fields changed: of a configuration, or of each entry of a table."""
 
     def __init__(self, **fields: Any) -> None:
         self.fields = fields
 
-    def of(self, table: Mapping[str, Any]) -> dict[str, Any]:
-        return {profile: replace(entry, **self.fields) for profile, entry in table.items()}
+    def of(self, found: Any) -> Any:
+        if not isinstance(found, Mapping):
+            return replace(found, **self.fields)
+        return {profile: replace(entry, **self.fields) for profile, entry in found.items()}
 
 
 @contextmanager

@@ -35,8 +35,8 @@ PRODUCTS: tuple[Product, ...] = (
 @pytest.mark.benchmark(group="linear, int8")
 @pytest.mark.parametrize("product", PRODUCTS)
 @pytest.mark.parametrize(("name", "rows"), CASES)
-def test_int8_linear(timed, copies, put, name: str, product: Product, rows: int) -> None:
-    outputs, inputs = WEIGHTS[name]
+def test_int8_linear(timed, copies, put, enough, name: str, product: Product, rows: int) -> None:
+    outputs, inputs = enough(WEIGHTS[name][0]), WEIGHTS[name][1]
     x = put(torch.randn(rows, inputs))
     if product == "packed" and x.device.type != "cpu":
         pytest.skip("FBGEMM packs weights on a CPU")

@@ -30,12 +30,14 @@ def check(
     timed: Callable[..., Any],
     put: Callable[[Tensor], Tensor],
     copies: Callable[[Tensor], list[Tensor]],
+    enough: Callable[[int], int],
     name: str,
     rows: int,
     dtype: str | None = None,
     plain: bool = False,
 ) -> None:
-    shapes = (rows, WEIGHTS[name][1]), WEIGHTS[name], WEIGHTS[name][:1]
+    outputs, inputs = enough(WEIGHTS[name][0]), WEIGHTS[name][1]
+    shapes = (rows, inputs), (outputs, inputs), (outputs,)
     x, weight, bias = (put(torch.randn(shape)) for shape in shapes)
     if dtype is not None:
         x, weight, bias = (each.to(getattr(torch, dtype)) for each in (x, weight, bias))
@@ -54,12 +56,12 @@ def check(
 @pytest.mark.benchmark(group="one-row linear")
 @pytest.mark.parametrize("plain", [False, True], ids=["ours", "F.linear"])
 @pytest.mark.parametrize("name", WEIGHTS)
-def test_one_row(timed, put, copies, name: str, plain: bool) -> None:
-    check(timed, put, copies, name, 1, plain=plain)
+def test_one_row(timed, put, copies, enough, name: str, plain: bool) -> None:
+    check(timed, put, copies, enough, name, 1, plain=plain)
 
 
 @pytest.mark.benchmark(group="linear c_fc, by dtype and rows")
 @pytest.mark.parametrize("rows", [1, 8, 128])
 @pytest.mark.parametrize("dtype", DTYPES)  # side by side, whichever is the run's
-def test_rows(timed, put, copies, dtype: str, rows: int) -> None:
-    check(timed, put, copies, "c_fc", rows, dtype)
+def test_rows(timed, put, copies, enough, dtype: str, rows: int) -> None:
+    check(timed, put, copies, enough, "c_fc", rows, dtype)

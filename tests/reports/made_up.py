@@ -24,8 +24,10 @@ def measurement(claim: str, metric: str, value: float, **fields: Any) -> Measure
 
 def made_up_measurements() -> list[Measurement]:
     made: list[Measurement] = []
-    for part in (lora, lora_training, positions, tying, norms, cache, compressed_cache, int8):
-        made += part()
+    for lesson in (lora, lora_training, positions, tying, norms, trained, cache):
+        made += lesson()
+    for lesson in (compressed_cache, int8):
+        made += lesson()
     return made
 
 
@@ -149,6 +151,42 @@ def norms() -> Iterator[Measurement]:
         yield of("exponent", power, 0.04, **labels)
         for depth in (2, 4, 8, 16, 32, 48):
             yield of("last_layer_gradient", depth**power, 0.05, depth=depth, **labels)
+
+
+def trained() -> Iterator[Measurement]:
+    """Models that were trained to be compared."""
+    for claim, option, other, metric in (
+        ("position.quality", "rope", "learned", "loss_advantage"),
+        ("tying.quality", "untied", "tied", "loss_advantage"),
+        ("norm.quality", "post", "pre", "loss_advantage"),
+        ("norm.variants", "rmsnorm", "pre", "loss_excess"),
+        ("cache.grouped-queries", "a quarter of the heads", "all heads", "loss_excess"),
+    ):
+        of = partial(measurement, claim, unit="nats/token", choice="trained")
+        yield of(metric, 0.1, half_width=0.02, option=option, over=other, tokens=2048)
+        for name, lower in ((option, 0.1), (other, 0.0)):
+            for tokens in range(128, 2049, 128):
+                loss = 6 - lower - tokens / 1024
+                yield of("training_loss", loss, half_width=0.01, option=name, tokens=tokens)
+    beyond = partial(measurement, "position.extrapolation", choice="trained")
+    for option, rise in (("rope", 0.15), ("alibi", 0.02)):
+        for ratio in (2, 4):
+            labels = {"option": option, "length_ratio": ratio, "half_width": 0.01}
+            yield beyond("loss_rise", rise * ratio / 2, unit="nats/token", **labels)
+            yield beyond("copied", 1 / ratio, **labels)
+    for option, placement in (("pre", 8), ("post", 1)):
+        for depth in (4, 12):
+            labels = {"option": option, "depth": depth, "warmup_steps": 0, "n": 3}
+            rate = placement * 2.0**-10
+            stable = partial(measurement, "norm.stable-range", half_width=rate / 4, **labels)
+            yield stable("largest_stable_rate", rate)
+    for option, power in (("alpha/r", 0.0), ("alpha/sqrt(r)", -0.25)):
+        law = partial(measurement, "lora.learning-rate-law", option=option, choice="scaling")
+        yield law("exponent", power, half_width=0.03, rule="three lowest")
+        yield law("exponent", power + 0.02, half_width=0.03, rule="four lowest")
+        for rank in (4, 16, 64, 256):
+            rate = 2e-3 * (rank / 32) ** power
+            yield law("best_rate", rate, half_width=rate / 9, rank=rank)
 
 
 def cache() -> Iterator[Measurement]:
