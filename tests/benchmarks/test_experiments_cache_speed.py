@@ -36,8 +36,8 @@ def summary(seconds: float) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def found(monkeypatch: pytest.MonkeyPatch) -> list[Measurement]:
+@pytest.fixture(scope="module")
+def found() -> list[Measurement]:
     """Every run of process i takes its cached arm i + 1 seconds, and is 2 and 4.5 times as fast."""
     process = itertools.count()
 
@@ -52,10 +52,12 @@ def found(monkeypatch: pytest.MonkeyPatch) -> list[Measurement]:
             for length in run["lengths"]
         }
 
-    monkeypatch.setattr(experiments, "generation_samples", sample)
-    monkeypatch.setitem(experiments.PROCESSES, "quick", (4, 2))
-    torch.set_num_threads(2)
-    return experiments.fifteen_tokens(Settings("quick", "cpu", 0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiments, "generation_samples", sample)
+        patch.setattr(experiments, "model_of", lambda _: TOY)  # nothing runs it
+        patch.setitem(experiments.PROCESSES, "quick", (4, 2))
+        torch.set_num_threads(2)
+        return experiments.fifteen_tokens(Settings("quick", "cpu", 0))
 
 
 def chosen(found: list[Measurement], metric: str, **labels: Any) -> list[Measurement]:
@@ -99,7 +101,10 @@ def test_prefill_and_decode_stand_apart_and_beside_the_limit_once_for_each_run(
             assert [m.parameters["new_tokens"] for m in measured] == [15] * parts + [32] * parts
 
 
-def test_each_process_is_a_timed_cell_and_states_its_threads(found: list[Measurement]) -> None:
+def test_each_process_is_a_timed_cell_and_states_its_threads(
+    found: list[Measurement], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(experiments.PROCESSES, "quick", (4, 2))
     cells = experiments.cells(Settings("quick", "cpu", 0))
     assert [(cell.timed, cell.parameters["long"]) for cell in cells] == [
         (True, True),

@@ -159,6 +159,7 @@ def found(monkeypatch: pytest.MonkeyPatch, sample: Samples) -> list[Measurement]
     fast = asdict(limit) | {"read_bytes_per_second": 2 * limit.read_bytes_per_second}
     processes = iter([{**sample, "limit": each} for each in (asdict(limit), fast)])
     monkeypatch.setattr(experiments, "step_samples", lambda *_: next(processes))
+    monkeypatch.setattr(experiments, "model_of", lambda _: None)  # nothing runs it
     monkeypatch.setitem(experiments.PROCESSES, "quick", 2)
     return experiments.memory_bound(Settings("quick", "cpu", 0))
 
