@@ -134,10 +134,14 @@ def _parser() -> Parser:
 
     history = commands.add_parser(
         "history",
-        **about("write asv's series and the steps in them as one page"),
+        **about("write the series of asv or pytest-benchmark, and their steps, as one page"),
         example=".asv/results --out history.html",
     )
-    history.add_argument("results", type=Path, help="asv's folder of results: .asv/results")
+    history.add_argument(
+        "results",
+        type=Path,
+        help="folder of asv (.asv/results) or of pytest-benchmark (.benchmarks)",
+    )
     history.add_argument("--out", type=Path, required=True, help="the page, such as history.html")
     history.add_argument(
         "--repository", type=Path, default=Path(), help="its HEAD gives the order of the commits"
@@ -182,10 +186,13 @@ def _table(given: argparse.Namespace) -> None:
 
 
 def _history(given: argparse.Namespace) -> None:
+    from benchmarks.gate_suite import EXACT, EXACT_BUT_LONG
     from reports.history.page import build_history
 
     check_writable(given.out)
-    view = build_history(given.results, given.out, given.repository)
+    ours = given.repository.resolve() == Path(__file__).resolve().parents[1]
+    exactness = {**EXACT_BUT_LONG, **EXACT} if ours else {}
+    view = build_history(given.results, given.out, given.repository, exactness)
     skipped = [f"skipped {name}: {reason}" for name, reason in view["skipped_files"]]
     failed = [row for row in view["broken"] if row["state"] == "failed"]
     broken = [f"failed {row['benchmark']}, {row['machine']}, at {row['hash']}" for row in failed]

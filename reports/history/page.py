@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from benchmarks.gate_suite import Exactness
 from reference_model.files import write_whole
 from reports.history.plotted import packed
-from reports.history.series import read_history
+from reports.history.series import NOISY, read_history
 from reports.history.view import View, history_view
 from reports.templating import page, templates
 
@@ -14,12 +16,17 @@ HERE = Path(__file__).parent
 SHARED = HERE.parent / "render" / "templates"
 
 
-def build_history(results: Path, out: Path, repository: Path = Path()) -> View:
-    """Write the page to ``out``; returns what it shows.
+def build_history(
+    results: Path,
+    out: Path,
+    repository: Path = Path(),
+    exactness: Mapping[str, Exactness] = NOISY,
+) -> View:
+    """Write the page to ``out``; returns what it shows. Arguments are those of `read_history`.
 
-    A `UserError` where ``results`` are none of asv's, or none lies on HEAD's line of first parents.
+    A `UserError` where no ``results`` are understood, or none is of HEAD's line of first parents.
     """
-    view = history_view(read_history(results, repository))
+    view = history_view(read_history(results, repository, exactness))
     write_whole(out.parent, {out.name: render(view).encode()})
     return view
 

@@ -39,7 +39,7 @@ def plotted(series: Series, steps: Sequence[Step]) -> Plotted:
     at = sorted({*thinned(series), *(step.at for step in marked)})
     found: Plotted = {
         "exact": exact,
-        "unit": series.unit,
+        "unit": series.benchmark.unit,
         "commits": n,
         "at": [
             here - there if gaps_before[here] == gaps_before[there] else there - here

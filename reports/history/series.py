@@ -1,4 +1,4 @@
-"""asv's results as series: one value a commit, of one machine, environment, benchmark, parameters.
+"""Results as series: one value a commit, of one machine, environment, benchmark, parameters.
 
 Whatever is not a number stays a gap that says why: failed, skipped, not measured. It is never 0.
 """
@@ -13,22 +13,15 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks.data.git import git
-from benchmarks.gate_suite import EXACT, EXACT_BUT_LONG, Exactness
+from benchmarks.gate_suite import Exactness
 from reference_model.errors import UserError
-from reports.history.asv_files import (
-    MACHINE,
-    SUITE,
-    Benchmark,
-    Damaged,
-    Measured,
-    json_files,
-    read_run,
-    read_suite,
-)
+from reports.history import asv_files, pytest_benchmark_files
+from reports.history.result_files import Benchmark, Damaged, Measured, Results
 
 State = Literal["measured", "failed", "skipped", "not measured"]
 # What differs between two starts of the same machine, or with an update of its kernel.
-PASSING = ("os", "ram")
+NOISY: Mapping[str, Exactness] = {}
+PASSING = ("os", "ram", "node", "release")
 
 
 @dataclass(frozen=True)
@@ -56,9 +49,8 @@ Values = dict[tuple[str, ...], Point]  # by the values of the parameters, as asv
 class Series:
     """``points`` stand beside the commits of the setting, the oldest first."""
 
-    benchmark: str
+    benchmark: Benchmark
     parameters: tuple[tuple[str, str], ...]  # name, value
-    unit: str
     exactness: Exactness | None  # None: noisy
     points: list[Point]
 
@@ -89,27 +81,23 @@ class History:
     other_benchmarks: list[str]  # measured by a version of the suite that is not today's
 
 
-def read_history(folder: Path, repository: Path) -> History:
-    """``folder``: asv's results. ``repository``: whose first parents of HEAD order them.
+def read_history(
+    folder: Path, repository: Path, exactness: Mapping[str, Exactness] = NOISY
+) -> History:
+    """``folder``: results of asv or pytest-benchmark. ``repository``: its first parents of HEAD
+    order them. ``exactness``: of benchmarks that count; all others are noisy.
 
     A `UserError` where nothing can be shown, with what is in the way of most of the files.
     """
-    suite, skipped = _suite(folder)
+    results = _results(folder)
+    suite, skipped = results.suite, results.skipped
     line = first_parents(repository)
     places = {commit.hash: commit.place for commit in line}
     elsewhere: set[str] = set()
     others: set[str] = set()
     groups: dict[tuple[str, ...], dict[str, dict[str, Values]]] = {}
     facts: dict[tuple[str, ...], dict[str, str]] = {}
-    for path in json_files(folder):
-        if path.name in (MACHINE, SUITE):
-            continue
-        name = path.relative_to(folder).as_posix()
-        try:
-            run = read_run(path)
-        except Damaged as error:
-            skipped.append((name, str(error)))
-            continue
+    for name, run in results.runs:
         if run.commit not in places:
             elsewhere.add(run.commit)
             continue
@@ -118,10 +106,10 @@ def read_history(folder: Path, repository: Path) -> History:
             skipped.append((name, "a second file of its commit and environment"))
             continue
         today = {
-            name: measured
-            for name, measured in run.measured.items()
+            benchmark: measured
+            for benchmark, measured in run.measured.items()
             # As asv has it: what no version stands beside is of any.
-            if name in suite and measured.version in (None, suite[name].version)
+            if benchmark in suite and measured.version in (None, suite[benchmark].version)
         }
         others |= run.measured.keys() - today.keys()
         groups[key][run.commit] = {name: _points(measured) for name, measured in today.items()}
@@ -129,7 +117,8 @@ def read_history(folder: Path, repository: Path) -> History:
     if not groups:
         raise UserError(_nothing_to_show(folder, skipped, len(elsewhere)))
     settings = [
-        _setting(key[0], facts[key], groups[key], line, places, suite) for key in sorted(groups)
+        _setting(key[0], facts[key], groups[key], line, places, suite, exactness)
+        for key in sorted(groups)
     ]
     return History(settings, skipped, len(elsewhere), sorted(others))
 
@@ -159,14 +148,17 @@ def first_parents(repository: Path) -> list[Commit]:
     return found
 
 
-def _suite(folder: Path) -> tuple[dict[str, Benchmark], list[tuple[str, str]]]:
-    """Benchmark -> asv's description of it, as of the last run; and what is not understood."""
+def _results(folder: Path) -> Results:
+    """By the first importer that knows the folder."""
+    if pytest_benchmark_files.are_in(folder):
+        return pytest_benchmark_files.read_results(folder)
     try:
-        return read_suite(folder)
+        return asv_files.read_results(folder)
     except Damaged as error:
         advice = "" if "asv update" in str(error) else "; run make history first"
         raise UserError(
-            f"{folder} is no folder of asv's results ({SUITE}: {error}){advice}"
+            f"{folder} is no folder of asv's results ({asv_files.SUITE}: {error}) nor of "
+            f"pytest-benchmark's{advice}"
         ) from None
 
 
@@ -193,6 +185,7 @@ def _setting(
     line: list[Commit],
     places: Mapping[str, int],
     suite: Mapping[str, Benchmark],
+    exactness: Mapping[str, Exactness],
 ) -> Setting:
     measured = sorted(places[commit] for commit in values)
     commits = line[measured[0] : measured[-1] + 1]
@@ -205,10 +198,9 @@ def _setting(
                 points[name, parameters][at] = point
     series = [
         Series(
-            name,
+            suite[name],
             tuple(zip(_names(suite[name], parameters), parameters, strict=True)),
-            suite[name].unit,
-            EXACT.get(name) or EXACT_BUT_LONG.get(name),
+            exactness.get(name),
             points[name, parameters],
         )
         for name, parameters in sorted(points, key=lambda key: key[0])

@@ -27,15 +27,8 @@ from reference_model.command_line import Parser, exit_status
 from reference_model.errors import UserError
 from reference_model.files import write_whole
 from reference_model.printing import say, warn
-from reports.history.asv_files import (
-    MACHINE,
-    SUITE,
-    Damaged,
-    as_run,
-    json_files,
-    parse,
-    read_bytes,
-)
+from reports.history.asv_files import MACHINE, SUITE, as_run
+from reports.history.result_files import Damaged, json_files, parse, read_bytes
 
 BRANCH, RESULTS = "asv-results", Path(".asv/results")
 TRIES = 40  # pushes; each that came too late means that another one's arrived

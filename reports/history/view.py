@@ -179,10 +179,10 @@ def _chart_view(
     return {
         "anchor": anchor,
         "name": name(series),
-        "file": short(series.benchmark.partition(".")[0]),
-        "title": short(series.benchmark.partition(".")[2]),
+        "file": short(series.benchmark.file),
+        "title": short(series.benchmark.title),
         "parameters": [(short(key), short(_plain(text))) for key, text in series.parameters],
-        "unit": short(series.unit),
+        "unit": short(series.benchmark.unit),
         "exact": exact,
         "short": not exact and len(series.measured) < LEAST_VALUES,
         "gaps": [f"{count:,} {state}" for state, count in counts.items() if count],
@@ -226,8 +226,11 @@ def _hash(setting: Setting, at: int) -> str:
 
 
 def name(series: Series) -> str:
-    """As the gate and asv's own command line spell it."""
-    return short(f"{series.benchmark}({', '.join(value for _, value in series.parameters)})")
+    """As the gate and the command line of the tool that measured it spell it."""
+    described, values = series.benchmark, ", ".join(value for _, value in series.parameters)
+    if described.brackets == "[]" and not values:
+        return short(described.name)
+    return short(f"{described.name}{described.brackets[0]}{values}{described.brackets[1]}")
 
 
 def _plain(parameter: str) -> str:
@@ -236,4 +239,4 @@ def _plain(parameter: str) -> str:
 
 
 def _amount(series: Series, value: float) -> str:
-    return amount(value, series.unit, series.exactness is not None)
+    return amount(value, series.benchmark.unit, series.exactness is not None)

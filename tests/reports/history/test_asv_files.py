@@ -15,16 +15,14 @@ import pytest
 from asv.results import Results
 from asv.runner import BenchmarkResult
 
-from reports.history.asv_files import (
+from reports.history.asv_files import as_run, read_run, read_suite
+from reports.history.result_files import (
     MOST_BYTES,
     Damaged,
     Measured,
-    as_run,
     json_files,
     parse,
     read_bytes,
-    read_run,
-    read_suite,
 )
 
 pytestmark = pytest.mark.K8

@@ -10,12 +10,14 @@ from typing import NamedTuple
 import pytest
 from playwright.sync_api import Browser, Page
 
+from benchmarks.gate_suite import EXACT
 from reports.history.amounts import amount, rounded
 from reports.history.page import build_history, render
 from reports.history.plotted import COLUMNS
 from reports.history.series import FAILED, SKIPPED, Commit, History, Point, Series, Setting
 from reports.history.view import View, history_view
 from tests.reports.history.big_history import SHAPES, write
+from tests.reports.history.small_history import benchmark_of_asv
 from tests.reports.in_browser import HOSTILE, PATIENCE, open_page, violations
 
 
@@ -26,9 +28,8 @@ def a_history(text: str) -> History:
     points = [Point("measured", value, (0.99 * value, 1.01 * value)) for value in values]
     series = [
         Series(
-            f"bench_cache.{text}",
+            benchmark_of_asv(f"bench_cache.{text}"),
             ((text, f"{n}{text}"),),
-            "seconds",
             None,
             [*points, SKIPPED, FAILED if n else points[-1]],
         )
@@ -63,7 +64,7 @@ def big(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Big:
     page = folder / "history.html"
     results, repository = write(folder, SHAPE)
     started = time.perf_counter()
-    view = build_history(results, page, repository)
+    view = build_history(results, page, repository, EXACT)
     seconds = time.perf_counter() - started
     tab, troubles = open_page(browser, page.as_uri(), viewport={"width": 700, "height": 600})
     return Big(tab, troubles, view, seconds, page.stat().st_size)
@@ -161,7 +162,7 @@ def test_values_are_listed_as_python_writes_them_with_their_steps(
     ]
     rows = [(values, "seconds"), (numbers, "bytes")]
     for series, (given, unit) in zip(setting.series, rows, strict=True):
-        series.unit = unit
+        series.benchmark = benchmark_of_asv("bench_cache.time_step", unit)
         series.points[:12] = [Point("measured", value) for value in given]
     tab, troubles = opened(browser, tmp_path / "history.html", history)
     for figure, (given, unit) in zip(tab.locator("figure").all(), rows, strict=True):

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.gate_suite import EXACT
 from reference_model.errors import UserError
 from reports.__main__ import main
 from reports.history.page import build_history, render
 from reports.history.series import Commit, History, Point, Series, Setting, read_history
 from reports.history.view import MOST_NAMES, MOST_ROWS, history_view
-from tests.reports.history.small_history import COUNTED, STEP
+from tests.reports.history.small_history import COUNTED, STEP, benchmark_of_asv
 
 Write = Callable[..., Path]
 
@@ -28,7 +29,7 @@ def test_a_series_without_a_value_at_its_newest_commit_says_so(
 ) -> None:
     folder = write([*STEP[:5], newest, "absent"])
     write(STEP[:6], machine="other-quick")
-    view = history_view(read_history(folder, repository))
+    view = history_view(read_history(folder, repository, EXACT))
     failed = int(state == "failed")
     assert view["counts"]["failed_last"] == view["counts"]["failed"] == failed
     assert view["counts"]["skipped_last"] == 1 - failed
@@ -44,7 +45,7 @@ def test_a_series_without_a_value_at_its_newest_commit_says_so(
 def test_what_failed_before_and_works_again_is_a_gap_and_no_alarm(
     write: Write, repository: Path
 ) -> None:
-    view = history_view(read_history(write([None, 1.0]), repository))
+    view = history_view(read_history(write([None, 1.0]), repository, EXACT))
     assert view["broken"] == []
     assert view["counts"]["failed"] == 1
     assert 'id="broken"' not in render(view)
@@ -54,7 +55,7 @@ def test_what_failed_before_and_works_again_is_a_gap_and_no_alarm(
 def test_a_series_that_never_had_a_value_is_told_among_the_failed(
     write: Write, repository: Path
 ) -> None:
-    view = history_view(read_history(write([None, None]), repository))
+    view = history_view(read_history(write([None, None]), repository, EXACT))
     assert view["counts"]["failed_last"] == 1
     assert view["settings"][0]["empty"] == [
         "bench_cache.Decode.time_step('cached') (0 skipped, 2 failed)"
@@ -66,7 +67,7 @@ def test_a_step_after_a_gap_says_that_others_may_have_made_it(
     write: Write, repository: Path
 ) -> None:
     folder = write([7, 7, "absent", None, 9], COUNTED)
-    view = history_view(read_history(folder, repository))
+    view = history_view(read_history(folder, repository, EXACT))
     ((row,),) = (group["rows"] for group in view["step_groups"])
     assert (row["unmeasured"], row["change"], row["worse"]) == (2, "+28.6 %", True)
     assert "or with one of the 2 commits before, which have no value" in render(view)
@@ -125,7 +126,7 @@ def test_what_cannot_be_shown_is_refused_in_one_line(
         for path in (folder / "local-quick").glob("*-env.json"):
             path.unlink()
     with pytest.raises(UserError) as refused:
-        build_history(folder, tmp_path / "out" / "history.html", repository)
+        build_history(folder, tmp_path / "out" / "history.html", repository, EXACT)
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "out").exists()
 
@@ -135,7 +136,7 @@ def test_hostile_texts_are_shown_and_do_nothing(
 ) -> None:
     folder = write(STEP, cpu="<script>alert(2)</script>")
     (folder / "local-quick" / "<img src=x onerror=alert(3)>.json").write_text("{")
-    build_history(folder, tmp_path / "history.html", repository)
+    build_history(folder, tmp_path / "history.html", repository, EXACT)
     page = (tmp_path / "history.html").read_text(encoding="utf-8")
     assert "&lt;script&gt;window.hacked" in page  # the step's own commit
     assert page.count("<script") == 2  # the data, and what draws them
@@ -147,7 +148,7 @@ def test_marks_that_turn_text_around_and_halves_of_characters_are_spelled_out(
     write: Write, repository: Path, tmp_path: Path
 ) -> None:
     folder = write(STEP, cpu="\ud800 \u202e\x1b[2J")
-    build_history(folder, tmp_path / "history.html", repository)
+    build_history(folder, tmp_path / "history.html", repository, EXACT)
     page = (tmp_path / "history.html").read_text(encoding="utf-8")
     assert r"\ud800 \u202e\x1b[2J" in page
     assert "\u202e" not in page
@@ -158,7 +159,9 @@ def made_up(values: list[float], series: int = 1, text: str = "time_step") -> Hi
     commits = [Commit(f"{n:040x}", "2026-01-01", text, n) for n in range(len(values))]
     points = [Point("measured", value, (0.9 * value, 1.1 * value)) for value in values]
     names = [f"bench_{n % 9}.Decode{n}.{text}" for n in range(series)]
-    found = [Series(name, (("past", text),), "seconds", None, points) for name in sorted(names)]
+    found = [
+        Series(benchmark_of_asv(name), (("past", text),), None, points) for name in sorted(names)
+    ]
     return History([Setting("local-quick", {"cpu": text}, commits, found)], [], 0, [])
 
 

@@ -25,11 +25,12 @@ from reports.history.plotted import (
 from reports.history.series import FAILED, NOT_MEASURED, SKIPPED, Commit, Point, Series, Setting
 from reports.history.steps import Step
 from reports.history.view import steps_of
+from tests.reports.history.small_history import benchmark_of_asv
 
 
 def a_series(values: Sequence[float | Point], exactness: Exactness | None = None) -> Series:
     points = [v if isinstance(v, Point) else Point("measured", v, (v - 1, v + 1)) for v in values]
-    return Series("bench.time_step", (), "seconds", exactness, points)
+    return Series(benchmark_of_asv("bench.time_step"), (), exactness, points)
 
 
 def scattered(n: int) -> list[float]:
