@@ -39,22 +39,36 @@ def measure(settings: Settings, option: str, depth: int, warmup: int, seed: int)
     """
     tried: dict[float, float] = {}
 
-    def stable(rate: float) -> bool:
-        tried[rate] = loss_at(settings, option, depth, warmup, seed, rate)
-        return tried[rate] <= unigram_entropy() - MARGIN
+    def loss(rate: float) -> float:
+        if rate not in tried:
+            tried[rate] = loss_at(settings, option, depth, warmup, seed, rate)
+        return tried[rate]
 
-    largest = largest_stable(stable)
-    told = [[rate, loss if math.isfinite(loss) else None] for rate, loss in sorted(tried.items())]
+    largest = largest_stable(loss, unigram_entropy() - MARGIN)
+    told = [[rate, each if math.isfinite(each) else None] for rate, each in sorted(tried.items())]
     return {"largest": largest, "tried": told}
 
 
-def largest_stable(stable: Callable[[float], bool]) -> float:
-    """Of RATES, where all below a stable one are stable; half of the smallest where none is."""
+def largest_stable(loss: Callable[[float], float], border: float) -> float:
+    """Of RATES, the largest whose loss is at the border or below; half of the smallest: none is.
+
+    By bisection, as if all below a stable one were stable. Where that finds none, the small ones
+    may be too slow rather than too large: they are tried upwards for as long as the loss falls.
+    """
     least, most = 0, len(RATES)  # so many are stable at least, and at most
     while least < most:
         middle = (least + most) // 2
-        least, most = (middle + 1, most) if stable(RATES[middle]) else (least, middle)
-    return RATES[least - 1] if least else RATES[0] / 2
+        least, most = (middle + 1, most) if loss(RATES[middle]) <= border else (least, middle)
+    if least:
+        return RATES[least - 1]
+    largest, before = RATES[0] / 2, math.inf
+    for rate in RATES:
+        if loss(rate) <= border:
+            largest = rate
+        elif loss(rate) >= before:
+            break
+        before = loss(rate)
+    return largest
 
 
 def loss_at(

@@ -21,14 +21,21 @@ HERE = Settings("full", "cpu", 0)
 
 @pytest.mark.parametrize("border", [*RATES, 0.0])
 def test_the_border_is_found_wherever_it_is(border: float) -> None:
-    asked: list[float] = []
+    asked: set[float] = set()
 
-    def stable(rate: float) -> bool:
-        asked.append(rate)
-        return rate <= border
+    def loss(rate: float) -> float:
+        asked.add(rate)
+        return 5.0 if rate <= border else 5.8
 
-    assert largest_stable(stable) == (border or RATES[0] / 2)
-    assert len(asked) <= 4
+    assert largest_stable(loss, 5.5) == (border or RATES[0] / 2)
+    assert len(asked) <= 5
+
+
+def test_small_rates_that_are_too_slow_do_not_hide_a_larger_one_that_trains() -> None:
+    losses = dict.fromkeys(RATES, 5.8) | dict(zip(RATES, [5.75, 5.65, 5.4, 5.8], strict=False))
+    assert largest_stable(lambda rate: losses[rate], 5.5) == RATES[2]
+    losses[RATES[2]] = 5.55
+    assert largest_stable(lambda rate: losses[rate], 5.5) == RATES[0] / 2
 
 
 def test_a_cell_tells_the_largest_rate_and_all_that_it_tried(
