@@ -167,6 +167,7 @@ def _micro(name: str) -> object:
                 "benchmark": benchmark,
                 "timed": _timed_by(benchmark),
                 "copies": lambda weight: [weight],
+                "enough": lambda outputs: outputs,
                 "put": lambda drawn: drawn,  # in float32, on the CPU
                 "device": "cpu",
             }

@@ -56,7 +56,12 @@ def results() -> Results:
 @pytest.fixture
 def few_results(results: Results) -> Results:
     """A copy of its own with one claim of each verdict, quick to render."""
-    chosen = ("tying.abandoned", "int8.norm-damage", "int8.weights-quality", "position.quality")
+    chosen = (
+        "tying.abandoned",
+        "int8.norm-damage",
+        "int8.weights-quality",
+        "lora.rslora-is-a-rate",
+    )
     few = copy.deepcopy({**results, "claims": [], "measurements": []})
     few["claims"] = [copy.deepcopy(c) for c in results["claims"] if c["id"] in chosen]
     few["measurements"] = [

@@ -83,7 +83,7 @@ def test_the_verdicts_of_each_file_stand_beside_each_other(
     verdicts = dict(compare([("a", few_results), ("b", other), ("c", fewer)]).verdicts)
     assert verdicts["tying.abandoned"] == ["depends", "refuted", "refuted"]
     assert verdicts["int8.weights-quality"] == ["confirmed", "confirmed", ABSENT]
-    assert verdicts["position.quality"] == [UNMEASURED, UNMEASURED, ABSENT]
+    assert verdicts["lora.rslora-is-a-rate"] == [UNMEASURED, UNMEASURED, ABSENT]
 
 
 def test_what_each_file_found_is_told_in_plain_sentences(
@@ -101,7 +101,7 @@ def test_what_each_file_found_is_told_in_plain_sentences(
     assert "\n".join(paragraph) in text
     same = next(c for c in few_results["claims"] if c["id"] == "int8.weights-quality")
     assert f"  A and B: {same['finding']}\n  None of 4 measurements differs.\n" in text
-    assert "\nNo file measured: position.quality.\n" in text
+    assert "\nNo file measured: lora.rslora-is-a-rate.\n" in text
     again = as_text(compare([("a", few_results), ("b", few_results)]), everything=False)
     assert "\nNo verdict differs.\n" in again
 

@@ -166,10 +166,10 @@ def test_each_requirement_has_a_verdict_of_its_own(page: str, results: dict[str,
 
 
 def test_a_claim_that_was_not_measured_is_one_line_with_its_reason(page: str) -> None:
-    item = re.search(r'<li id="position-quality">(.*?)</li>', page, re.DOTALL)
+    item = re.search(r'<li id="lora-rslora-is-a-rate">(.*?)</li>', page, re.DOTALL)
     assert item is not None
     assert "no experiment measures it yet." in item[1]
-    assert '<article class="claim" id="position-quality"' not in page
+    assert '<article class="claim" id="lora-rslora-is-a-rate"' not in page
 
 
 def test_the_command_that_repeats_a_number_names_claim_profile_device_and_seed(page: str) -> None:

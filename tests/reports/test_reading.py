@@ -43,7 +43,7 @@ def test_a_file_of_schema_1_is_told_in_the_words_of_today(old: Results, write: W
     quality = claims["int8.weights-quality"]
     assert quality["finding"].startswith("Confirmed: INT8 weights cost our 6 M model 0.0004 nats")
     assert quality["because"].startswith("The loss by INT8 weights is 0.0004 nats a token (95 %")
-    assert claims["position.quality"]["finding"] == "Open: no experiment measures it yet."
+    assert claims["lora.rslora-is-a-rate"]["finding"] == "Open: no experiment measures it yet."
     damage = claims["int8.norm-damage"]["requirements"]
     assert {part["role"] for part in damage} == {"claim", "instrument"}
 
@@ -90,7 +90,7 @@ def test_a_claim_that_asked_for_something_else_is_told_as_its_file_has_it(
 
 def test_a_claim_that_is_no_longer_made_is_told_too(old: Results, write: Write) -> None:
     for claim in old["claims"]:
-        claim["id"] = "gone.claim" if claim["id"] == "position.quality" else claim["id"]
+        claim["id"] = "gone.claim" if claim["id"] == "lora.rslora-is-a-rate" else claim["id"]
     found = {c["id"]: c for c in read(write(old))["claims"]}
     assert "gone.claim" not in {claim.id for claim in load_claims()}
     assert found["gone.claim"]["finding"] == "Open: no experiment measures it yet."

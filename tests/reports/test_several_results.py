@@ -14,7 +14,7 @@ from benchmarks.record.results import read_results, write_results
 from reports.__main__ import main
 
 SHARED = "int8.weights-quality"  # in both, measured
-ALONE = "position.quality"  # in both, measured in the first only
+ALONE = "int8.norm-damage"  # in both, measured in the first only
 
 
 @pytest.fixture
