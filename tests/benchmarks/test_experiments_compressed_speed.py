@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from typing import Any
 
@@ -207,5 +208,6 @@ def test_without_a_compiler_or_on_a_gpu_it_says_what_to_do(monkeypatch: pytest.M
 
 def test_pages_that_are_used_for_the_first_time_are_faults() -> None:
     before = memory.page_faults()
-    torch.ones(2**24)  # 16,384 pages of 4 KiB; fewer where they are huge
+    with mmap.mmap(-1, 2**26) as fresh:  # what an allocator kept would be no first time
+        fresh.write(bytes(2**26))  # 16,384 pages of 4 KiB; fewer where they are huge
     assert memory.page_faults() > before
