@@ -6,17 +6,13 @@ Nothing that was read tells which one it is: only where it stands.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.experiments.experiment import Found, Settings
 from benchmarks.instruments.trained_models import config_of
 from benchmarks.subjects.built import Model
 from reference_model.training import Recipe, Training
-
-Array = NDArray[np.float64]
 
 SYMBOLS = 16  # an answer by chance is right once in so many
 DISTANCE = 4  # pairs
@@ -31,8 +27,8 @@ JUDGED = 256  # sequences of each length
 def measure(settings: Settings, option: str, seed: int) -> Found:
     """What a cell finds: by ratio the ``right`` share of answers, and the ``rate``.
 
-    At a ratio above 1 only answers beyond the trained length count. None: learned positions, which
-    end there.
+    At a ratio above 1 only answers beyond the trained length count. Learned positions end there:
+    they have a share at 1 alone.
     """
     tried = {rate: trained(settings, option, rate, seed) for rate in RATES}
     best = max(RATES, key=lambda rate: right(tried[rate], 1, seed=seed + 1000))

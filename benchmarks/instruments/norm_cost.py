@@ -1,4 +1,4 @@
-"""What RMSNorm costs beside LayerNorm: arithmetic by counting, seconds by turns."""
+"""What RMSNorm costs beside LayerNorm: arithmetic by their formulas, seconds by turns."""
 
 from __future__ import annotations
 

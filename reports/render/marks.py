@@ -215,7 +215,10 @@ def scatter(
     y_title: str,
     borders: Sequence[float] = (),
 ) -> Panel:
-    """Value against the parameter ``x``, both by factors; a colour for each value of ``by``."""
+    """Value against the parameter ``x``, both by factors; a colour for each value of ``by``.
+
+    The pointer is told the parameter "model" of a point.
+    """
     order = list(dict.fromkeys(name_of(m, [by]) for m in measurements))
     data = rows(measurements, [name_of(m, [by]) for m in measurements], x)
     for row, m in zip(data, measurements, strict=True):

@@ -16,7 +16,7 @@ from reports.render.selection import (
     split,
 )
 
-LOSS = "loss (nats/token)"
+LOSS, RATE, SHARE = "loss (nats/token)", "learning rate", "share of answers"
 
 
 def compared(measurements: Sequence[Measurement], claim: Claim) -> Panels:
@@ -44,14 +44,12 @@ def extrapolated(measurements: Sequence[Measurement], claim: Claim) -> Panels:
             for name, part in split(rises, "length_ratio", title, by="length_ratio")
         ]
     panels += _differences(measurements, claim)
-    for metric, x, title, y_title in (
-        ("loss_by_position", "position", "held-out loss by position in the text", LOSS),
-        ("copied", "length_ratio", "answers copied from a distance", "share of answers"),
-    ):
-        found = of(measurements, metric)
-        if len({labels(m)[x] for m in found}) >= 2:
-            panels.append(curve(title, found, x, x_title=words(x), y_title=y_title))
-    return [*panels, *_ways(measurements)]
+    return [
+        *panels,
+        *_curves(measurements, "loss_by_position", "position", "held-out loss by position"),
+        *_curves(measurements, "copied", "length_ratio", "answers copied from a distance", SHARE),
+        *_ways(measurements),
+    ]
 
 
 def stable_rates(measurements: Sequence[Measurement], claim: Claim) -> Panels:
@@ -61,33 +59,25 @@ def stable_rates(measurements: Sequence[Measurement], claim: Claim) -> Panels:
     if len(ratios) >= 2:
         title = "largest stable rate over another placement's"
         panels.append(bordered_dots(title, ratios, claim, "ratio", log=spans_decades(ratios)))
-    rates = of(measurements, "largest_stable_rate")
-    if len({labels(m)["depth"] for m in rates}) >= 2:
-        title = "largest stable learning rate"
-        for name, part in split(rates, "depth", title, by="warmup_steps"):
-            panels.append(
-                curve(name, part, "depth", x_title="depth", y_title="learning rate", log_y=True)
-            )
-    return panels
+    title = "largest stable learning rate"
+    return [
+        *panels,
+        *_curves(
+            measurements,
+            "largest_stable_rate",
+            "depth",
+            title,
+            RATE,
+            by="warmup_steps",
+            log_y=True,
+        ),
+    ]
 
 
 def rate_law(measurements: Sequence[Measurement], claim: Claim) -> Panels:
     """The best learning rate against the rank, and its exponents by both rules."""
-    panels: Panels = []
-    best = of(measurements, "best_rate")
-    if len(best) >= 2:
-        title = "best learning rate against the rank"
-        panels.append(
-            curve(
-                title,
-                best,
-                "rank",
-                x_title="rank r",
-                y_title="learning rate",
-                log_x=True,
-                log_y=True,
-            )
-        )
+    title = "best learning rate against the rank"
+    panels = _curves(measurements, "best_rate", "rank", title, RATE, log_x=True, log_y=True)
     exponents = of(measurements, "exponent")
     if len(exponents) >= 2:
         panels.append(dots("exponent of the rank in it", exponents, x_title="exponent"))
@@ -107,22 +97,30 @@ def _differences(measurements: Sequence[Measurement], claim: Claim) -> Panels:
 
 
 def _ways(measurements: Sequence[Measurement]) -> Panels:
-    losses = of(measurements, "training_loss")
-    if len({labels(m)["tokens"] for m in losses}) < 2:
-        return []
-    title = "training loss against tokens"
-    return [
-        curve(name, part, "tokens", x_title="tokens", y_title=LOSS)
-        for name, part in split(losses, "tokens", title)
-    ]
+    return _curves(measurements, "training_loss", "tokens", "training loss against tokens")
 
 
 def _rates(measurements: Sequence[Measurement]) -> Panels:
-    losses = of(measurements, "tuning_loss")
-    if len({labels(m)["rate"] for m in losses}) < 2:
-        return []
     title = "loss by learning rate, seeds for tuning"
+    return _curves(measurements, "tuning_loss", "rate", title, log_x=True)
+
+
+def _curves(
+    measurements: Sequence[Measurement],
+    metric: str,
+    x: str,
+    title: str,
+    y_title: str = LOSS,
+    *,
+    by: str | None = None,
+    log_x: bool = False,
+    log_y: bool = False,
+) -> Panels:
+    """Of a metric against ``x``, a panel for each value of ``by``; none of a single value of x."""
+    found = of(measurements, metric)
+    if len({labels(m)[x] for m in found}) < 2:
+        return []
     return [
-        curve(name, part, "rate", x_title="learning rate", y_title=LOSS, log_x=True)
-        for name, part in split(losses, "rate", title)
+        curve(name, part, x, x_title=words(x), y_title=y_title, log_x=log_x, log_y=log_y)
+        for name, part in split(found, x, title, by)
     ]

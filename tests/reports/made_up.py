@@ -24,9 +24,8 @@ def measurement(claim: str, metric: str, value: float, **fields: Any) -> Measure
 
 def made_up_measurements() -> list[Measurement]:
     made: list[Measurement] = []
-    for lesson in (lora, lora_training, positions, tying, norms, trained, cache):
-        made += lesson()
-    for lesson in (compressed_cache, int8):
+    lessons = (lora, lora_training, positions, tying, norms, trained, cache, compressed_cache, int8)
+    for lesson in lessons:
         made += lesson()
     return made
 

@@ -78,7 +78,7 @@ DRAWN = [
         [
             "rise of the loss beyond the trained length, on the same targets, length ratio 2",
             "rise of the loss beyond the trained length, on the same targets, length ratio 4",
-            "held-out loss by position in the text",
+            "held-out loss by position",
             "answers copied from a distance",
         ],
     ),

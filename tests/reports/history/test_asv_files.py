@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from reports.history.result_files import (
     parse,
     read_bytes,
 )
+from tests.reports.history.small_history import with_another
 
 pytestmark = pytest.mark.K8
 
@@ -41,19 +42,7 @@ RUN: dict[str, Any] = {
     ],
     "results": {"time_step": [[1.0, 2.0], [["'a'", "'b'"]], "1", 5, [0.9, None], [1.1]]},
 }  # fmt: skip
-
-
-def changed(*where: Any, to: Any = None) -> dict[str, Any]:
-    """RUN with another value at a path of keys; without a value, lacking it."""
-    content = copy.deepcopy(RUN)
-    inner: Any = content
-    for key in where[:-1]:
-        inner = inner[key]
-    if to is None:
-        del inner[where[-1]]
-    else:
-        inner[where[-1]] = to
-    return content
+changed = partial(with_another, RUN)
 
 
 def row(**cells: Any) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from reports.history.pytest_benchmark_files import are_in, as_run, read_results
 from reports.history.result_files import Benchmark, Damaged
 from reports.history.series import read_history
 from reports.history.view import history_view, name, steps_of
-from tests.reports.history.small_history import STEP
+from tests.reports.history.small_history import STEP, with_another
 
 pytestmark = pytest.mark.K8
 
@@ -50,19 +50,7 @@ RUN: dict[str, Any] = {
     ],
     "version": "5.2.3",
 }
-
-
-def changed(*where: Any, to: Any = None) -> dict[str, Any]:
-    """RUN with another value at a path of keys; without a value, lacking it."""
-    content = copy.deepcopy(RUN)
-    inner: Any = content
-    for key in where[:-1]:
-        inner = inner[key]
-    if to is None:
-        del inner[where[-1]]
-    else:
-        inner[where[-1]] = to
-    return content
+changed = partial(with_another, RUN)
 
 
 def write(folder: Path, number: int, commit: str, seconds: float, node: str = "runner-1") -> None:
@@ -98,7 +86,10 @@ def test_a_benchmark_has_its_file_its_parameters_and_the_median_second() -> None
         (changed("benchmarks", 0, to=[1]), "a benchmark that is no object"),
         (changed("benchmarks", 1, "fullname", to=7), "fullname that is no text"),
         (changed("benchmarks", 1, "stats", to=[1]), "stats that is no object"),
-        (changed("benchmarks", 1, "stats", "median", to="1"), "median that holds a text instead"),
+        (
+            changed("benchmarks", 1, "stats", "median", to="1"),
+            "median that holds a text instead",
+        ),
         (changed("machine_info", to=["x"]), "machine_info that is no object"),
     ],
 )
