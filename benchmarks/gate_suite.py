@@ -89,6 +89,9 @@ EXACT: dict[str, Exactness] = {
     "bench_precision.Bytes.track_weight_bytes": COUNTED,
 }
 
+# It reads the claims of all lessons: a case says itself which of them it rests on.
+ASIDE = ("benchmarks.judging.claims:load_claims",)
+
 _STEP = "for the history, in its own sizes; a step of bench_gate stands for its choice"
 NOT_COMPARED = {
     "bench_cache.Decode.time_step": _STEP,

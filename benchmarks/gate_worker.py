@@ -8,6 +8,8 @@ decides when and how often something is called, so that two such processes can t
 | do=hello, algorithm                      | what was imported from where, tree hash, versions     |
 | do=suite                                 | timed: ids, ``name(parameters)``; exact: id → how;    |
 |                                          | versions: name → asv's version                        |
+| do=begins                                | begins: exact id → where its code begins, each        |
+|                                          | ``module:name`` or a text; aside: as `Reach` has it   |
 | do=exact, ids                            | values: id → number, or {"skipped": reason}           |
 | do=prepare, id, name                     | threads, or skipped: reason; ``name`` for a copy      |
 | do=measure, id, calls, warmup, processor | seconds: of each call                                 |
@@ -28,7 +30,7 @@ import os
 import stat
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from time import perf_counter
@@ -76,6 +78,17 @@ class Worker:
             "exact": {key: vars(EXACT[name]) for name, key in known if name in EXACT},
             "versions": {f.name: f.version for f in found},
         }
+
+    def begins(self) -> Answer:
+        """Those that cannot say where they begin are left out."""
+        from benchmarks import gate_suite
+
+        found = {}
+        for name in gate_suite.EXACT:
+            for given in itertools.product(*by_name(name)._params):
+                with contextlib.suppress(ValueError):
+                    found[_key(name, given)] = _begins(name, given)
+        return {"begins": found, "aside": getattr(gate_suite, "ASIDE", ())}
 
     def exact(self, ids: list[str]) -> Answer:
         return {"values": {key: self._value(key) for key in ids}}
@@ -164,6 +177,14 @@ def _modules(file: str) -> list[Any]:
         for each in files
         if (root.parent / each.parent / "__init__.py").exists()
     ]
+
+
+def _begins(name: str, given: Sequence[object]) -> list[str]:
+    """As a benchmark's class says by ``begins``, or else all of that class."""
+    file, kind, _ = name.split(".")
+    (module,) = (each for each in _modules(file) if hasattr(each, kind))
+    say = getattr(getattr(module, kind), "begins", None)
+    return say(*given) if say else [f"{module.__name__}:{kind}"]
 
 
 def _key(name: str, given: Iterable[object]) -> str:

@@ -10,7 +10,7 @@ import os
 import traceback
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 from unittest import mock
@@ -30,6 +30,7 @@ class Case:
     dtype: str
     against: str  # the kind of fault that it is there for
     run: Callable[[], object]
+    also: Callable[[], Iterable[str]] = tuple  # where else its code begins, as begins.py has it
 
 
 class Raised:

@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
+from benchmarks.exact_cases.begins import begins_of_experiment, texts_of
 from benchmarks.exact_cases.case import Case, refusal
 
 CLAIM = "made.up"
@@ -373,6 +374,7 @@ CASES = (
             "none",
             "a region that moves",
             partial(_border, claim),
+            partial(texts_of, claim),
         )
         for claim in _claims()
     ),
@@ -384,6 +386,7 @@ CASES = (
             "float32",
             "an experiment that measures something else",
             partial(_experiment, claim),
+            partial(begins_of_experiment, claim),
         )
         for claim in EXPERIMENTS
     ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from benchmarks.exact_cases.begins import begins_of_experiment
 from benchmarks.exact_cases.case import Case
 from benchmarks.exact_cases.miniature import Miniature, found_by
 from benchmarks.exact_cases.stand_ins import PROBES, Profiled, Smaller
@@ -365,6 +366,7 @@ CASES = tuple(
         "float32",
         "an experiment that measures something else",
         partial(found_by, each),
+        partial(begins_of_experiment, each.claim),
     )
     for each in MINIATURES
 )

@@ -6,9 +6,11 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.exact_cases.begins import texts_of
 from benchmarks.exact_cases.case import Case, refusal
 
 # A stamp of no machine: of it a key has the versions and, where times are taken, the machine.
@@ -35,6 +37,7 @@ DRAWN, TIMED, BROKEN, ABSENT = (
     "cache.memory-law",
     "lora.peft-agrees",
 )
+WANTED, OTHER = (DRAWN, TIMED, BROKEN, ABSENT, "position.parameters"), "lora.rank-pays"
 
 
 class _Here:
@@ -118,9 +121,8 @@ def _run() -> object:
     from benchmarks.running.runner import Rules, failures, known, measure
 
     settings, threads = Settings("smoke", "cpu", 7), torch.get_num_threads()
-    wanted = (DRAWN, TIMED, BROKEN, ABSENT, "position.parameters")
-    claims = [claim for claim in load_claims() if claim.id in (*wanted, "lora.rank-pays")]
-    selected = [claim for claim in claims if claim.id in wanted]
+    claims = [claim for claim in load_claims() if claim.id in (*WANTED, OTHER)]
+    selected = [claim for claim in claims if claim.id in WANTED]
     planned = plan(settings, claims, selected, _experiments(), STAMP)
     found: list[object] = [
         [p.claim.id, p.absent, [[t.name, _told(k), in_shard(k, 1, 2)] for t, k in p.cells]]
@@ -163,5 +165,6 @@ CASES = (
         "none",
         "a cell that is lost, measured twice, or of another question",
         _run,
+        partial(texts_of, *WANTED, OTHER),
     ),
 )

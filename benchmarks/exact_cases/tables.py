@@ -23,6 +23,7 @@ from benchmarks.exact_cases import (
     timed,
     training,
 )
+from benchmarks.exact_cases.begins import begins
 from benchmarks.exact_cases.case import Case, fingerprint, result_of
 from benchmarks.suite.workloads import start
 
@@ -53,6 +54,12 @@ KNOWN_ROUNDED: Table = (*instruments.ROUNDED, *experiments.ROUNDED, *miniatures.
 
 def names(table: Sequence[Case]) -> tuple[str, ...]:
     return tuple(case.name for case in table)
+
+
+def begins_of(table: Table, name: str) -> list[str]:
+    """Where the code of a case begins, as `begins` has it."""
+    (case,) = (case for case in table if case.name == name)
+    return [*begins(fingerprint_of), *begins(case.run), *case.also()]
 
 
 def fingerprint_of(table: Table, name: str) -> float:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from benchmarks.exact_cases.begins import begins
 from benchmarks.exact_cases.case import Case
 from benchmarks.exact_cases.stand_ins import PROBES, in_miniature
 from benchmarks.gate_suite import EXACT_BUT_LONG, NOT_COMPARED
@@ -64,6 +65,12 @@ def _measured(way: str) -> Any:
         found = by_name(name)
         found.set_param_idx(at)
         return _value(found)
+
+
+def begins_of(way: str) -> list[str]:
+    """Where the code of a timed benchmark begins."""
+    module, kind, _ = way.partition("(")[0].split(".")
+    return [way, *begins([_measured, work_of, bytes_of]), f"benchmarks.suite.{module}:{kind}"]
 
 
 def _value(found: Any) -> object:
@@ -187,6 +194,7 @@ CASES = tuple(
         "as there",
         "a benchmark that times something else, or misstates it",
         partial(_micro, path.stem),
+        partial(tuple, [f"benchmarks.micro.{path.stem}:*"]),
     )
     for path in sorted(MICRO.glob("test_*.py"))
 )

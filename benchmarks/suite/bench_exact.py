@@ -3,6 +3,7 @@
 from typing import Any
 
 from benchmarks.exact_cases import calls, tables, timed
+from benchmarks.exact_cases.begins import begins
 from benchmarks.suite.benchmark import Benchmark
 from benchmarks.suite.workloads import start
 
@@ -16,6 +17,10 @@ class _Fingerprints(Benchmark):
     unit = "1"
     param_names = ("case",)
     table: tuple[Any, ...] = ()
+
+    @classmethod
+    def begins(cls, case: str) -> list[str]:
+        return tables.begins_of(cls.table, case)
 
     def setup(self, case: str) -> None:
         self.fingerprint = tables.fingerprint_of(self.table, case)
@@ -80,6 +85,10 @@ class Timed(Benchmark):
     params = (timed.WAYS,)
     param_names = ("benchmark",)
 
+    @classmethod
+    def begins(cls, benchmark: str) -> list[str]:
+        return timed.begins_of(benchmark)
+
     def setup(self, benchmark: str) -> None:
         start()
         self.work, self.moved = timed.work_of(benchmark), timed.bytes_of(benchmark)
@@ -100,6 +109,10 @@ class Footprint(Benchmark):
     version = "1"
     params = (tables.names(calls.CALLS),)
     param_names = ("call",)
+
+    @classmethod
+    def begins(cls, call: str) -> list[str]:
+        return [*begins(calls.footprint_of), *tables.begins_of(calls.CALLS, call)]
 
     def setup(self, call: str) -> None:
         self.footprint = calls.footprint_of(call)
