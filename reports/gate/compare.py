@@ -96,7 +96,7 @@ def compare(repository: Path, request: Request, tell: Callable[[str], None]) -> 
         gone = {difference.id for difference in compared if difference.kind == "gone"}
         report["skipped"] = {id: why for id, why in skipped.items() if id not in gone}
         numbers = [id for id in how if all(isinstance(side.get(id), float) for side in values)]
-        if not numbers and not timed and not fails(compared):
+        if not numbers and not exact.alike and not timed and not fails(compared):
             raise UserError(_nothing_compared(skipped, compared, exact.notes))
         report["exact"] = {
             "compared": len(numbers),

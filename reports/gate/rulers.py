@@ -13,8 +13,11 @@ has a new version. C and D are one model as well: where they agree, base's numbe
 and B is asked only the others. Numbers of the suite's own functions are those of base's code in A
 and of head's in C; where head's cases differ from base's, head's functions are asked base's cases,
 too (E). What differs there is asked of base's model as well: a function is right that gives the old
-number with either model. Where the benchmarks are equal, so are these functions, and none of them
-is asked.
+number with either model.
+
+A number that both benchmarks measure by the same code has one ruler (`same_code`): C is all that is
+asked of it, and B where the models differ. With one ruler nothing is asked of a suite's own
+function, or of a model that is the same.
 """
 
 from __future__ import annotations
@@ -33,11 +36,13 @@ from reference_model.errors import UserError
 from reports.gate.checkouts import Checkout
 from reports.gate.exact import FAILING, Difference, Value, differences, in_order
 from reports.gate.revisions import BENCHMARKS, MODEL
+from reports.gate.same_code import SameCode, same_code
 from reports.gate.workers import Answer, Device, Worker
 
 # Of benchmarks/: what the suite's functions are asked. The first is where it was before suite/.
 CASES = ("bench_exact.py", "suite/bench_exact.py", "exact_cases")
 SAME = "the suite's own functions and experiments are the same in both commits"
+ONE_RULER = "numbers that rest on the same code in both commits were not asked for"
 AT_ONCE = 50  # requests that wait in a pipe
 Values = Mapping[str, Value]
 
@@ -52,6 +57,7 @@ class Compared:
     notes: list[str] = field(default_factory=list)
     own: Answer | None = None  # what base's own suite has, where it is not head's,
     own_values: Values = field(default_factory=dict)  # and its numbers of base's model
+    alike: int = 0  # numbers that were not asked for, since nothing of theirs differs
 
 
 def compare_exactly(
@@ -68,35 +74,61 @@ def compare_exactly(
     of_model = [id for id, each in how.items() if each.of == "model"]
     with ExitStack() as stack:
         own = stack.enter_context(_own(base, device, layout)) if others else None
-        known = own.ask("suite") if own else None
-        workers[1].send("exact", ids=list(how) if own else of_model)
-        if known is None:
-            workers[0].send("exact", ids=of_model)
-            before, after = (worker.receive()["values"] for worker in workers)
-            alike = len(how) - len(of_model)
-            notes = [f"{SAME}; their numbers ({alike}) were not asked for"] if alike else []
-            return Compared(before, after, differences(before, after, how), notes)
-        alone = _alone(known, own, base, head, same_model, device, layout, stack)
+        if own is None:
+            return _by_one(workers, how, of_model)
+        known = own.ask("suite")
+        same = _same(same_code(own, workers[1]), known, how)
+        unasked = {id for id in same.whole if same_model or how[id].of == "suite"}
+        workers[1].send("exact", ids=[id for id in how if id not in unasked])
+        early = [id for id in of_model if id in same.whole and id not in unasked]
+        workers[0].send("exact", ids=early)
+        alone = _alone(known, own, base, head, same, device, layout, stack)
         after = workers[1].receive()["values"]
+        before = workers[0].receive()["values"]
+        if alone.cases is not None:  # of the same case C's number is E's
+            alone.cases |= {id: after[id] for id in same.cases - same.whole if id in after}
         if same_model:  # B is C
-            before = {id: after[id] for id in of_model}
+            before = {id: after[id] for id in of_model if id in after}
         else:
-            before = _by_heads(workers[0], of_model, alone, after)
-            suite = {id: each for id, each in how.items() if each.of == "suite"}
+            before |= _by_heads(
+                workers[0], [id for id in of_model if id not in before], alone, after
+            )
+            suite = {id: each for id, each in how.items() if each.of == "suite" and id in after}
             after |= _as_before(lambda: workers[0], alone.base, after, suite)
             if alone.cases is not None:
                 assert base.own_suite is not None
                 ask = partial(_on_cases, base.own_suite, base, head, device, layout, stack)
                 alone.cases |= _as_before(ask, alone.base, alone.cases, suite)
         found = _by_both(before, after, how, versions, known, alone)
-        return replace(found, own=known, own_values=alone.base)
+        if unasked:
+            found.notes.append(f"{ONE_RULER}: {len(unasked)}")
+        return replace(found, own=known, own_values=alone.base, alike=len(unasked))
+
+
+def _by_one(
+    workers: Sequence[Worker], how: Mapping[str, Exactness], of_model: Sequence[str]
+) -> Compared:
+    """The benchmarks are one, and so are their own functions."""
+    for worker in workers:
+        worker.send("exact", ids=of_model)
+    before, after = (worker.receive()["values"] for worker in workers)
+    alike = len(how) - len(of_model)
+    notes = [f"{SAME}; their numbers ({alike}) were not asked for"] if alike else []
+    return Compared(before, after, differences(before, after, how), notes, alike=alike)
+
+
+def _same(found: SameCode, known: Answer, how: Mapping[str, Exactness]) -> SameCode:
+    """Of those, the ones that are asked for, and that both suites judge in one way."""
+    own = {id: Exactness(**each) for id, each in known["exact"].items()}
+    alike = {id for id, each in how.items() if own.get(id) == each}
+    return SameCode(found.whole & alike, found.cases & alike)
 
 
 def _by_heads(worker: Worker, ids: Sequence[str], alone: _Alone, after: Values) -> Values:
     """Base's model by head's benchmarks: asked where base's own give another number of head's."""
-    assert alone.head is not None
-    known = {id: alone.base[id] for id in ids if id in alone.base and id in alone.head}
-    agreed = {id: value for id, value in known.items() if alone.head[id] == after[id]}
+    by_base = alone.head or {}
+    known = {id: alone.base[id] for id in ids if id in alone.base and id in by_base}
+    agreed = {id: value for id, value in known.items() if by_base[id] == after[id]}
     missing = [id for id in ids if id not in agreed]
     return agreed | worker.ask("exact", ids=missing)["values"] if missing else agreed
 
@@ -122,7 +154,7 @@ class _Alone:
     """What was asked one by one, so that each failure is one number's: A, D and E."""
 
     base: Values
-    head: Values | None  # None: head's model is base's
+    head: Values | None  # None: head's model is base's, or nothing is to be asked
     cases: dict[str, Value] | None  # None: head's cases are base's
     failed: list[str]
 
@@ -206,36 +238,36 @@ def _worker(checkout: Checkout, device: Device, layout: random.Random) -> Iterat
 
 
 def _alone(
-    known: Answer | None,
-    own: Worker | None,
+    known: Answer,
+    own: Worker,
     base: Checkout,
     head: Checkout,
-    same_model: bool,
+    same: SameCode,
     device: Device,
     layout: random.Random,
     stack: ExitStack,
 ) -> _Alone:
-    if known is None or own is None:
-        return _Alone({}, None, None, [])
-    of_model = [id for id, how in known["exact"].items() if how.get("of", "model") == "model"]
-    of_suite = [id for id in known["exact"] if id not in of_model]
+    asked = {id: how for id, how in known["exact"].items() if id not in same.whole}
+    of_model = [id for id, how in asked.items() if how.get("of", "model") == "model"]
+    of_suite = [id for id in asked if id not in of_model]
+    of_cases = [id for id in of_suite if id not in same.cases]
     assert base.own_suite is not None
     failed: list[str] = []
     on_head = on_cases = None
-    if not same_model:
+    if base.model_tree != head.model_tree and of_model:
         place = _put_together(base.own_suite.parent / "by base", head.folder, base.own_suite)
         on_head = stack.enter_context(_worker(replace(head, folder=place), device, layout))
-    if of_suite and _cases_differ(base.own_suite, head.folder):
+    if of_cases and _cases_differ(base.own_suite, head.folder):
         on_cases = _on_cases(base.own_suite, head, head, device, layout, stack)
-    asked: tuple[tuple[Worker | None, Sequence[str], str], ...] = (
+    parts: tuple[tuple[Worker | None, Sequence[str], str], ...] = (
         (own, [*of_model, *of_suite], "base's own benchmarks"),
         (on_head, of_model, "base's benchmarks on head's model"),
-        (on_cases, of_suite, "base's cases on head's functions"),
+        (on_cases, of_cases, "base's cases on head's functions"),
     )
     with ThreadPoolExecutor() as pool:  # nothing is timed: no processor should wait
         found = [
             pool.submit(_one_by_one, worker, ids, failed, what) if worker else None
-            for worker, ids, what in asked
+            for worker, ids, what in parts
         ]
         values, by_base, by_cases = (each.result() if each else None for each in found)
     assert values is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from reports.gate.compare import Request, compare
 from tests.reports.gate.conftest import BENCH, MODEL
 
@@ -128,3 +130,72 @@ def test_what_bases_benchmarks_cannot_ask_of_heads_model_is_told_and_does_not_fa
     )
     report = exact(repository)
     assert ("bench_gate.Work.track_flops(held)", "gone") in kinds(report)
+
+
+MEAN = "def mean(x):\n    return sum(x) / len(x)\n"
+KNOWN_MEAN = "bench_gate.Known.track_mean()"
+
+
+@pytest.fixture
+def suite(repository):
+    """A repository whose suite has a number of a model and one of its own function."""
+    repository.write("benchmarks/gate_suite.py", OF_SUITE)
+    repository.write("benchmarks/exact_cases/__init__.py", "ANSWER = 6\n")
+    repository.write("benchmarks/mean.py", MEAN)
+    repository.write("benchmarks/other.py", "def other(x):\n    return x\n")
+    repository.commit(bench=BENCH + KNOWN)
+    return repository
+
+
+def test_numbers_of_the_same_code_are_not_asked_for_where_other_code_differs(suite) -> None:
+    suite.write("benchmarks/other.py", "def other(x):\n    return -x\n")
+    suite.write("benchmarks/added.py", "def added(x):\n    return x\n")
+    suite.commit()
+    report = exact(suite)
+    assert report["exit_status"] == 0
+    assert report["exact"]["compared"] == 0
+    assert report["notes"] == [
+        "numbers that rest on the same code in both commits were not asked for: 2"
+    ]
+
+
+def test_of_two_models_a_benchmark_of_the_same_code_is_asked_once(suite) -> None:
+    suite.write("benchmarks/other.py", "def other(x):\n    return -x\n")
+    suite.commit(model=LARGER)
+    report = exact(suite)
+    assert kinds(report) == [(WORK, "worse")]
+    assert report["exact"]["differences"][0]["because"] == ""
+    assert report["notes"] == [
+        "numbers that rest on the same code in both commits were not asked for: 1"
+    ]
+
+
+def test_a_case_that_is_the_same_is_asked_of_a_changed_function(suite) -> None:
+    suite.write("benchmarks/exact_cases/__init__.py", "ANSWER = 6\nOTHER = 7\n")
+    suite.write("benchmarks/mean.py", MEAN.replace("len(x)", "len(x[1:])"))
+    suite.commit()
+    report = exact(suite)
+    assert kinds(report) == [(KNOWN_MEAN, "changed: verify")]
+    assert report["exact"]["compared"] == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "added"),
+    [
+        # It says that nothing changed, by another worker, and alters a function when imported.
+        ("gate_worker.py", "\nWorker.begins = lambda self: {'begins': {}, 'aside': ()}\n"),
+        ("bench_gate.py", "\nKnown.track_mean = lambda self: 4\n"),
+    ],
+)
+def test_a_head_that_can_alter_what_it_says_is_asked_everything(suite, file, added) -> None:
+    text = (suite.path / "benchmarks" / file).read_text()
+    if file == "gate_worker.py":
+        text = text.replace('\nif __name__ == "__main__"', f'{added}\n\nif __name__ == "__main__"')
+    else:
+        text += added
+    suite.write(f"benchmarks/{file}", text)
+    suite.commit()
+    report = exact(suite)
+    assert report["exact"]["compared"] == 2
+    assert report["notes"] == []
+    assert kinds(report) == ([(KNOWN_MEAN, "changed: verify")] if file == "bench_gate.py" else [])
