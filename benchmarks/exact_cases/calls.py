@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.exact_cases.caches import WIDTH, codec_of
 from benchmarks.exact_cases.case import Case
-from benchmarks.exact_cases.footprint import Call, footprint, left_behind
+from benchmarks.exact_cases.footprint import Call, footprint, left_behind, own_folder
 from benchmarks.exact_cases.models import normal, small_model, tokens_of
 from benchmarks.suite.int8_workloads import skip_packed
 from benchmarks.suite.workloads import device, of_this_commit, start
@@ -26,7 +26,9 @@ def footprint_of(name: str) -> dict[str, int]:
         raise NotImplementedError("the CPU's allocator is asked")
     (case,) = (case for case in CALLS if case.name == name)
     build: Callable[[], Any] = case.run
-    return footprint(build()) | {"left behind": left_behind(build)}
+    with own_folder():
+        call = build()
+        return footprint(call) | {"left behind": left_behind(call)}
 
 
 def _model_call(read: Callable[[Any], object], **choices: Any) -> Call:

@@ -143,21 +143,28 @@ def _python_lines(call: Call) -> int:
 # ---- what a call leaves behind
 
 
-def left_behind(build: Callable[[], Call]) -> int:
-    """How much of the process one call changed: nothing, but for draws that were asked for."""
+def left_behind(call: Call) -> int:
+    """How much of the process a call changed, not its first: nothing, but draws it was asked for.
+
+    Within `own_folder`: others write to the one that all share.
+    """
+    _set_aside()
+    before = _process()
+    call()
+    after = _process()
+    return sum(value != before[what] for what, value in after.items())
+
+
+@contextmanager
+def own_folder() -> Iterator[None]:
+    """Temporary files have one of their own."""
     shared = tempfile.tempdir
     with tempfile.TemporaryDirectory() as folder:
-        tempfile.tempdir = folder  # others write to the one that all share
+        tempfile.tempdir = folder
         try:
-            call = build()
-            call()
-            _set_aside()
-            before = _process()
-            call()
-            after = _process()
+            yield
         finally:
             tempfile.tempdir = shared
-    return sum(value != before[what] for what, value in after.items())
 
 
 def _process() -> dict[str, object]:

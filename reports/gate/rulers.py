@@ -76,14 +76,16 @@ def compare_exactly(
         own = stack.enter_context(_own(base, device, layout)) if others else None
         if own is None:
             return _by_one(workers, how, of_model)
+        # C is asked of a model that differs in any case: it does so while the others look.
+        first = [] if same_model else of_model
+        workers[1].send("exact", ids=first)
         known = own.ask("suite")
-        same = _same(same_code(own, workers[1]), known, how)
+        same = _same(same_code(own, workers[0]), known, how)
         unasked = {id for id in same.whole if same_model or how[id].of == "suite"}
-        workers[1].send("exact", ids=[id for id in how if id not in unasked])
-        early = [id for id in of_model if id in same.whole and id not in unasked]
-        workers[0].send("exact", ids=early)
+        workers[1].send("exact", ids=[id for id in how if id not in unasked.union(first)])
+        workers[0].send("exact", ids=[id for id in first if id in same.whole])
         alone = _alone(known, own, base, head, same, device, layout, stack)
-        after = workers[1].receive()["values"]
+        after = workers[1].receive()["values"] | workers[1].receive()["values"]
         before = workers[0].receive()["values"]
         if alone.cases is not None:  # of the same case C's number is E's
             alone.cases |= {id: after[id] for id in same.cases - same.whole if id in after}

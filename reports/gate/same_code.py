@@ -6,6 +6,7 @@ a number begins, and the gate itself reads what it reaches in either commit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,13 +36,16 @@ class SameCode:
     cases: frozenset[str] = frozenset()
 
 
-def same_code(own: Worker, head: Worker) -> SameCode:
-    """Of base's own suite and head's; of none where one of them does not say where code begins."""
-    folders = [worker.checkout.folder for worker in (own, head)]
+def same_code(own: Worker, heads: Worker) -> SameCode:
+    """Of a process with base's own suite and one with head's, whatever model they have.
+
+    Of no number where one of them does not say where code begins.
+    """
+    folders = [worker.checkout.folder for worker in (own, heads)]
     changed = _changed(*folders)
     if changed & {*SAYING}:
         return SameCode()
-    told = _told(own, head)
+    told = _told((own, heads))
     if told is None:
         return SameCode()
     readers = [Reach(folder, BENCHMARKS, told[0]["aside"]) for folder in folders]
@@ -72,12 +76,12 @@ def _module(path: str) -> str:
     return ".".join((BENCHMARKS, *path.removesuffix("/__init__.py").removesuffix(".py").split("/")))
 
 
-def _told(own: Worker, head: Worker) -> list[Answer] | None:
+def _told(workers: Sequence[Worker]) -> list[Answer] | None:
     """Where the code of each number begins; a suite that is older than the question fails on it."""
-    for worker in (own, head):  # both at once
+    for worker in workers:  # both at once
         worker.send("begins")
     found = []
-    for worker in (own, head):
+    for worker in workers:
         with suppress(UserError):
             found.append(worker.receive())
     return found if len(found) == 2 else None
