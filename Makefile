@@ -67,7 +67,7 @@ report: setup ## measure and write the page; PROFILE=smoke|quick|full MODEL=smol
 	@printf 'The page: file://%s/%s/index.html\n' "$$(pwd)" "$$PAGE"
 
 readme: environment ## write tables and marked figures of the pages anew from reports/published
-	$(RUN) -m reports table reports/published/quick.json reports/published/smollm2.json \
+	$(RUN) -m reports table reports/published/quick.json reports/published \
 		--into benchmarks/experiments/README.md
 	$(RUN) -m reports measurements reports/published/turboquant.json turboquant.zero-loss \
 		format_loss_increase format_prediction_kl format_top1_agreement --into reports/published/kv_codecs.md

@@ -43,8 +43,9 @@ def _parser() -> Parser:
         "results",
         type=Path,
         nargs="+",
-        help=f"{WRITTEN_BY}. The page takes each claim from the last file that measured it. "
-        "A file that cannot be read is named and skipped.",
+        help=f"{WRITTEN_BY}, or a folder of them. The page takes each claim from the last file "
+        "that measured it; in a folder the fuller profile is last. A file that cannot be read is "
+        "named and skipped.",
     )
     build.add_argument("--out", type=Path, required=True, help="folder for index.html")
     build.set_defaults(run=_build)
@@ -55,7 +56,8 @@ def _parser() -> Parser:
         example="reports/published/quick.json --format markdown",
     )
     told = (
-        f"{WRITTEN_BY}. What was found of another model than the first file's has its own column."
+        f"{WRITTEN_BY}, or a folder of them. What was found of another model than the first file's "
+        "has its own column."
     )
     table.add_argument("results", type=Path, nargs="+", help=told)
     _add_format(table)

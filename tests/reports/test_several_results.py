@@ -68,6 +68,34 @@ def test_the_order_of_the_files_decides(both: tuple[Path, Path], tmp_path: Path)
     assert claim_of(whole, SHARED)["because"] != "as the second run found"
 
 
+def test_of_a_folder_the_fuller_profile_counts_and_other_files_are_no_results(
+    both: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    both[0].rename(folder / "z.json")  # quick
+    both[1].rename(folder / "a.json")  # full
+    (folder / "other.json").write_text('{"rows": []}')
+    (folder / "cut.json").write_text('{"claims": ')
+    whole = build(tmp_path / "site", folder)
+    assert (
+        whole["environment"]["profile"] == read_results(folder / "z.json")["environment"]["profile"]
+    )
+    assert claim_of(whole, SHARED)["because"] == "as the second run found"
+    told = capsys.readouterr().err.splitlines()
+    assert "cut.json" in told[0]
+    assert told[1:] == ["skipped 1 of 3 results files"]
+
+
+def test_a_folder_without_results_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["build", str(tmp_path), "--out", str(tmp_path / "site")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path} holds no results" in line
+    assert not (tmp_path / "site").exists()
+
+
 def test_what_was_merged_once_can_be_merged_again(both: tuple[Path, Path], tmp_path: Path) -> None:
     whole = build(tmp_path / "site", *both)
     assert build(tmp_path / "again", both[0], tmp_path / "site" / "results.json") == whole
