@@ -383,13 +383,7 @@ CALLS = (
         for kind in ("reference", "huggingface", "adapters")
     ),
     *(
-        Case(
-            f"folder read, {kind}",
-            SMALL,
-            "float32",
-            MEMORY,
-            partial(_read_file, kind),
-        )
+        Case(f"folder read, {kind}", SMALL, "float32", MEMORY, partial(_read_file, kind))
         for kind in ("reference", "huggingface")
     ),
     *(
