@@ -33,7 +33,7 @@ GRACE = 20.0
 
 
 # First word → a module with ``main(arguments)``, which returns the exit status.
-COMMANDS = {"accept": "reports.gate.accept", "plan": "reports.gate.plan"}
+COMMANDS = {name: f"reports.gate.{name}" for name in ("accept", "find", "plan")}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
