@@ -98,7 +98,7 @@ def replay(
     rows = []
     for slowdown in slowdowns:
         found = [
-            _one_block(
+            one_block(
                 pairs,
                 ids,
                 rule,
@@ -136,13 +136,13 @@ def replayed_outcomes(
         part = runs // len(parts) + (number < runs % len(parts))
         if part:
             of_block = seconds[pairs[0]["neighbour"]]
-            metrics, _ = _one_block(pairs, ids, rule, slowdown, part, rng, of_block, "one", BUDGET)
+            metrics, _ = one_block(pairs, ids, rule, slowdown, part, rng, of_block, "one", BUDGET)
             for name, share in zip(counts, metrics, strict=False):
                 counts[name] += round(share * part)
     return counts
 
 
-def _one_block(
+def one_block(
     pairs: Sequence[dict[str, Any]],
     ids: Sequence[str],
     rule: Rule,
