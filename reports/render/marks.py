@@ -63,8 +63,11 @@ class Panel:
 
     @cached_property
     def declared(self) -> dict[str, Any]:
-        """The chart as Vega-Lite, checked against its schema; not to be changed."""
-        return dict(self.chart.to_dict())
+        """The chart as Vega-Lite; not to be changed.
+
+        Whether it is valid is a test's question: to check it takes longer than to draw it.
+        """
+        return dict(self.chart.to_dict(validate=False))
 
     @property
     def legend(self) -> list[tuple[str, str, str]]:

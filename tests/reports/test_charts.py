@@ -68,6 +68,7 @@ def test_each_chosen_chart_draws_the_measurements_of_its_claim(
     assert drawn
     values = {m["value"] for m in of_claim(results, claim)}
     for panel in drawn:
+        assert panel.declared == panel.chart.to_dict()  # which checks it against Vega-Lite
         rows = [row for row in drawn_rows(panel) if "unit" in row]
         assert rows
         assert {row["value"] for row in rows} & values
