@@ -68,10 +68,15 @@ def render_page(results: dict[str, Any], beside: Collection[str] = ()) -> str:
 
     ``beside`` names the other pages of its folder, of `OTHER_PAGES`, which it links to.
     """
+    return page_of(page_view(results), beside)
+
+
+def page_of(view: View, beside: Collection[str] = ()) -> str:
+    """The page of a `page_view`."""
     library = script_bundle()
     return page(
         template("page.html.j2"),
-        {**page_view(results), "library": library, "beside": beside},
+        {**view, "library": library, "beside": beside},
         styles=[source("style.css")],
         scripts=[source("tables.js"), source("page.js")],
         later=[library],
@@ -95,6 +100,7 @@ def source(name: str) -> str:
 
 
 def page_view(results: dict[str, Any]) -> View:
+    """What the page says and draws; drawing takes nearly all of the time."""
     measurements = {m["id"]: m for m in results["measurements"]}
     texts = lesson_texts()
     run = results["environment"]

@@ -71,10 +71,18 @@ def few_results(results: Results) -> Results:
 
 
 @pytest.fixture(scope="session")
-def page(results: Results) -> str:
-    from reports.render.page import render_page
+def view(results: Results) -> dict[str, Any]:
+    """What the page says and draws. Shared: not to be changed."""
+    from reports.render.page import page_view
 
-    return render_page(results)
+    return page_view(results)
+
+
+@pytest.fixture(scope="session")
+def page(view: dict[str, Any]) -> str:
+    from reports.render.page import page_of
+
+    return page_of(view)
 
 
 @pytest.fixture

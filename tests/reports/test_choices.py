@@ -8,9 +8,8 @@ from copy import deepcopy
 from typing import Any
 
 from benchmarks.judging.claims import load_claims
-from reports.merge_results import merge_results
 from reports.render.choices import how_sure
-from reports.render.page import page_view, render_page
+from reports.render.page import page_of, page_view
 from tests.reports.test_lessons import TEXTS
 
 ADVICE = [choice for lesson in TEXTS["lesson"] for choice in lesson["choose"]]
@@ -33,10 +32,10 @@ def test_advice_is_short_and_leaves_numbers_to_the_findings() -> None:
 
 
 def test_a_card_follows_the_verdict(results: dict[str, Any]) -> None:
-    changed = deepcopy(results)
-    for claim in changed["claims"]:
-        if claim["id"] == "turboquant.zero-loss":
-            claim["verdict"] = "confirmed"
+    claims = [claim for claim in results["claims"] if claim["id"] == "turboquant.zero-loss"]
+    own = [m for m in results["measurements"] if m["claim"] == "turboquant.zero-loss"]
+    changed = {**results, "claims": deepcopy(claims), "measurements": own}
+    changed["claims"][0]["verdict"] = "confirmed"
     (card,) = [card for card in page_view(changed)["cards"] if card["id"] == "L5"]
     (choice,) = [choice for choice in ADVICE if choice["claim"] == "turboquant.zero-loss"]
     assert choice["confirmed"] in [advice["text"] for advice in card["advice"]]
@@ -60,8 +59,7 @@ def test_how_sure_counts_observations_and_says_where_there_are_none_to_count() -
     assert how_sure([many, few]) == "95 % intervals over 3 to 4,112 independent observations"
 
 
-def test_the_published_page_answers_the_three_questions_before_any_table(root: Any) -> None:
-    page = render_page(merge_results([root / "reports/published/quick.json"]))
+def test_the_page_answers_the_three_questions_before_any_table(page: str) -> None:
     answers = page[: page.index("<table")]
     for question in ("What should I choose?", "Is it so on my model?", "Did it get worse?"):
         assert f">{question}</h2>" in answers
@@ -70,9 +68,9 @@ def test_the_published_page_answers_the_three_questions_before_any_table(root: A
 
 
 def test_history_and_gate_are_linked_where_they_lie_beside_the_page(
-    results: dict[str, Any],
+    page: str, view: dict[str, Any]
 ) -> None:
-    alone, beside = render_page(results), render_page(results, ["history.html"])
+    alone, beside = page, page_of(view, ["history.html"])
     assert 'href="history.html"' not in alone
     assert 'href="history.html"' in beside
     assert 'href="gate.html"' not in beside

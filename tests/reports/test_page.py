@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from reports.export import as_svgs
-from reports.render.page import page_view, render_page
+from reports.render.page import render_page
 
 HOSTILE = "</script><script>window.hacked = true</script><img src=x onerror=alert(1)>"
 
@@ -259,9 +259,8 @@ def chart_of(claim: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_first_chart_of_what_decides_says_the_finding_and_then_what_is_drawn(
-    results: dict[str, Any],
+    view: dict[str, Any],
 ) -> None:
-    view = page_view(results)
     (claim,) = [c for c in view["measured"] if c["id"] == "cache.fifteen-tokens"]
     titles = [chart["title"] for chart in claim["charts"]]
     assert titles.count(claim["told"]) == 1
@@ -271,8 +270,8 @@ def test_the_first_chart_of_what_decides_says_the_finding_and_then_what_is_drawn
     assert all(re.search(r": lowest .*\d.*, highest .*\d", title) for title in others), others
 
 
-def test_each_claim_with_charts_has_one_that_says_its_finding(results: dict[str, Any]) -> None:
-    drawn = [claim for claim in page_view(results)["measured"] if claim["charts"]]
+def test_each_claim_with_charts_has_one_that_says_its_finding(view: dict[str, Any]) -> None:
+    drawn = [claim for claim in view["measured"] if claim["charts"]]
     assert drawn
     for claim in drawn:
         assert sum(chart["title"] == claim["told"] for chart in claim["charts"]) == 1, claim["id"]
