@@ -32,21 +32,28 @@ def run(root: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess
 SAID = {"device", "dtype", "bytes", "flops", "threads", "share_of_limit"}
 
 
-def measured(root: Path, tmp_path: Path, *arguments: str) -> dict[str, dict[str, Any]]:
-    out = tmp_path / "micro.json"
+def measured(root: Path, folder: Path, *arguments: str) -> dict[str, dict[str, Any]]:
+    out = folder / "micro.json"
     quick = ["--benchmark-enable", "--benchmark-max-time=0.001", "--benchmark-min-rounds=2"]
     done = run(root, *quick, f"--benchmark-json={out}", *arguments)
     assert done.returncode == 0, done.stdout
     return {entry["name"]: entry for entry in json.loads(out.read_text())["benchmarks"]}
 
 
-def test_a_run_that_measures_says_where_in_what_and_by_how_much(root: Path, tmp_path: Path) -> None:
-    norms = str(MICRO / "test_norms.py")
-    plain = measured(root, tmp_path, norms, "--device=cpu")
-    half = measured(root, tmp_path, norms, "--dtype=bfloat16")
+@pytest.fixture(scope="module")
+def in_bfloat16(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    asked = "test_norms or angles or unmerge or (rotate and not rotated)"
+    folder = tmp_path_factory.mktemp("micro")
+    return measured(root, folder, "--dtype=bfloat16", "-k", asked, str(MICRO))
+
+
+def test_a_run_that_measures_says_where_in_what_and_by_how_much(
+    root: Path, tmp_path: Path, in_bfloat16: dict[str, dict[str, Any]]
+) -> None:
+    plain = measured(root, tmp_path, str(MICRO / "test_norms.py"), "--device=cpu")
     assert len(plain) == 4
     for name, entry in plain.items():
-        told, told_of_half = entry["extra_info"], half[name]["extra_info"]
+        told, told_of_half = entry["extra_info"], in_bfloat16[name]["extra_info"]
         assert entry["group"] == "norms"
         assert set(told) == set(told_of_half) == SAID
         assert (told["device"], told["dtype"]) == ("cpu", "float32")
@@ -55,15 +62,19 @@ def test_a_run_that_measures_says_where_in_what_and_by_how_much(root: Path, tmp_
         assert told["share_of_limit"] > 0
 
 
-def test_numbers_that_have_a_dtype_of_their_own_say_it(root: Path, tmp_path: Path) -> None:
-    asked = ["--dtype=bfloat16", "-k", "angles or unmerge or (rotate and not rotated)", str(MICRO)]
-    found = measured(root, tmp_path, *asked)
-    dtypes = {name: entry["extra_info"]["dtype"] for name, entry in found.items()}
+def test_numbers_that_have_a_dtype_of_their_own_say_it(
+    in_bfloat16: dict[str, dict[str, Any]],
+) -> None:
+    dtypes = {
+        name: entry["extra_info"]["dtype"]
+        for name, entry in in_bfloat16.items()
+        if entry["group"] != "norms"
+    }
     assert dtypes == {
         "test_angles[1]": "float64", "test_angles[512]": "float64",
         "test_rotate[1]": "bfloat16", "test_rotate[512]": "bfloat16", "test_unmerge": "bfloat16",
     }  # fmt: skip
-    moves_nothing = found["test_unmerge"]["extra_info"]
+    moves_nothing = in_bfloat16["test_unmerge"]["extra_info"]
     assert set(moves_nothing) == SAID - {"share_of_limit"}
 
 
