@@ -30,6 +30,7 @@ from reports.gate.verdict import NotComparable, Verdict
 
 SCHEMA = 1
 LONGER = (1, 2, 4)  # times the budget, while nothing is decided
+NOT_JUDGED = (Verdict.ERROR.words, Verdict.NOT_COMPARABLE.words)
 Gate = Callable[[Request], Report]
 Tell = Callable[[str], None]
 
@@ -177,9 +178,9 @@ class _Search:
         return {Verdict.REGRESSION: True, Verdict.PASS: False}.get(verdict)
 
     def gated(self, base: str, commit: str, times: int = 1) -> Report:
-        request = replace(
-            self._request, base=base, head=commit, budget=self._request.budget * times
-        )
+        """One step; `UserError` where there is no verdict, which is a step as well."""
+        budget = self._request.budget * times
+        request = replace(self._request, base=base, head=commit, budget=budget)
         started = time.monotonic()
         try:
             report = self._gate(request)
@@ -188,16 +189,9 @@ class _Search:
             self._note(Step(base, commit, kind.words, str(error), None, _since(started)))
             raise
         ratios = [each["effect"] for each in report["timed"] if each["id"] == self._benchmark]
-        self._note(
-            Step(
-                base,
-                commit,
-                report["verdict"],
-                report["reason"],
-                ratios[0] if ratios else None,
-                _since(started),
-            )
-        )
+        ratio = ratios[0] if ratios else None
+        reason = report["reason"]
+        self._note(Step(base, commit, report["verdict"], reason, ratio, _since(started)))
         return report
 
     def _note(self, step: Step) -> None:
@@ -244,17 +238,14 @@ def in_words(repository: Path, found: Found) -> str:
     lines += [_named(repository, commit) for commit in found.commits]
     if found.benchmark:
         lines.append(f"followed by {clean(found.benchmark)}")
-    passed_over = [step for step in found.steps if step.verdict in _PASSED_OVER]
     lines += [
         f"not judged: {_named(repository, step.commit)}: {clean(step.reason)}"
-        for step in passed_over
+        for step in found.steps
+        if step.verdict in NOT_JUDGED
     ]
     seconds = sum(step.seconds for step in found.steps)
     lines.append(f"({len(found.steps)} gates, {seconds:.0f} s)")
     return "\n".join(lines)
-
-
-_PASSED_OVER = (Verdict.ERROR.words, Verdict.NOT_COMPARABLE.words)
 
 
 def _failed(verdict: Verdict, reason: str) -> int:
